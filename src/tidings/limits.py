@@ -1,0 +1,197 @@
+"""Every bound of Tidings, with its unit, its reason and what others chose."""
+
+from typing import Final
+
+# --- Names and messages ------------------------------------------------------------------------------------
+
+NAME_SIZE_BYTES_MAX: Final = 255
+"""Longest queue, event, subscription or client name. NATS and AMQP short strings stop at 255 bytes too."""
+
+ID_LENGTH_MAX: Final = 255
+"""Longest message id and key, in characters."""
+
+HEADERS_MAX: Final = 64
+"""Most headers of a message; headers are for routing and tracing, payloads are for data."""
+
+HEADERS_SIZE_BYTES_MAX: Final = 8 * 1024
+"""Most bytes of a message's headers, names and values together. HTTP servers commonly choose 8 KiB."""
+
+PAYLOAD_SIZE_BYTES_MAX: Final = 1024 * 1024
+"""Largest payload. NATS chooses 1 MiB by default, SQS 256 KiB (1 MiB since 2025)."""
+
+# --- Batches -----------------------------------------------------------------------------------------------
+
+BATCH_SIZE_BYTES_MAX: Final = 256 * 1024
+"""Size up to which a client joins messages into one batch; one larger message travels alone."""
+
+BATCH_COUNT_MAX: Final = 16_384
+"""Most messages in a batch, so that a batch of empty payloads still decodes in a few milliseconds."""
+
+BATCH_RUNS_MAX: Final = 1_024
+"""Most runs (changes of event name) in a batch; a batch that would need more is split."""
+
+BATCH_BODY_SIZE_BYTES_MAX: Final = PAYLOAD_SIZE_BYTES_MAX + HEADERS_SIZE_BYTES_MAX * 2 + 64 * 1024
+"""Largest body that is accepted: one largest message with its headers, id and key, and their framing."""
+
+ROW_SIZE_BYTES_MAX: Final = 512 * 1024
+"""Size up to which the batches of a round are joined into one row of a queue."""
+
+# --- Wire --------------------------------------------------------------------------------------------------
+
+ENVELOPE_SIZE_BYTES_MAX: Final = 1024 * 1024
+"""Largest envelope of a frame: 1,024 runs with the longest event names fit, and so does a page of a listing."""
+
+HELLO_SIZE_BYTES_MAX: Final = 16 * 1024
+"""Largest first frame, so that a stranger's connection (say, HTTP) is recognised by its first four bytes."""
+
+DELIVERY_BODY_SIZE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Largest body of a delivery: a page, and the row that begins inside it."""
+
+HEARTBEAT_MS: Final = 10_000
+"""Longest silence of a living peer. RabbitMQ proposes 60 s, NATS pings after 2 min; presence wants it sooner."""
+
+HEARTBEATS_MISSED_MAX: Final = 2.5
+"""Silence, in heartbeats, after which a peer is dead."""
+
+HELLO_TIMEOUT_MS: Final = 10_000
+"""Time a new connection has for its first frame."""
+
+SEND_BUFFER_BYTES_MAX: Final = 1024 * 1024
+"""Bytes waiting in a connection's send buffer above which nothing more is delivered to it."""
+
+CONNECTION_PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Unconfirmed published bytes of a connection above which its socket is not read."""
+
+NODE_PENDING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Unconfirmed published bytes of all connections above which publishers' sockets are not read."""
+
+COMMIT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Bytes of appends after which a commit is full; the rest goes into the next one."""
+
+LISTING_PAGE_COUNT: Final = 500
+"""Entries of a listing in one frame."""
+
+# --- Subscriptions -----------------------------------------------------------------------------------------
+
+IN_FLIGHT_DEFAULT: Final = 65_536
+"""Default window. Large, since small messages travel in batches of thousands; bytes are bounded beside it."""
+
+IN_FLIGHT_MAX: Final = 1_048_576
+"""Largest window that may be asked for."""
+
+IN_FLIGHT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Bytes in flight to one subscriber above which it gets no more, whatever its window in messages."""
+
+CONCURRENCY_MAX: Final = 4_096
+"""Most messages that a subscriber may say it handles at once."""
+
+ACK_TIMEOUT_MS: Final = 30_000
+"""Default ack timeout. SQS, Pub/Sub and JetStream choose 30 s, 10 s and 30 s."""
+
+ACK_TIMEOUT_MS_MIN: Final = 100
+"""Shortest ack timeout: below it a round trip under load would look like a failure."""
+
+ACK_TIMEOUT_MS_MAX: Final = 24 * 3600 * 1000
+"""Longest ack timeout."""
+
+HOLES_MAX: Final = 4_096
+"""Unsettled ranges of one cursor at which deliveries pause: a message that is never acked holds the rest."""
+
+GAPS_MAX: Final = 16
+"""Gaps that a subscription remembers while its subscriber is away; older ones are joined."""
+
+SUBSCRIPTIONS_PER_CONNECTION_MAX: Final = 10_000
+"""Most subscriptions attached over one connection."""
+
+FETCH_SIZE_BYTES: Final = 512 * 1024
+"""Bytes of one page that a subscription behind the tail is given."""
+
+PAGE_CACHE_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of recent pages that a node keeps for subscriptions close behind the tail."""
+
+CURSOR_DELAY_MS: Final = 50
+"""Longest time until a changed cursor is on its way to disk. Losing one costs a duplicate, never a message."""
+
+FOLLOW_PERSIST_MESSAGES: Final = 10_000
+"""A cursor that follows the tail by itself is written again when it has moved this far."""
+
+# --- History, producers, presence --------------------------------------------------------------------------
+
+HISTORY_AGE_MS: Final = 24 * 3600 * 1000
+"""How long settled messages stay for replay."""
+
+HISTORY_BYTES: Final = 256 * 1024 * 1024
+"""How many bytes of settled messages of one queue stay for replay."""
+
+PRESENCE_HISTORY_BYTES: Final = 64 * 1024 * 1024
+"""How many bytes the queue $presence keeps; it keeps nothing longer than HISTORY_AGE_MS."""
+
+TRIM_ROWS_MAX: Final = 64
+"""Rows that one step of trimming removes, so that no step delays a confirm noticeably."""
+
+TRIM_INTERVAL_MS: Final = 1_000
+"""Time between looks for something to trim."""
+
+PRODUCER_AGE_MS: Final = 24 * 3600 * 1000
+"""How long the server remembers the unanswered batches of a publisher that is away."""
+
+PRODUCERS_MAX: Final = 100_000
+"""Most publishers away that are remembered; the ones longest away are forgotten first."""
+
+UNCONFIRMED_BATCHES_MAX: Final = 256
+"""Most batches of one publisher that may wait for their confirm."""
+
+QUEUES_MAX: Final = 1_000_000
+"""Most queues of one server."""
+
+DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
+"""Free disk space below which publishes are refused, so that acks and trims can go on."""
+
+# --- Client ------------------------------------------------------------------------------------------------
+
+PUBLISH_BUFFER_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Bytes of unconfirmed messages in a client above which `publish` waits for room."""
+
+REQUEST_TIMEOUT_MS: Final = 30_000
+"""Default time limit of a request that is not a publish."""
+
+BACKOFF_MS_MIN: Final = 50
+"""First pause before a client connects again."""
+
+BACKOFF_MS_MAX: Final = 5_000
+"""Longest pause before a client connects again."""
+
+# --- SQLite store ------------------------------------------------------------------------------------------
+
+SQLITE_LOG_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Size of SQLite's write-ahead log at which the writer moves it into the data file; benchmarks/sqlite_store.py."""
+
+SQLITE_LOG_WAIT_MS: Final = 50
+"""Longest time that moving the log waits for a reader; it is tried again when the log has grown by a quarter."""
+
+SQLITE_CACHE_BYTES: Final = 16 * 1024 * 1024
+"""Page cache of the writer: the pages of one full commit fit, so that none is written twice."""
+
+SQLITE_QUEUE_ENDS_MAX: Final = 65_536
+"""Queues whose end the writer remembers; the end of any other is one look into the file away."""
+
+READ_ROWS_MAX: Final = 1_024
+"""Most rows of one read, so that a page of tiny rows takes a few milliseconds too."""
+
+BACKUP_STEP_BYTES: Final = 1024 * 1024
+"""Bytes that a backup copies at a time; commits go between the steps."""
+
+CLOSE_TIMEOUT_MS: Final = 10_000
+"""Time that closing a client gives to unanswered publishes and unsent acks."""
+
+ACK_RANGES_MAX: Final = 4_096
+"""Ranges in one ack; as many of a subscription's latest are kept to be told again after a reconnect."""
+
+RESUME_QUEUES_MAX: Final = 4_096
+"""Queues of one subscription for which a client remembers where it stands; the longest silent go first."""
+
+PUBLISH_CHUNK_COUNT: Final = 256
+"""Messages that `publish_many` encodes at once: enough that the call does not count, few enough to fill batches."""
+
+MESSAGES_PER_TURN_MAX: Final = 2_048
+"""Messages that an iteration hands over before it lets the event loop turn, about a millisecond of them."""

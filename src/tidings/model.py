@@ -1,0 +1,151 @@
+"""The nouns of Tidings as data: names, runs, stored batches, confirms, and what listings show."""
+
+from enum import IntFlag
+from typing import Final
+
+import msgspec
+
+from tidings.errors import InvalidName
+from tidings.limits import NAME_SIZE_BYTES_MAX
+
+JSON: Final = "application/json"
+BYTES: Final = "application/octet-stream"
+
+PRESENCE_QUEUE: Final = "$presence"
+"""The system queue that tells who comes and goes."""
+
+
+def check_name(name: str, what: str) -> str:
+    """Returns a valid queue or event name as it is.
+
+    A name is UTF-8 of 1 to 255 bytes without control characters, white space, `*`, `#` or `/`;
+    dots separate tokens, none of them empty.
+
+    Raises:
+        InvalidName: says which rule `name` breaks; `what` ("queue", "event") says whose name it is.
+    """
+    if not name.isascii() or not name.replace(".", "x").replace("_", "x").replace("-", "x").isalnum():
+        _check_characters(name, what)
+    _check_size(name, what)
+    if name[0] == "." or name[-1] == "." or ".." in name:
+        raise InvalidName(f"{what} name {name!r} has an empty token: dots separate tokens, write 'a.b'")
+    return name
+
+
+def check_label(name: str, what: str) -> str:
+    """Returns a valid client id or subscription name: as a queue name, but `/`, `*` and `#` are allowed."""
+    _check_size(name, what)
+    if any(character.isspace() or not character.isprintable() for character in name):
+        raise InvalidName(f"{what} {name!r} contains white space or control characters; leave them out")
+    return name
+
+
+def _check_size(name: str, what: str) -> None:
+    if not name:
+        raise InvalidName(f"{what} name is empty; it needs 1 to {NAME_SIZE_BYTES_MAX} bytes")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(f"{what} name {name!r} is not valid UTF-8") from None
+    if size > NAME_SIZE_BYTES_MAX:
+        raise InvalidName(f"{what} name of {size} bytes exceeds the limit of {NAME_SIZE_BYTES_MAX} bytes")
+
+
+def _check_characters(name: str, what: str) -> None:
+    for character in name:
+        if character.isspace() or character in "*#/" or not character.isprintable():
+            raise InvalidName(
+                f"{what} name {name!r} contains {character!r}; control characters, white space, '*', '#' and '/'"
+                " are not allowed in names"
+            )
+
+
+class Flags(IntFlag):
+    """What the messages of a run carry beside their payload."""
+
+    IDS = 1
+    KEYS = 2
+    HEADERS = 4
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Neighbouring messages of a batch that share event, content type and flags.
+
+    `count` messages take `size` bytes of the body. A run whose event is None was cut out: its messages keep
+    their sequences, but their bytes (`size` 0) are not here.
+    """
+
+    event: str | None
+    count: int
+    size: int
+    content_type: str = JSON
+    flags: int = 0
+
+
+class Confirm(msgspec.Struct, frozen=True, gc=False):
+    """The server's durable answer to a publish.
+
+    `sequence` is the message's (for several messages the first one's) place in the queue's life `epoch`;
+    `durability` is the level reached: "memory", "disk" (fsynced) or "quorum"; `subscriptions` is the number
+    of subscriptions whose names match, connected or away.
+    """
+
+    queue: str
+    sequence: int
+    epoch: int
+    count: int
+    durability: str
+    subscriptions: int
+
+
+class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A client, connected or away. Times are UTC milliseconds since 1970."""
+
+    client_id: str | None
+    address: str
+    protocol: str
+    connected: bool
+    connected_since: int | None
+    last_seen: int
+    queues: list[str]
+    subscriptions: list[str]
+    waiting: int
+
+
+class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue: what it holds, and which subscription holds it back from being trimmed."""
+
+    name: str
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    bytes: int
+    subscriptions: int
+    held_by: str | None
+    created: int
+
+
+class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One subscription in one queue.
+
+    `lag` counts all messages after the cursor; with an event filter it is an upper bound (`lag_exact` False).
+    A subscription whose filter matches no queue yet has `queue` as it was asked for and cursor 0.
+    `paused` says why deliveries wait although messages are there: "" when they do not.
+    """
+
+    name: str
+    client_id: str | None
+    durable: bool
+    filter: str
+    queue: str
+    event: str
+    cursor: int
+    lag: int
+    lag_exact: bool
+    in_flight: int
+    connected: bool
+    last_ack: int | None
+    last_seen: int | None
+    expires_after_ms: int | None
+    paused: str

@@ -1,0 +1,286 @@
+"""The frames of the native protocol: what client and server say to each other.
+
+Each frame is a kind, an envelope (a MessagePack array with the fields in the order given here) and, for
+`Publish` and `Deliver`, a body (messages back to back, see `tidings.batch`). Fields may be added at the end of
+an envelope; a reader takes the default for what is missing and ignores what it does not know.
+
+Requests carry a number of the client's choice and are answered by exactly one frame with the same number.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from tidings.model import Run
+
+VERSION = 1
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client, first frame: who I am.
+
+    `client_id` is None for an anonymous client. `token` is the one of the last Welcome, so that the same
+    process gets its session back. `producer` identifies the client process to which batch numbers belong.
+    """
+
+    version: int
+    client_id: str | None
+    producer: str
+    token: str = ""
+    take_over: bool = False
+    agent: str = ""
+
+
+class Welcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server, first frame: the connection is open.
+
+    `node` identifies this life of the server process. A peer that is silent for longer than
+    `heartbeat_ms` x 2.5 is dead; both sides send something at least every `heartbeat_ms`.
+    """
+
+    version: int
+    token: str
+    node: str
+    heartbeat_ms: int
+    durability: str
+    agent: str = ""
+
+
+class Publish(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: store this batch (body follows). Answered by Confirmed or Refusal.
+
+    `number` numbers the batches of a producer from 1 without end; a batch that is sent again keeps its number.
+    All batches numbered below `answered` were answered: the server may forget them.
+    """
+
+    number: int
+    answered: int
+    queue: str
+    runs: list[Run]
+
+
+class Confirmed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: batch `number` is durable, from `first_sequence` on.
+
+    `subscriptions` has one number for each run: how many subscriptions' names match.
+    """
+
+    number: int
+    epoch: int
+    first_sequence: int
+    durability: str
+    subscriptions: list[int]
+
+
+class Resume(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where a subscriber stands in one queue when it comes back.
+
+    `received` is the last sequence that reached the application (continues an ephemeral subscription);
+    `acked` are ranges that it settled and whose acks may have been lost (spares a durable one duplicates).
+    """
+
+    epoch: int
+    received: int
+    acked: list[tuple[int, int]] = []
+
+
+class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True):
+    """Client: attach me to a subscription, creating it if need be. Answered by Subscribed or Refusal.
+
+    `handle` is the client's number for it on this connection. `queue` and `event` are patterns. `name` None
+    means the default. `start` is "latest", "earliest", "sequence" or "time" (with `start_value`, a sequence or
+    UTC ms) and counts only when the subscription is new. `expires_after_ms` None leaves the expiry as it is,
+    0 removes it.
+    """
+
+    request: int
+    handle: int
+    queue: str
+    event: str
+    name: str | None = None
+    start: str = "latest"
+    start_value: int = 0
+    in_flight_max: int = 0
+    concurrency: int = 1
+    ack_timeout_ms: int = 0
+    expires_after_ms: int | None = None
+    resume: list[Resume] = []
+
+
+class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: attached; deliveries with this handle follow."""
+
+    request: int
+    name: str
+    durable: bool
+    created: bool
+
+
+class Unsubscribe(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: detach. A durable subscription stays; an ephemeral one ends. Answered by Done."""
+
+    request: int
+    handle: int
+
+
+class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One stored batch of a delivery: its place, its time, and its runs. Runs without event are not for you."""
+
+    first_sequence: int
+    time_ms: int
+    runs: list[Run]
+
+
+class Deliver(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: messages of one queue for one subscription, in sequence order (body follows: all parts joined).
+
+    `redelivered` is true if any of it may have been sent before; `attempts` lists (sequence, attempt) of
+    those whose attempt is above 1.
+    """
+
+    handle: int
+    queue: str
+    epoch: int
+    parts: list[Part]
+    redelivered: bool = False
+    attempts: list[tuple[int, int]] = []
+
+
+class Gap(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: these sequences were cut from the backlog and will not come."""
+
+    handle: int
+    queue: str
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    reason: str
+
+
+class Ack(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: these (epoch, first, last) are settled. A range from 1 is cumulative; settled ones may be repeated.
+
+    With `request` above 0 it is answered by Done once the ack is durable, or by Refusal; without, only a
+    refusal comes back (with request 0).
+    """
+
+    handle: int
+    ranges: list[tuple[int, int, int]]
+    request: int = 0
+
+
+class List(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: list "clients", "queues" or "subscriptions", from after this key. Answered by Listing."""
+
+    request: int
+    what: str
+    after: str = ""
+
+
+class Listing(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: entries as maps; `after` continues the listing, "" ends it."""
+
+    request: int
+    entries: msgspec.Raw
+    after: str = ""
+
+
+class Delete(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: delete a "queue" or "subscription" by name. Answered by Done when that is durable."""
+
+    request: int
+    what: str
+    name: str
+
+
+class Backup(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: write a consistent copy of the store to a file on the server's machine. Answered by Done."""
+
+    request: int
+    path: str
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: the request is done, and durable if it changed anything."""
+
+    request: int
+
+
+class Refusal(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: the request (of that `kind` of frame) was refused; code and text as in `tidings.errors`."""
+
+    kind: int
+    request: int
+    code: str
+    text: str
+
+
+class Heartbeat(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Both: I live."""
+
+
+class Goodbye(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Both, last frame: why the connection ends. Code "" is a plain farewell."""
+
+    code: str = ""
+    text: str = ""
+
+
+Frame: TypeAlias = (
+    Hello
+    | Welcome
+    | Publish
+    | Confirmed
+    | Subscribe
+    | Subscribed
+    | Unsubscribe
+    | Deliver
+    | Gap
+    | Ack
+    | List
+    | Listing
+    | Delete
+    | Backup
+    | Done
+    | Refusal
+    | Heartbeat
+    | Goodbye
+)
+
+
+class Received(NamedTuple):
+    """A frame as it came, with its body."""
+
+    frame: Frame
+    body: bytes
+
+
+# The kinds: odd from the client, even from the server, from 64 on from both.
+CLIENT_KINDS: dict[int, type[Frame]] = {
+    1: Hello,
+    3: Publish,
+    5: Subscribe,
+    7: Unsubscribe,
+    9: Ack,
+    11: List,
+    13: Delete,
+    15: Backup,
+    64: Heartbeat,
+    65: Goodbye,
+}
+SERVER_KINDS: dict[int, type[Frame]] = {
+    2: Welcome,
+    4: Confirmed,
+    6: Subscribed,
+    8: Deliver,
+    10: Gap,
+    12: Listing,
+    14: Done,
+    16: Refusal,
+    64: Heartbeat,
+    65: Goodbye,
+}
+KIND_OF: dict[type[Frame], int] = {
+    frame: kind for kinds in (CLIENT_KINDS, SERVER_KINDS) for kind, frame in kinds.items()
+}
+WITH_BODY: frozenset[int] = frozenset({KIND_OF[Publish], KIND_OF[Deliver]})

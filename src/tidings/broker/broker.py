@@ -1,0 +1,230 @@
+"""The broker: what comes in, which rule it goes to, what comes out.
+
+Pure: no clock, no I/O, no randomness. The same inputs at the same times give the same effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, assert_never
+
+from tidings import limits
+from tidings.broker.catalog import Catalog
+from tidings.broker.clients import Clients
+from tidings.broker.deliveries import Deliveries
+from tidings.broker.effects import Close, Effect, Listing, Refuse, StartCommit
+from tidings.broker.inputs import (
+    Ack,
+    CommitRefused,
+    Committed,
+    Connect,
+    Delete,
+    Disconnect,
+    DiskSpace,
+    Drain,
+    Fetched,
+    Input,
+    List,
+    Located,
+    Publish,
+    Request,
+    SendBuffer,
+    StoreReady,
+    Subscribe,
+    Surveyed,
+    Tick,
+    Unsubscribe,
+)
+from tidings.broker.presence import Presence
+from tidings.broker.publishing import Publishing
+from tidings.broker.retention import Retention
+from tidings.broker.sessions import Session
+from tidings.broker.state import BrokerState
+from tidings.errors import DeliveryTakenAway, TidingsError
+from tidings.model import PRESENCE_QUEUE
+
+_PRODUCERS_INTERVAL_MS = 60_000
+I = TypeVar("I")  # noqa: E741  an input
+
+
+class Broker:
+    """All rules of Tidings, on one memory."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.state = BrokerState(now_ms)
+        self._publishing = Publishing(self.state)
+        self._deliveries = Deliveries(self.state)
+        self._presence = Presence(self.state, self._publishing)
+        self._catalog = Catalog(self.state, self._deliveries, self._presence)
+        self._clients = Clients(self.state, self._catalog, self._presence)
+        self._retention = Retention(self.state)
+        self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
+
+    def begin(self, lost: list[tuple[str, str | None, str, str]]) -> None:
+        """Starts after a restart: (token, client id, address, protocol) of clients that were connected before."""
+        self.state.open_queue(PRESENCE_QUEUE)
+        self._catalog.watch_expiries()
+        for session in lost:
+            self._presence.lost(*session)
+
+    def handle(self, input: Input, now_ms: int) -> list[Effect]:
+        """Takes one input and returns what is to be done about it, in order.
+
+        `now_ms` is UTC in milliseconds and never goes backwards. Errors of clients are effects; an exception is
+        a bug.
+        """
+        state = self.state
+        state.now_ms = now_ms
+        effects = state.effects = []
+        match input:
+            case Publish():
+                self._request(input.connection, "publish", input.number, self._publishing.publish, input)
+            case Ack():
+                self._request(input.connection, "ack", input.request, self._ack, input)
+            case Fetched():
+                self._deliveries.fetched(input)
+            case StoreReady():
+                self._store_ready()
+            case Committed():
+                self._committed()
+            case CommitRefused():
+                self._commit_refused(input)
+            case Tick():
+                self._tick()
+            case Connect():
+                self._connect(input)
+            case Disconnect():
+                session = state.sessions.get(input.connection)
+                if session:
+                    self._clients.disconnect(session, farewell=input.farewell, reason=input.reason)
+            case Subscribe():
+                self._request(input.connection, "subscribe", input.request, self._catalog.subscribe, input)
+            case Unsubscribe():
+                self._request(input.connection, "unsubscribe", input.request, self._catalog.unsubscribe, input)
+            case List():
+                self._request(input.connection, "list", input.request, self._list, input)
+            case Delete():
+                self._request(input.connection, "delete", input.request, self._catalog.delete, input)
+            case SendBuffer():
+                self._send_buffer(input)
+            case Surveyed():
+                self._retention.surveyed(input)
+            case Located():
+                self._catalog.located(input)
+            case DiskSpace():
+                state.free_bytes = input.free_bytes
+            case Drain():
+                state.draining = True
+            case _:
+                assert_never(input)
+        self._deliveries.scan()
+        return effects
+
+    def next_deadline_ms(self) -> int | None:
+        """Returns when a Tick (and then a StoreReady) is wanted at the latest."""
+        times = [self.state.deadlines.next_ms(), self.state.ledger.deadline_ms()]
+        return min((time for time in times if time is not None), default=None)
+
+    # --- commands ---
+
+    def _request(
+        self, connection: int, kind: Request, request: int, rule: Callable[[Session, I], None], input: I
+    ) -> None:
+        session = self.state.sessions.get(connection)
+        if session is None:
+            return  # taken over or closed while the input was on its way
+        try:
+            rule(session, input)
+        except TidingsError as error:
+            self.state.effects.append(Refuse(connection, kind, request, error))
+
+    def _connect(self, input: Connect) -> None:
+        try:
+            self._clients.connect(input)
+        except TidingsError as error:
+            self.state.effects.append(Close(input.connection, error))
+
+    def _ack(self, session: Session, input: Ack) -> None:
+        subscriber = session.subscribers.get(input.handle)
+        if subscriber is None:
+            raise DeliveryTakenAway(
+                f"ack over handle {input.handle}: nothing is attached with it; what it delivered comes again"
+            )
+        self._deliveries.ack(subscriber, input.ranges)
+        if input.request:
+            self._catalog.done_when_durable(input.connection, "ack", input.request)
+
+    def _list(self, session: Session, input: List) -> None:
+        if session.client_id is None and not session.announced:
+            session.only_looks = True
+        entries, after = self._presence.listing(input.what, input.after)
+        self.state.effects.append(Listing(input.connection, input.request, entries, after))
+
+    def _send_buffer(self, input: SendBuffer) -> None:
+        session = self.state.sessions.get(input.connection)
+        if session:
+            session.send_buffer_full = input.full
+            if not input.full:
+                for subscriber in session.subscribers.values():
+                    self._deliveries.pump(subscriber)
+
+    # --- rounds ---
+
+    def _store_ready(self) -> None:
+        commit = self.state.ledger.begin(self.state.now_ms, self.state.open_queue)
+        if commit is not None:
+            self.state.effects.append(StartCommit(commit))
+
+    def _committed(self) -> None:
+        round = self.state.ledger.end(stored=True, now_ms=self.state.now_ms)
+        self._publishing.stored(round)
+        for queue, rows in round.rows.items():
+            queue.last_time_ms = rows[-1].time_ms
+            queue.size_bytes += sum(len(row.batch.body) for row in rows)
+            self._deliveries.committed(queue, rows)
+        for answer in round.answers:
+            answer.reached()
+        self._retention.trimmed(round.trims, stored=True)
+
+    def _commit_refused(self, input: CommitRefused) -> None:
+        round = self.state.ledger.end(stored=False, now_ms=self.state.now_ms)
+        self._publishing.refused(round, input.reason, full=input.full)
+        for answer in round.answers:
+            answer.failed(input.reason, input.full)
+        self._retention.trimmed(round.trims, stored=False)
+
+    # --- time ---
+
+    def _tick(self) -> None:
+        state = self.state
+        for what, number in state.deadlines.due(state.now_ms):
+            if what == "trim":
+                self._retention.tick()
+                self._retention.follow()
+            elif what == "producers":
+                self._forget_producers()
+            else:
+                self._subscription_due(what, number)
+
+    def _subscription_due(self, what: str, number: int) -> None:
+        subscription = self.state.numbers.get(number)
+        if subscription is None:
+            return
+        if what == "ack":
+            self._deliveries.overdue(subscription)
+        else:
+            self._catalog.expire(subscription)
+
+    def _forget_producers(self) -> None:
+        """Forgets publishers that have been away for too long, or are too many."""
+        state = self.state
+        state.deadlines.set(("producers", 0), state.now_ms + _PRODUCERS_INTERVAL_MS)
+        connected = {session.producer.id for session in state.sessions.values()}
+        away = [item for item in state.producers.values() if item.id not in connected and not item.pending]
+        away.sort(key=lambda producer: producer.last_seen_ms)
+        surplus = max(0, len(away) - limits.PRODUCERS_MAX)
+        for index, producer in enumerate(away):
+            if index >= surplus and state.now_ms - producer.last_seen_ms < limits.PRODUCER_AGE_MS:
+                break
+            del state.producers[producer.id]
+            state.ledger.deleted(producer.key, state.now_ms)

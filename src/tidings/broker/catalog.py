@@ -1,0 +1,364 @@
+"""The catalog: subscriptions made, attached, detached and deleted, and queues deleted."""
+
+from __future__ import annotations
+
+from tidings import limits
+from tidings.broker.deliveries import Deliveries
+from tidings.broker.effects import Done, Gap, Locate, Refuse, Subscribed
+from tidings.broker.filters import Filter
+from tidings.broker.inputs import Delete, Located, Request, Resume, Subscribe, Unsubscribe
+from tidings.broker.ledger import Answer
+from tidings.broker.presence import Presence
+from tidings.broker.queues import Queue
+from tidings.broker.records import Trash
+from tidings.broker.sessions import Session
+from tidings.broker.state import BrokerState
+from tidings.broker.subscribers import Subscriber
+from tidings.broker.subscriptions import MissedGap, Subscription
+from tidings.errors import (
+    DiskFull,
+    InvalidOption,
+    LimitReached,
+    NotFound,
+    Refused,
+    StoreUnavailable,
+    SubscriptionConflict,
+    SubscriptionInUse,
+    SystemQueue,
+)
+from tidings.model import check_label
+
+_STARTS = ("latest", "earliest", "sequence", "time")
+
+
+class Catalog:
+    """The rules of subscriptions and queues, on the broker's state."""
+
+    def __init__(self, state: BrokerState, deliveries: Deliveries, presence: Presence) -> None:
+        self._state = state
+        self._deliveries = deliveries
+        self._presence = presence
+
+    # --- subscribing ---
+
+    def subscribe(self, session: Session, input: Subscribe) -> None:
+        """Attaches a client to a subscription, which is made if there is none of the name.
+
+        Raises:
+            InvalidFilter, InvalidName, InvalidOption: the request can never work.
+            SubscriptionConflict: the name belongs to another filter or owner.
+            SubscriptionInUse: it has a subscriber already.
+            LimitReached: too many subscriptions on this connection.
+        """
+        state = self._state
+        chosen = Filter(input.queue, input.event)
+        _check_options(input, chosen)
+        _check_room(session, input.handle)
+        name = _name(session, input, chosen)
+        subscription = state.subscriptions.get(name)
+        created = subscription is None
+        if subscription is None:
+            subscription = self._create(session, input, chosen, name)
+        else:
+            _check_same(subscription, session, chosen)
+        _apply_options(subscription, input)
+        self._watch_expiry(subscription)
+        subscriber = Subscriber(subscription, session, input.handle, input.request, created=created)
+        subscription.subscriber = subscriber
+        session.subscribers[input.handle] = subscriber
+        self._resume(subscription, input.resume)
+        self._deliveries.attach(subscriber)
+        if subscription.durable:
+            state.changed(subscription)
+        self._presence.announce(session)
+        if created and input.start == "time":
+            for cursor in subscription.cursors.values():
+                subscriber.locating += 1
+                state.effects.append(Locate(subscription.number, cursor.queue.epoch, input.start_value))
+        if not subscriber.locating:
+            self._answer(subscriber)
+
+    def located(self, input: Located) -> None:
+        """Moves a new subscription to the time it asked for, in one of its queues."""
+        subscription = self._state.numbers.get(input.subscription)
+        subscriber = subscription.subscriber if subscription else None
+        if subscription is None or subscriber is None or not subscriber.locating:
+            return
+        cursor = subscription.cursors.get(input.epoch)
+        if cursor:
+            last = cursor.queue.committed
+            cursor.position = max(cursor.position, min(last, input.sequence - 1 if input.sequence else last))
+            self._state.changed_cursor(cursor)
+        subscriber.locating -= 1
+        if not subscriber.locating:
+            self._answer(subscriber)
+
+    def unsubscribe(self, session: Session, input: Unsubscribe) -> None:
+        """Detaches a client.
+
+        Raises:
+            NotFound: the handle is not in use.
+        """
+        subscriber = session.subscribers.get(input.handle)
+        if subscriber is None:
+            raise NotFound(f"handle {input.handle} is not a subscription of this connection")
+        self._presence.unsubscribed(session, subscriber.subscription)
+        self.detach(subscriber, lost=False)
+        self.done_when_durable(session.connection, "unsubscribe", input.request)
+
+    def detach(self, subscriber: Subscriber, *, lost: bool) -> None:
+        """Ends an attachment, and with it an ephemeral subscription."""
+        subscription = subscriber.subscription
+        subscriber.session.subscribers.pop(subscriber.handle, None)
+        self._deliveries.detach(subscriber, lost=lost)
+        if subscription.durable:
+            self._state.changed(subscription)
+            self._watch_expiry(subscription)
+        else:
+            self._state.remove_subscription(subscription)
+
+    def expire(self, subscription: Subscription) -> None:
+        """Deletes a subscription that was away for as long as it may be."""
+        expires_after_ms = subscription.expires_after_ms
+        if expires_after_ms is None or subscription.subscriber:
+            return
+        if self._state.now_ms - subscription.last_seen_ms >= expires_after_ms:
+            self._state.remove_subscription(subscription)
+        else:
+            self._watch_expiry(subscription)
+
+    def watch_expiries(self) -> None:
+        """Starts the time of all subscriptions that may expire, after a restart."""
+        for subscription in self._state.subscriptions.values():
+            self._watch_expiry(subscription)
+
+    def _create(self, session: Session, input: Subscribe, chosen: Filter, name: str) -> Subscription:
+        state = self._state
+        names = [chosen.queue] if chosen.literal else [name for name in state.queues if chosen.wants_queue(name)]
+        queues = [state.open_queue(name) for name in names]
+        positions = [_start(input, queue) for queue in queues]
+        subscription = Subscription(
+            state.counters.next_subscription,
+            name,
+            session.client_id,
+            chosen,
+            durable=input.name is not None or session.client_id is not None,
+            created_ms=state.now_ms,
+        )
+        state.counters.next_subscription += 1
+        if subscription.durable:
+            state.changed(state.counters)
+        state.add_subscription(subscription)
+        for queue, position in zip(queues, positions, strict=True):
+            state.add_cursor(subscription, queue, position=position)
+        return subscription
+
+    def _resume(self, subscription: Subscription, places: list[Resume]) -> None:
+        for place in places:
+            cursor = subscription.cursors.get(place.epoch)
+            if cursor is None:
+                continue
+            committed = cursor.queue.committed
+            if subscription.durable:
+                for first, last in place.acked:
+                    if first <= min(last, committed):
+                        cursor.settle_ahead(max(first, 1), min(last, committed))
+                self._state.changed_cursor(cursor)
+            else:
+                cursor.position = min(max(place.received, 0), committed)
+
+    def _answer(self, subscriber: Subscriber) -> None:
+        """Tells the client that it is attached, a new durable subscription only once it is on disk."""
+        subscription = subscriber.subscription
+        if not (subscription.durable and subscriber.created):
+            self._attached(subscriber)
+            return
+
+        def reached() -> None:
+            if subscription.subscriber is subscriber:
+                self._attached(subscriber)
+
+        def failed(reason: str, full: bool) -> None:
+            if subscription.subscriber is subscriber:
+                self._refuse(subscriber.session.connection, "subscribe", subscriber.request, reason, full=full)
+                self.detach(subscriber, lost=False)
+                self._state.remove_subscription(subscription)
+
+        self._state.ledger.when_durable(Answer(reached, failed))
+
+    def _attached(self, subscriber: Subscriber) -> None:
+        subscription, session = subscriber.subscription, subscriber.session
+        self._state.effects.append(
+            Subscribed(
+                session.connection, subscriber.request, subscription.name, subscription.durable, subscriber.created
+            )
+        )
+        self._presence.subscribed(session, subscription)
+        self._deliveries.start(subscriber)
+
+    def _watch_expiry(self, subscription: Subscription) -> None:
+        if subscription.expires_after_ms is not None and subscription.subscriber is None:
+            due_ms = subscription.last_seen_ms + subscription.expires_after_ms
+            self._state.deadlines.set(("expire", subscription.number), due_ms)
+
+    # --- deleting ---
+
+    def delete(self, session: Session, input: Delete) -> None:
+        """Deletes a queue with all it holds, or a subscription with its cursors.
+
+        Raises:
+            NotFound: there is nothing of the name.
+            SystemQueue: the queue is the server's own.
+            SubscriptionInUse: the subscription has a subscriber.
+            InvalidOption: neither a queue nor a subscription was named.
+        """
+        if input.what == "queue":
+            self._delete_queue(input.name)
+        elif input.what == "subscription":
+            self._delete_subscription(input.name)
+        else:
+            raise InvalidOption(f"{input.what!r} cannot be deleted; a 'queue' and a 'subscription' can")
+        self.done_when_durable(session.connection, "delete", input.request)
+
+    def _delete_queue(self, name: str) -> None:
+        state = self._state
+        queue = state.queues.get(name)
+        if queue is None:
+            raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
+        if queue.is_system:
+            raise SystemQueue(f"queue {name!r} is the server's own and cannot be deleted")
+        for cursor in list(queue.cursors):
+            self._cut(queue, cursor.subscription, cursor.settled_to + 1)
+            state.remove_cursor(cursor)
+        del state.queues[name]
+        del state.epochs[queue.epoch]
+        state.trash[queue.epoch] = None
+        state.ledger.deleted(queue.key, state.now_ms)
+        state.changed(Trash(queue.epoch))
+
+    def _cut(self, queue: Queue, subscription: Subscription, first: int) -> None:
+        """Tells a subscriber, now or when it comes back, that the rest of a queue will not come."""
+        if first > queue.committed:
+            return
+        gap = MissedGap(queue.name, queue.epoch, first, queue.committed, "queue deleted")
+        subscriber = subscription.subscriber
+        if subscriber and not subscriber.starting:
+            self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
+        elif subscription.durable:
+            subscription.gaps = [*subscription.gaps, gap][-limits.GAPS_MAX :]
+            self._state.changed(subscription)
+
+    def _delete_subscription(self, name: str) -> None:
+        subscription = self._find(name)
+        if subscription.subscriber:
+            address = subscription.subscriber.session.address
+            raise SubscriptionInUse(
+                f"subscription {subscription.name!r} has a subscriber at {address}; stop it first, then delete"
+            )
+        self._state.remove_subscription(subscription)
+
+    def _find(self, name: str) -> Subscription:
+        found = self._state.subscriptions.get(name)
+        if found:
+            return found
+        owned = [item for item in self._state.subscriptions.values() if item.client_id == name and item.durable]
+        if len(owned) == 1:
+            return owned[0]
+        if owned:
+            names = ", ".join(repr(item.name) for item in owned[:5])
+            raise Refused(f"client {name!r} has {len(owned)} subscriptions; name one: {names}")
+        raise NotFound(f"there is no subscription {name!r}; `tidings subscriptions` lists them")
+
+    def done_when_durable(self, connection: int, kind: Request, request: int) -> None:
+        """Answers a request once all that it changed is durable."""
+
+        def reached() -> None:
+            self._state.effects.append(Done(connection, request))
+
+        def failed(reason: str, full: bool) -> None:
+            self._refuse(connection, kind, request, reason, full=full)
+
+        self._state.ledger.when_durable(Answer(reached, failed))
+
+    def _refuse(self, connection: int, kind: Request, request: int, reason: str, *, full: bool) -> None:
+        error = DiskFull(reason) if full else StoreUnavailable(reason)
+        self._state.effects.append(Refuse(connection, kind, request, error))
+
+
+def _name(session: Session, input: Subscribe, chosen: Filter) -> str:
+    if input.name is not None:
+        return check_label(input.name, "subscription name")
+    if session.client_id is not None:
+        return f"{session.client_id}:{chosen}"
+    return f"~{session.connection}.{input.handle}:{chosen}"
+
+
+def _check_room(session: Session, handle: int) -> None:
+    if handle in session.subscribers:
+        raise InvalidOption(f"handle {handle} is taken on this connection; use another number")
+    if len(session.subscribers) >= limits.SUBSCRIPTIONS_PER_CONNECTION_MAX:
+        raise LimitReached(
+            f"this connection has {limits.SUBSCRIPTIONS_PER_CONNECTION_MAX} subscriptions, no more are allowed;"
+            " use filters, or another connection"
+        )
+
+
+def _check_same(subscription: Subscription, session: Session, chosen: Filter) -> None:
+    if subscription.client_id != session.client_id:
+        owner = f"client {subscription.client_id!r}" if subscription.client_id is not None else "anonymous clients"
+        raise SubscriptionConflict(
+            f"subscription {subscription.name!r} belongs to {owner}; use another name,"
+            " or let several clients share one (shared=)"
+        )
+    if subscription.filter != chosen:
+        raise SubscriptionConflict(
+            f"subscription {subscription.name!r} has the filter {subscription.filter}, not {chosen};"
+            " use another name, or delete it first"
+        )
+    if subscription.subscriber:
+        raise SubscriptionInUse(
+            f"subscription {subscription.name!r} has a subscriber at {subscription.subscriber.session.address};"
+            " use another name, or let several clients share one (shared=)"
+        )
+
+
+def _check_options(input: Subscribe, chosen: Filter) -> None:
+    _check_range("in_flight_max", input.in_flight_max, 1, limits.IN_FLIGHT_MAX, default=0)
+    _check_range("concurrency", input.concurrency, 1, limits.CONCURRENCY_MAX)
+    _check_range(
+        "ack_timeout_ms", input.ack_timeout_ms, limits.ACK_TIMEOUT_MS_MIN, limits.ACK_TIMEOUT_MS_MAX, default=0
+    )
+    if input.expires_after_ms is not None:
+        _check_range("expires_after_ms", input.expires_after_ms, 1, 2**53, default=0)
+    if input.start not in _STARTS:
+        raise InvalidOption(f"start {input.start!r} is not known; there are {', '.join(_STARTS)}")
+    if input.start == "sequence" and not chosen.literal:
+        raise InvalidOption(f"a start at a sequence needs one queue, {chosen.queue!r} may be many; use a time")
+    if input.start == "sequence":
+        _check_range("start sequence", input.start_value, 1, 2**62)
+
+
+def _check_range(what: str, value: int, least: int, most: int, *, default: int | None = None) -> None:
+    if value != default and not least <= value <= most:
+        raise InvalidOption(f"{what} is {value}; it can be {least} to {most}")
+
+
+def _apply_options(subscription: Subscription, input: Subscribe) -> None:
+    subscription.in_flight_max = input.in_flight_max or limits.IN_FLIGHT_DEFAULT
+    subscription.concurrency = input.concurrency
+    subscription.ack_timeout_ms = input.ack_timeout_ms or limits.ACK_TIMEOUT_MS
+    if input.expires_after_ms is not None:
+        subscription.expires_after_ms = input.expires_after_ms or None
+
+
+def _start(input: Subscribe, queue: Queue) -> int:
+    if input.start == "latest":
+        return queue.committed
+    if input.start == "sequence":
+        if input.start_value > queue.committed + 1:
+            raise InvalidOption(
+                f"start at sequence {input.start_value}: queue {queue.name!r} ends at {queue.committed};"
+                f" the next one is {queue.committed + 1}"
+            )
+        return input.start_value - 1
+    return queue.first_sequence - 1

@@ -1,0 +1,200 @@
+"""The cursor: where one subscription stands in one queue.
+
+    1 ......... settled_to .......................... position .......... committed
+    all settled            some settled, `unsettled`            not looked at yet
+                           are not; of these `due` are
+                           to be delivered (again), the
+                           others are in flight
+
+A cursor is in one of five states:
+
+    LIVE      attached, at the tail: what is committed is delivered at once
+    BEHIND    attached, reading pages from the store until it meets the tail
+    IDLE      away, nothing outstanding: follows the tail by itself, costs nothing
+    WAITING   away, something is outstanding
+    SCANNING  away, not known whether something is outstanding: pages are looked through in the background
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple
+
+from tidings.batch import StoredBatch
+from tidings.ranges import Ranges
+
+if TYPE_CHECKING:
+    from tidings.broker.queues import Queue
+    from tidings.broker.subscriptions import Subscription
+
+
+class State(Enum):
+    """How a cursor relates to the tail of its queue."""
+
+    LIVE = auto()
+    BEHIND = auto()
+    IDLE = auto()
+    WAITING = auto()
+    SCANNING = auto()
+
+
+class Taken(NamedTuple):
+    """What a cursor took of a row: the part to send (None: nothing in it was wanted) and its ranges."""
+
+    row: StoredBatch | None
+    ranges: list[tuple[int, int]]
+    redelivered: bool
+    cut_short: bool
+
+
+class Cursor:
+    """One subscription's place in one queue."""
+
+    __slots__ = (
+        "attempts",
+        "due",
+        "fetch_after",
+        "position",
+        "queue",
+        "recorded",
+        "state",
+        "subscription",
+        "unsettled",
+    )
+
+    def __init__(self, subscription: Subscription, queue: Queue, position: int) -> None:
+        self.subscription = subscription
+        self.queue = queue
+        self.position = position
+        self.unsettled = Ranges()
+        self.due = Ranges()
+        self.attempts: dict[int, int] = {}
+        """Failed attempts of unsettled messages, where there were any."""
+        self.state = State.WAITING
+        self.fetch_after: int | None = None
+        """After which sequence a page is being fetched; None if none is."""
+        self.recorded = position
+        """What `settled_to` was when the cursor was last written."""
+
+    @property
+    def key(self) -> str:
+        """The key of the cursor's record."""
+        return f"cursor/{self.subscription.number}/{self.queue.epoch}"
+
+    @property
+    def settled_to(self) -> int:
+        """The cursor in the user's sense: all up to it is settled."""
+        if self.unsettled:
+            return self.unsettled.first - 1
+        return self.queue.committed if self.state is State.IDLE else self.position
+
+    @property
+    def at_tail(self) -> bool:
+        """Whether nothing is left to read."""
+        return not self.due and self.position >= self.queue.committed
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are sent and not settled."""
+        return self.unsettled.count - self.due.count
+
+    def next_read(self) -> int:
+        """Returns after which sequence the next page is to be read."""
+        return self.due.first - 1 if self.due else self.position
+
+    def take(self, row: StoredBatch, room: int) -> Taken:
+        """Takes from a row what is wanted and due, at most `room` messages, and moves on past it."""
+        batch, first, last = row.batch, row.first_sequence, row.last_sequence
+        chosen = self.subscription.filter
+        if chosen.all_events and not self.due and self.position == first - 1 and batch.count <= room:
+            self.unsettled.add(first, last)
+            self.position = last
+            return Taken(row, [(first, last)], redelivered=False, cut_short=False)
+
+        selected = batch if chosen.all_events else batch.select(chosen.wants_event)
+        wanted = [(first + low, first + high) for low, high in selected.present()] if selected else []
+        if not chosen.all_events and self.due:
+            self._forget_unwanted(first, min(last, self.position), wanted)
+        again = self.due.within(first, min(last, self.position))
+        new = [(max(low, self.position + 1), high) for low, high in wanted if high > self.position]
+        ranges, cut_short = _limit(again + new, room)
+
+        redelivered = False
+        for low, high in ranges:
+            redelivered = self.due.remove(low, high) > 0 or redelivered
+            self.unsettled.add(low, high)
+        self.position = max(self.position, (ranges[-1][1] if ranges else 0) if cut_short else last)
+        if not ranges:
+            return Taken(None, [], redelivered=False, cut_short=cut_short)
+        part = selected if ranges == wanted else batch.keep([(low - first, high - first) for low, high in ranges])
+        assert part is not None
+        return Taken(row if part is batch else StoredBatch(first, row.time_ms, part), ranges, redelivered, cut_short)
+
+    def settle(self, first: int, last: int) -> int:
+        """Settles a range; returns how many of it were in flight."""
+        removed = self.unsettled.remove(first, last)
+        if removed and self.due:
+            removed -= self.due.remove(first, last)
+        if self.attempts:
+            for sequence in [sequence for sequence in self.attempts if first <= sequence <= last]:
+                del self.attempts[sequence]
+        return removed
+
+    def skip(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Gives up sequences that cannot be read; returns those that were still to be delivered."""
+        lost = self.due.within(first, min(last, self.position))
+        if last > self.position:
+            lost.append((max(first, self.position + 1), last))
+        for low, high in lost:
+            self.settle(low, high)
+        self.position = max(self.position, last)
+        return lost
+
+    def settle_ahead(self, first: int, last: int) -> None:
+        """Settles a range that may reach beyond the position: the record was older than what was delivered."""
+        if last > self.position:
+            self.unsettled.add(self.position + 1, last)
+            self.due.add(self.position + 1, last)
+            self.position = last
+        self.settle(first, last)
+
+    def fail(self, sequence: int) -> None:
+        """Counts a failed attempt of a message that was in flight."""
+        self.attempts[sequence] = self.attempts.get(sequence, 0) + 1
+
+    def take_back(self) -> None:
+        """Makes everything in flight due again."""
+        self.due = Ranges(self.unsettled)
+
+    def attempts_in(self, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Returns (sequence, attempt) of the messages in `ranges` that failed before."""
+        if not self.attempts:
+            return []
+        return sorted(
+            (sequence, failed + 1)
+            for sequence, failed in self.attempts.items()
+            if any(low <= sequence <= high for low, high in ranges)
+        )
+
+    def _forget_unwanted(self, first: int, last: int, wanted: list[tuple[int, int]]) -> None:
+        # Only `settle_ahead` puts sequences here without knowing their events.
+        keep = Ranges(wanted)
+        for low, high in self.due.within(first, last):
+            rest = Ranges([(low, high)])
+            for inner in keep.within(low, high):
+                rest.remove(*inner)
+            for unwanted in list(rest):
+                self.settle(*unwanted)
+
+
+def _limit(ranges: list[tuple[int, int]], room: int) -> tuple[list[tuple[int, int]], bool]:
+    limited: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if room <= 0:
+            return limited, True
+        if high - low + 1 > room:
+            limited.append((low, low + room - 1))
+            return limited, True
+        room -= high - low + 1
+        limited.append((low, high))
+    return limited, False

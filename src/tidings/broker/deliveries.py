@@ -1,0 +1,319 @@
+"""Deliveries: who gets which message when, at the tail, behind it, and again.
+
+1. What is committed goes at once to cursors at the tail whose subscriber has room and whose socket takes it.
+2. Whoever is not served then falls behind and reads pages from the store until it meets the tail.
+3. An ack settles; it never matters in which order acks come, or whether they come twice.
+4. What is not acked in time, or was in flight when its connection ended, becomes due and is read again.
+5. What cannot be read any more is told in place, as a gap.
+"""
+
+from __future__ import annotations
+
+from tidings import limits
+from tidings.batch import StoredBatch
+from tidings.broker.cursors import Cursor, State
+from tidings.broker.effects import Deliver, Fetch, Gap
+from tidings.broker.inputs import Fetched
+from tidings.broker.queues import Queue
+from tidings.broker.state import BrokerState
+from tidings.broker.subscribers import Subscriber
+from tidings.broker.subscriptions import Subscription
+from tidings.errors import InvalidOption, NeverDelivered
+from tidings.transaction import Damage
+
+_FETCHES_MAX = 2  # pages on their way to one subscriber: one to read while one is sent
+
+
+class _Page:
+    """What is collected for one Deliver effect."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self.rows: list[StoredBatch] = []
+        self.ranges: list[tuple[int, int]] = []
+        self.size_bytes = 0
+        self.runs = 0
+        self.redelivered = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to send it."""
+        return self.size_bytes >= limits.FETCH_SIZE_BYTES or self.runs >= limits.BATCH_RUNS_MAX
+
+
+class Deliveries:
+    """The rules of delivery, on the broker's state."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+
+    # --- at the tail ---
+
+    def committed(self, queue: Queue, rows: list[StoredBatch]) -> None:
+        """Serves everyone who reads a queue, after rows were added to it."""
+        state = self._state
+        for cursor in queue.wanted_by_idle(rows):
+            queue.set_state(cursor, State.WAITING)
+            state.changed_cursor(cursor)
+        queue.committed = rows[-1].last_sequence
+        for cursor in list(queue.live):
+            self._serve_live(cursor, rows)
+
+    def _serve_live(self, cursor: Cursor, rows: list[StoredBatch]) -> None:
+        subscriber = cursor.subscription.subscriber
+        assert subscriber is not None, "a live cursor has a subscriber"
+        page = _Page()
+        behind = subscriber.session.send_buffer_full or subscriber.starting
+        if not behind:
+            for row in rows:
+                room = subscriber.room() - _count(page.ranges)
+                if (room < row.batch.count and not subscriber.has_room()) or _has_too_many_holes(cursor):
+                    behind = True
+                    break
+                if self._take(subscriber, cursor, row, room, page):
+                    behind = True
+                    break
+        self._send(subscriber, cursor, page)
+        if behind:
+            cursor.queue.set_state(cursor, State.BEHIND)
+            subscriber.behind[cursor] = None
+        elif not page.rows:
+            self._state.followed(cursor)
+
+    # --- behind the tail ---
+
+    def start(self, subscriber: Subscriber) -> None:
+        """Begins deliveries to a subscriber that was told that it is attached."""
+        subscriber.starting = False
+        for gap in subscriber.subscription.gaps:
+            self._state.effects.append(
+                Gap(subscriber.session.connection, subscriber.handle, *gap)  # same fields, in the same order
+            )
+        if subscriber.subscription.gaps:
+            subscriber.subscription.gaps = []
+            self._state.changed(subscriber.subscription)
+        self.pump(subscriber)
+
+    def pump(self, subscriber: Subscriber) -> None:
+        """Orders the next pages for a subscriber that is behind and has room."""
+        if subscriber.starting or subscriber.session.send_buffer_full or not subscriber.behind:
+            return
+        for cursor in list(subscriber.behind):
+            if cursor.at_tail:
+                self._go_live(subscriber, cursor)
+                continue
+            if len(subscriber.fetching) >= _FETCHES_MAX or not subscriber.has_room():
+                return
+            if cursor.fetch_after is not None or _has_too_many_holes(cursor):
+                continue
+            subscriber.fetching.add(cursor)
+            self._fetch(cursor)
+            # The others come first next time.
+            del subscriber.behind[cursor]
+            subscriber.behind[cursor] = None
+
+    def fetched(self, input: Fetched) -> None:
+        """Hands out a page."""
+        state = self._state
+        subscription = state.numbers.get(input.subscription)
+        cursor = subscription.cursors.get(input.epoch) if subscription else None
+        if cursor is None or cursor.fetch_after is None:
+            return  # deleted meanwhile
+        after, cursor.fetch_after = cursor.fetch_after, None
+        if cursor is state.scanning:
+            state.scanning = None
+            self._scanned(cursor, after, input.rows)
+            return
+        subscriber = cursor.subscription.subscriber
+        if subscriber is None or cursor.state is not State.BEHIND:
+            return
+        subscriber.fetching.discard(cursor)
+        if after <= cursor.next_read():
+            self._serve_page(subscriber, cursor, after, input.rows)
+        self.pump(subscriber)
+
+    def _serve_page(self, subscriber: Subscriber, cursor: Cursor, after: int, rows: list[StoredBatch | Damage]) -> None:
+        page = _Page()
+        expected = after + 1
+        for row in rows:
+            if row.first_sequence > expected:
+                self._tell_gap(subscriber, cursor, page, expected, row.first_sequence - 1, "trimmed")
+            expected = row.last_sequence + 1
+            if isinstance(row, Damage):
+                self._tell_gap(subscriber, cursor, page, row.first_sequence, row.last_sequence, row.reason)
+            elif self._take(subscriber, cursor, row, subscriber.room() - _count(page.ranges), page):
+                break
+        if not rows and after < cursor.queue.committed:
+            self._tell_gap(subscriber, cursor, page, expected, cursor.queue.committed, "trimmed")
+        self._send(subscriber, cursor, page)
+        if not page.rows:
+            self._state.followed(cursor)
+
+    def _tell_gap(
+        self, subscriber: Subscriber, cursor: Cursor, page: _Page, first: int, last: int, reason: str
+    ) -> None:
+        self._send(subscriber, cursor, page)
+        connection, queue = subscriber.session.connection, cursor.queue
+        for low, high in cursor.skip(first, last):
+            self._state.effects.append(Gap(connection, subscriber.handle, queue.name, queue.epoch, low, high, reason))
+        self._state.changed_cursor(cursor)
+
+    def _take(self, subscriber: Subscriber, cursor: Cursor, row: StoredBatch, room: int, page: _Page) -> bool:
+        taken = cursor.take(row, room)
+        if taken.row is not None:
+            page.rows.append(taken.row)
+            page.ranges.extend(taken.ranges)
+            page.size_bytes += len(taken.row.batch.body)
+            page.redelivered = page.redelivered or taken.redelivered
+            page.runs += len(taken.row.batch.runs)
+            if page.is_full:
+                self._send(subscriber, cursor, page)
+        return taken.cut_short
+
+    def _send(self, subscriber: Subscriber, cursor: Cursor, page: _Page) -> None:
+        if not page.rows:
+            return
+        state = self._state
+        subscriber.delivered(cursor, page.ranges, page.size_bytes, state.now_ms)
+        state.effects.append(
+            Deliver(
+                subscriber.session.connection,
+                subscriber.handle,
+                cursor.queue.name,
+                cursor.queue.epoch,
+                page.rows,
+                page.redelivered,
+                cursor.attempts_in(page.ranges),
+            )
+        )
+        page.clear()
+        self._watch(subscriber)
+        state.changed_cursor(cursor)
+
+    def _go_live(self, subscriber: Subscriber, cursor: Cursor) -> None:
+        subscriber.behind.pop(cursor, None)
+        cursor.queue.set_state(cursor, State.LIVE)
+
+    def _fetch(self, cursor: Cursor) -> None:
+        cursor.fetch_after = cursor.next_read()
+        self._state.effects.append(
+            Fetch(cursor.subscription.number, cursor.queue.epoch, cursor.fetch_after, limits.FETCH_SIZE_BYTES)
+        )
+
+    # --- acks ---
+
+    def ack(self, subscriber: Subscriber, ranges: list[tuple[int, int, int]]) -> None:
+        """Settles what a subscriber acked, all that is valid of it.
+
+        Raises:
+            InvalidOption: a range is malformed.
+            NeverDelivered: a range names messages that were never delivered.
+        """
+        state, subscription = self._state, subscriber.subscription
+        refused: InvalidOption | NeverDelivered | None = None
+        for epoch, first, last in ranges:
+            cursor = subscription.cursors.get(epoch)
+            if cursor is None:
+                continue  # the queue was deleted, and with it what there was to settle
+            first = max(first, 1)
+            if last < first:
+                refused = InvalidOption(f"ack of {first} to {last}: the range is empty; give first, then last")
+            elif last > cursor.position:
+                refused = NeverDelivered(
+                    f"ack of sequence {last} of queue {cursor.queue.name!r}: the last one delivered to subscription"
+                    f" {subscription.name!r} is {cursor.position}; ack only what was delivered"
+                )
+            else:
+                subscriber.settled(cursor, first, last, cursor.settle(first, last), state.now_ms)
+                state.changed_cursor(cursor)
+        subscription.last_ack_ms = state.now_ms
+        self._watch(subscriber)
+        self.pump(subscriber)
+        if refused:
+            raise refused
+
+    def overdue(self, subscription: Subscription) -> None:
+        """Takes back what was not acked in time, and delivers it again."""
+        subscriber = subscription.subscriber
+        if subscriber is None:
+            return
+        for cursor, sequence in subscriber.overdue(self._state.now_ms):
+            cursor.fail(sequence)
+            cursor.due.add(sequence, sequence)
+            subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
+            if cursor.state is State.LIVE:
+                cursor.queue.set_state(cursor, State.BEHIND)
+                subscriber.behind[cursor] = None
+            self._state.changed_cursor(cursor)
+        self._watch(subscriber)
+        self.pump(subscriber)
+
+    def _watch(self, subscriber: Subscriber) -> None:
+        deadline_ms = subscriber.deadline_ms()
+        if deadline_ms is not None:
+            self._state.deadlines.set_at_latest(("ack", subscriber.subscription.number), deadline_ms)
+
+    # --- attaching and detaching ---
+
+    def attach(self, subscriber: Subscriber) -> None:
+        """Lets the cursors of a subscription read on."""
+        for cursor in subscriber.subscription.cursors.values():
+            self._state.scans.pop(cursor, None)
+            cursor.queue.set_state(cursor, State.BEHIND)
+            subscriber.behind[cursor] = None
+
+    def detach(self, subscriber: Subscriber, *, lost: bool) -> None:
+        """Takes back what is in flight. If the connection was lost, it may have failed what was being handled."""
+        state, subscription = self._state, subscriber.subscription
+        if lost:
+            for cursor, sequence in subscriber.on_the_clock():
+                cursor.fail(sequence)
+        subscription.subscriber = None
+        subscription.last_seen_ms = state.now_ms
+        state.deadlines.remove(("ack", subscription.number))
+        for cursor in subscription.cursors.values():
+            cursor.take_back()
+            state.rest(cursor)
+            state.changed_cursor(cursor)
+
+    # --- in the background ---
+
+    def scan(self) -> None:
+        """Looks whether anything is outstanding for a filtering subscription that is away, a page at a time."""
+        state = self._state
+        while state.scanning is None and state.scans:
+            cursor = next(iter(state.scans))
+            del state.scans[cursor]
+            if cursor.state is State.SCANNING and cursor.fetch_after is None:
+                state.scanning = cursor
+                self._fetch(cursor)
+
+    def _scanned(self, cursor: Cursor, after: int, rows: list[StoredBatch | Damage]) -> None:
+        if cursor.state is not State.SCANNING:
+            if cursor.subscription.subscriber:
+                self.pump(cursor.subscription.subscriber)
+            return
+        found = after != cursor.position
+        for row in rows:
+            if isinstance(row, Damage) or row.batch.select(cursor.subscription.filter.wants_event) is not None:
+                found = True
+                break
+            cursor.position = max(cursor.position, row.last_sequence)
+        if not rows:
+            cursor.position = cursor.queue.committed
+        if found:
+            cursor.queue.set_state(cursor, State.WAITING)
+        else:
+            self._state.rest(cursor)
+        self._state.changed_cursor(cursor)
+
+
+def _count(ranges: list[tuple[int, int]]) -> int:
+    return sum(high - low + 1 for low, high in ranges)
+
+
+def _has_too_many_holes(cursor: Cursor) -> bool:
+    return len(cursor.unsettled) >= limits.HOLES_MAX and not cursor.due

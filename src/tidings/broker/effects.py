@@ -1,0 +1,133 @@
+"""What a broker orders: answers and deliveries to connections, and work for the store."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from tidings.batch import StoredBatch
+from tidings.broker.inputs import Request
+from tidings.errors import TidingsError
+from tidings.model import ClientInfo, QueueInfo, SubscriptionInfo
+from tidings.transaction import Commit
+
+# --- To a connection ---
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """The client is known now, under this token."""
+
+    connection: int
+    token: str
+
+
+class Confirm(msgspec.Struct, frozen=True):
+    """A batch is durable, from `first_sequence` on; per run, so many subscriptions' names match."""
+
+    connection: int
+    number: int
+    epoch: int
+    first_sequence: int
+    subscriptions: list[int]
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """The client is attached; deliveries with its handle may follow."""
+
+    connection: int
+    request: int
+    name: str
+    durable: bool
+    created: bool
+
+
+class Deliver(msgspec.Struct, frozen=True):
+    """Rows of one queue for one subscriber, already cut to what it is to get."""
+
+    connection: int
+    handle: int
+    queue: str
+    epoch: int
+    rows: list[StoredBatch]
+    redelivered: bool
+    attempts: list[tuple[int, int]]
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Sequences that will not come, told in place."""
+
+    connection: int
+    handle: int
+    queue: str
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    reason: str
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """A page of a listing; `after` continues it, "" ends it."""
+
+    connection: int
+    request: int
+    entries: list[ClientInfo] | list[QueueInfo] | list[SubscriptionInfo]
+    after: str
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A request is done, and durable."""
+
+    connection: int
+    request: int
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """A request is refused. Request 0 reports on one that expects no answer."""
+
+    connection: int
+    kind: Request
+    request: int
+    error: TidingsError
+
+
+class Close(msgspec.Struct, frozen=True):
+    """The connection is to be closed, for this reason."""
+
+    connection: int
+    error: TidingsError
+
+
+# --- To the node ---
+
+
+class StartCommit(msgspec.Struct, frozen=True):
+    """Make this transaction durable, then report Committed or CommitRefused. One at a time."""
+
+    commit: Commit
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """Read rows with sequences above `after` for a subscription, then report Fetched."""
+
+    subscription: int
+    epoch: int
+    after: int
+    limit_bytes: int
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """Look at the oldest rows of a queue, and at the bytes up to `settled_to`, then report Surveyed."""
+
+    epoch: int
+    settled_to: int
+
+
+class Locate(msgspec.Struct, frozen=True):
+    """Find the first sequence at or after a time, then report Located."""
+
+    subscription: int
+    epoch: int
+    time_ms: int
+
+
+ToConnection: TypeAlias = Welcome | Confirm | Subscribed | Deliver | Gap | Listing | Done | Refuse | Close
+Effect: TypeAlias = ToConnection | StartCommit | Fetch | Survey | Locate

@@ -1,0 +1,189 @@
+"""What happens to a broker: commands of clients, and facts that the node reports."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from tidings.batch import Batch, StoredBatch
+from tidings.transaction import Damage, Row
+
+# --- Commands: `connection` is the node's number of the connection that they came over ---
+
+
+class Connect(msgspec.Struct, frozen=True, kw_only=True):
+    """A client introduced itself. `fresh_token` becomes the session's token unless `token` is a known one."""
+
+    connection: int
+    client_id: str | None
+    producer: str
+    token: str
+    fresh_token: str
+    take_over: bool
+    address: str
+    protocol: str
+
+
+class Disconnect(msgspec.Struct, frozen=True):
+    """A connection ended. `farewell` is true if the client said goodbye, false if it was lost."""
+
+    connection: int
+    farewell: bool
+    reason: str
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """A validated batch to store. `number` and `answered` as in the native protocol's frame."""
+
+    connection: int
+    number: int
+    answered: int
+    queue: str
+    batch: Batch
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Where a returning subscriber stands in one queue."""
+
+    epoch: int
+    received: int
+    acked: list[tuple[int, int]]
+
+
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
+    """A client wants to be attached to a subscription. Zeros and None mean defaults."""
+
+    connection: int
+    request: int
+    handle: int
+    queue: str
+    event: str
+    name: str | None = None
+    start: str = "latest"
+    start_value: int = 0
+    in_flight_max: int = 0
+    concurrency: int = 1
+    ack_timeout_ms: int = 0
+    expires_after_ms: int | None = None
+    resume: list[Resume] = []
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """A client detaches from a subscription."""
+
+    connection: int
+    request: int
+    handle: int
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """A client settles (epoch, first, last) ranges; with `request` above 0 it wants an answer."""
+
+    connection: int
+    handle: int
+    ranges: list[tuple[int, int, int]]
+    request: int = 0
+
+
+class List(msgspec.Struct, frozen=True):
+    """A client asks for a listing, from after a key."""
+
+    connection: int
+    request: int
+    what: str
+    after: str = ""
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """A client deletes a queue or a subscription."""
+
+    connection: int
+    request: int
+    what: str
+    name: str
+
+
+class SendBuffer(msgspec.Struct, frozen=True):
+    """A connection's send buffer filled up, or has room again."""
+
+    connection: int
+    full: bool
+
+
+# --- Facts ---
+
+
+class StoreReady(msgspec.Struct, frozen=True):
+    """The store can take a transaction: every input that was waiting has been handled."""
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The transaction that the broker ordered is durable."""
+
+
+class CommitRefused(msgspec.Struct, frozen=True):
+    """Nothing of the transaction that the broker ordered was stored."""
+
+    reason: str
+    full: bool
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """The rows that a Fetch asked for, empty at the end of the queue."""
+
+    subscription: int
+    epoch: int
+    rows: list[StoredBatch | Damage]
+
+
+class Surveyed(msgspec.Struct, frozen=True):
+    """The oldest rows of a queue, and how many bytes from its beginning up to the surveyed sequence."""
+
+    epoch: int
+    rows: list[Row]
+    settled_bytes: int
+
+
+class Located(msgspec.Struct, frozen=True):
+    """The first sequence at or after the time that a Locate asked for; None beyond the end."""
+
+    subscription: int
+    epoch: int
+    sequence: int | None
+
+
+class DiskSpace(msgspec.Struct, frozen=True):
+    """Free bytes where the store lives."""
+
+    free_bytes: int
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time passed: `next_deadline_ms` was reached."""
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """The node is about to stop."""
+
+
+Input: TypeAlias = (
+    Connect
+    | Disconnect
+    | Publish
+    | Subscribe
+    | Unsubscribe
+    | Ack
+    | List
+    | Delete
+    | SendBuffer
+    | StoreReady
+    | Committed
+    | CommitRefused
+    | Fetched
+    | Surveyed
+    | Located
+    | DiskSpace
+    | Tick
+    | Drain
+)
+
+Request: TypeAlias = Literal["publish", "subscribe", "unsubscribe", "ack", "list", "delete", "backup"]

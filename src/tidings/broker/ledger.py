@@ -1,0 +1,193 @@
+"""The ledger: what is to be written next, joined into one transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from tidings import limits
+from tidings.batch import Batch, StoredBatch, join
+from tidings.broker.queues import Queue
+from tidings.broker.sessions import Pending
+from tidings.transaction import Append, Commit, Trim
+
+_PUTS_MAX = 4_096  # records in one transaction, so that a burst of changes does not delay confirms
+
+
+class Recorded(Protocol):
+    """Something that has a record."""
+
+    @property
+    def key(self) -> str:
+        """The key of the record."""
+        ...
+
+
+class Answer(NamedTuple):
+    """What to do once durability is reached, or (with the reason, and whether the disk is full) if it is not."""
+
+    reached: Callable[[], None]
+    failed: Callable[[str, bool], None]
+
+
+class Round:
+    """A transaction under way."""
+
+    def __init__(self) -> None:
+        self.pending: list[Pending] = []
+        self.rows: dict[Queue, list[StoredBatch]] = {}
+        self.trims: list[Trim] = []
+        self.changes: dict[str, Recorded] = {}
+        self.deletions: dict[str, None] = {}
+        self.answers: list[Answer] = []
+
+
+class Ledger:
+    """Collects appends and changed records until the store is ready for them.
+
+    Publishes and requests that wait for durability are urgent; changed cursors and the server's own messages
+    ride along, or go by themselves after `CURSOR_DELAY_MS`.
+    """
+
+    def __init__(self, encode: Callable[[Recorded], bytes]) -> None:
+        self.round: Round | None = None
+        self._encode = encode
+        self._pending: list[Pending] = []
+        self._own: list[Pending] = []
+        self._changes: dict[str, Recorded] = {}
+        self._deletions: dict[str, None] = {}
+        self._trims: list[Trim] = []
+        self._answers: list[Answer] = []
+        self._changed_ms: int | None = None
+
+    def publish(self, pending: Pending) -> None:
+        """Adds a client's batch."""
+        self._pending.append(pending)
+
+    def publish_own(self, pending: Pending, now_ms: int) -> None:
+        """Adds a message of the server itself, which hurries nobody."""
+        self._own.append(pending)
+        self._touch(now_ms)
+
+    def changed(self, item: Recorded, now_ms: int) -> None:
+        """Takes note that the record of `item` is out of date."""
+        self._changes[item.key] = item
+        self._deletions.pop(item.key, None)
+        self._touch(now_ms)
+
+    def deleted(self, key: str, now_ms: int) -> None:
+        """Takes note that a record is to be removed."""
+        self._changes.pop(key, None)
+        self._deletions[key] = None
+        self._touch(now_ms)
+
+    def trim(self, trim: Trim) -> None:
+        """Adds rows to remove."""
+        self._trims.append(trim)
+
+    def when_durable(self, answer: Answer) -> None:
+        """Lets an answer wait until all that was added before it is durable."""
+        self._answers.append(answer)
+
+    def has_work(self) -> bool:
+        """Whether anything is not written yet."""
+        return bool(
+            self.round or self._pending or self._own or self._changes or self._deletions or self._trims or self._answers
+        )
+
+    def deadline_ms(self) -> int | None:
+        """Returns when changes that hurry nobody are to be written; None while the store is busy."""
+        if self.round is not None or self._changed_ms is None:
+            return None
+        return self._changed_ms + limits.CURSOR_DELAY_MS
+
+    def begin(self, now_ms: int, open_queue: Callable[[str], Queue]) -> Commit | None:
+        """Starts the next round if there is reason for one; returns its transaction."""
+        if self.round is not None:
+            return None
+        urgent = self._pending or self._answers or self._trims
+        deadline_ms = self.deadline_ms()
+        if not urgent and (deadline_ms is None or now_ms < deadline_ms):
+            return None
+        self.round = round = Round()
+        round.pending = self._take_pending()
+        self._place(round, now_ms, open_queue)
+        round.trims, self._trims = self._trims, []
+        for key in list(self._changes)[:_PUTS_MAX]:
+            round.changes[key] = self._changes.pop(key)
+        round.deletions, self._deletions = self._deletions, {}
+        if not self._changes:
+            # Answers wait for their records: with some left over, they wait for the next round.
+            round.answers, self._answers = self._answers, []
+        self._changed_ms = now_ms if self._changes or self._own else None
+        return Commit(
+            appends=[Append(queue.epoch, row) for queue, rows in round.rows.items() for row in rows],
+            trims=round.trims,
+            puts=[(key, self._encode(item)) for key, item in round.changes.items()],
+            deletes=list(round.deletions),
+        )
+
+    def end(self, *, stored: bool, now_ms: int) -> Round:
+        """Ends the round. What was not stored of records and trims is due again; its batches are not."""
+        round, self.round = self.round, None
+        assert round is not None, "the store answered although nothing was ordered"
+        if not stored:
+            for key, item in round.changes.items():
+                if key not in self._deletions:
+                    self._changes.setdefault(key, item)
+            for key in round.deletions:
+                if key not in self._changes:
+                    self._deletions[key] = None
+            self._touch(now_ms)
+        return round
+
+    def _touch(self, now_ms: int) -> None:
+        if self._changed_ms is None:
+            self._changed_ms = now_ms
+
+    def _take_pending(self) -> list[Pending]:
+        taken, size = 0, 0
+        while taken < len(self._pending) and size < limits.COMMIT_BYTES_MAX:
+            size += len(self._pending[taken].batch.body)
+            taken += 1
+        pending = self._pending[:taken] + self._own
+        self._pending = self._pending[taken:]
+        self._own = []
+        return pending
+
+    def _place(self, round: Round, now_ms: int, open_queue: Callable[[str], Queue]) -> None:
+        """Gives the round's batches their sequences and joins them into rows."""
+        by_queue: dict[str, list[Pending]] = {}
+        for pending in round.pending:
+            by_queue.setdefault(pending.queue, []).append(pending)
+        for name, group in by_queue.items():
+            queue = open_queue(name)
+            if not queue.committed:
+                # Rows whose queue has no record would be lost: the first ones bring it along.
+                round.changes[queue.key] = queue
+            time_ms = max(now_ms, queue.last_time_ms)
+            sequence = queue.committed + 1
+            rows: list[StoredBatch] = []
+            parts: list[Batch] = []
+            size = runs = 0
+            for pending in group:
+                batch = pending.batch
+                if parts and (
+                    size + len(batch.body) > limits.ROW_SIZE_BYTES_MAX or runs + len(batch.runs) > limits.BATCH_RUNS_MAX
+                ):
+                    rows.append(StoredBatch(_first(rows, queue), time_ms, join(parts)))
+                    parts, size, runs = [], 0, 0
+                pending.first_sequence = sequence
+                sequence += batch.count
+                parts.append(batch)
+                size += len(batch.body)
+                runs += len(batch.runs)
+                if pending.producer:
+                    pending.producer.stored[pending.number] = (queue.epoch, pending.first_sequence)
+                    round.changes[pending.producer.key] = pending.producer
+            rows.append(StoredBatch(_first(rows, queue), time_ms, join(parts)))
+            round.rows[queue] = rows
+
+
+def _first(rows: list[StoredBatch], queue: Queue) -> int:
+    return (rows[-1].last_sequence if rows else queue.committed) + 1

@@ -1,0 +1,208 @@
+"""Presence: who is connected, attached and subscribed, as listings and as messages on `$presence`.
+
+A client is announced when it connects with a client id, an anonymous one when it first publishes or
+subscribes: who only asks for listings is neither announced nor listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from tidings import limits
+from tidings.batch import Batch, encode_item
+from tidings.broker.publishing import Publishing
+from tidings.broker.sessions import Client, Session
+from tidings.broker.state import BrokerState
+from tidings.broker.subscriptions import Subscription
+from tidings.errors import InvalidOption
+from tidings.model import PRESENCE_QUEUE, ClientInfo, QueueInfo, Run, SubscriptionInfo
+
+I = TypeVar("I")  # noqa: E741  an entry of a listing
+
+
+class Presence:
+    """What the broker tells about its clients."""
+
+    def __init__(self, state: BrokerState, publishing: Publishing) -> None:
+        self._state = state
+        self._publishing = publishing
+
+    # --- messages ---
+
+    def announce(self, session: Session) -> None:
+        """Tells that a client is connected, once."""
+        session.only_looks = False
+        if not session.announced:
+            session.announced = True
+            self._state.changed(session)
+            self._publish("connected", _who(session))
+
+    def disconnected(self, session: Session, reason: str) -> None:
+        """Tells that a client is gone, if it was announced."""
+        if session.announced:
+            self._state.ledger.deleted(session.key, self._state.now_ms)
+            self._publish("disconnected", _who(session) | {"reason": reason})
+
+    def lost(self, token: str, client_id: str | None, address: str, protocol: str) -> None:
+        """Tells that a client is gone that was connected when the server ended without a word."""
+        self._state.ledger.deleted(f"session/{token}", self._state.now_ms)
+        who = {"client_id": client_id, "address": address, "protocol": protocol}
+        self._publish("disconnected", who | {"reason": "the server stopped"})
+
+    def subscribed(self, session: Session, subscription: Subscription) -> None:
+        """Tells that a client is attached to a subscription."""
+        self._publish("subscribed", _who(session) | _what(subscription))
+
+    def unsubscribed(self, session: Session, subscription: Subscription) -> None:
+        """Tells that a client detached from a subscription."""
+        self._publish("unsubscribed", _who(session) | _what(subscription))
+
+    def _publish(self, event: str, payload: Mapping[str, object]) -> None:
+        body = encode_item(msgspec.json.encode(payload), None, None, None)
+        self._publishing.publish_own(PRESENCE_QUEUE, Batch([Run(event, 1, len(body))], body))
+
+    # --- listings ---
+
+    def listing(self, what: str, after: str) -> tuple[list[ClientInfo] | list[QueueInfo] | list[SubscriptionInfo], str]:
+        """Returns a page of a listing from after a key, and the key that continues it ("" at the end).
+
+        Raises:
+            InvalidOption: there is no such listing.
+        """
+        if what == "clients":
+            return _page(self._clients(), after)
+        if what == "queues":
+            queues = self._state.queues
+            names, more = _page([(name, name) for name in queues], after)
+            return [self._queue(name) for name in names], more
+        if what == "subscriptions":
+            pages, more = _page([(name, name) for name in self._state.subscriptions], after)
+            return [info for name in pages for info in self._subscription(self._state.subscriptions[name])], more
+        raise InvalidOption(f"there is no listing of {what!r}; there are 'clients', 'queues' and 'subscriptions'")
+
+    def _clients(self) -> list[tuple[str, ClientInfo]]:
+        owned: dict[str | None, list[Subscription]] = {}
+        for subscription in self._state.subscriptions.values():
+            if subscription.durable:
+                owned.setdefault(subscription.client_id, []).append(subscription)
+        entries = [
+            (f"{session.client_id or '~'}\0{connection}", self._connected(session, owned))
+            for connection, session in self._state.sessions.items()
+            if not session.only_looks
+        ]
+        entries += [
+            (f"{client_id}\0", self._away(client, owned.get(client_id, [])))
+            for client_id, client in self._state.clients.items()
+            if client_id not in self._state.client_ids
+        ]
+        return entries
+
+    def _connected(self, session: Session, owned: dict[str | None, list[Subscription]]) -> ClientInfo:
+        attached = {
+            subscriber.subscription.name: subscriber.subscription for subscriber in session.subscribers.values()
+        }
+        if session.client_id is not None:
+            attached |= {subscription.name: subscription for subscription in owned.get(session.client_id, [])}
+        queues = set(session.queues)
+        for subscription in attached.values():
+            queues |= {cursor.queue.name for cursor in subscription.cursors.values()}
+        return ClientInfo(
+            client_id=session.client_id,
+            address=session.address,
+            protocol=session.protocol,
+            connected=True,
+            connected_since=session.connected_ms,
+            last_seen=self._state.now_ms,
+            queues=sorted(queues),
+            subscriptions=sorted(attached),
+            waiting=sum(subscription.outstanding() for subscription in attached.values()),
+        )
+
+    def _away(self, client: Client, owned: list[Subscription]) -> ClientInfo:
+        return ClientInfo(
+            client_id=client.client_id,
+            address=client.address,
+            protocol=client.protocol,
+            connected=False,
+            connected_since=None,
+            last_seen=client.last_seen_ms,
+            queues=sorted({cursor.queue.name for item in owned for cursor in item.cursors.values()}),
+            subscriptions=sorted(subscription.name for subscription in owned),
+            waiting=sum(subscription.outstanding() for subscription in owned),
+        )
+
+    def _queue(self, name: str) -> QueueInfo:
+        queue = self._state.queues[name]
+        slowest = queue.slowest()
+        return QueueInfo(
+            name=name,
+            epoch=queue.epoch,
+            first_sequence=queue.first_sequence,
+            last_sequence=queue.committed,
+            messages=queue.committed - queue.first_sequence + 1,
+            bytes=queue.size_bytes,
+            subscriptions=len(queue.cursors),
+            held_by=slowest.subscription.name if slowest else None,
+            created=queue.created_ms,
+        )
+
+    def _subscription(self, item: Subscription) -> list[SubscriptionInfo]:
+        places = [
+            (cursor.queue.name, cursor.settled_to, cursor.queue.committed, cursor.in_flight, self._paused(item, cursor))
+            for cursor in item.cursors.values()
+        ]
+        return [
+            SubscriptionInfo(
+                name=item.name,
+                client_id=item.client_id,
+                durable=item.durable,
+                filter=str(item.filter),
+                queue=queue,
+                event=item.filter.event,
+                cursor=settled_to,
+                lag=committed - settled_to,
+                lag_exact=item.filter.all_events or committed == settled_to,
+                in_flight=in_flight,
+                connected=item.subscriber is not None,
+                last_ack=item.last_ack_ms,
+                last_seen=self._state.now_ms if item.subscriber else item.last_seen_ms,
+                expires_after_ms=item.expires_after_ms,
+                paused=paused,
+            )
+            for queue, settled_to, committed, in_flight, paused in places or [(item.filter.queue, 0, 0, 0, "")]
+        ]
+
+    def _paused(self, item: Subscription, cursor: object) -> str:
+        subscriber = item.subscriber
+        if subscriber is None or cursor not in subscriber.behind:
+            return ""
+        if subscriber.session.send_buffer_full:
+            return "slow subscriber: its send buffer is full"
+        if not subscriber.has_room():
+            return "the window is full: waiting for acks"
+        if any(len(other.unsettled) >= limits.HOLES_MAX for other in item.cursors.values()):
+            return f"{limits.HOLES_MAX} ranges are unsettled: waiting for the oldest acks"
+        return ""
+
+
+def _who(session: Session) -> dict[str, object]:
+    return {"client_id": session.client_id, "address": session.address, "protocol": session.protocol}
+
+
+def _what(subscription: Subscription) -> dict[str, object]:
+    return {
+        "subscription": subscription.name,
+        "queue": subscription.filter.queue,
+        "event": subscription.filter.event,
+        "durable": subscription.durable,
+    }
+
+
+def _page(entries: list[tuple[str, I]], after: str) -> tuple[list[I], str]:
+    rest = sorted(entry for entry in ((key, number) for number, (key, _) in enumerate(entries)) if entry[0] > after)
+    page = rest[: limits.LISTING_PAGE_COUNT]
+    more = page[-1][0] if len(rest) > len(page) else ""
+    return [entries[number][1] for _, number in page], more

@@ -1,0 +1,112 @@
+"""Publishing: from a client's batch to its confirm.
+
+A batch waits in the ledger until the store is ready, gets its sequences with the transaction that stores it,
+and is confirmed when that is durable. If the transaction fails, its sequences were never used.
+"""
+
+from __future__ import annotations
+
+from tidings import limits
+from tidings.batch import Batch
+from tidings.broker.effects import Close, Confirm, Refuse
+from tidings.broker.inputs import Publish
+from tidings.broker.ledger import Round
+from tidings.broker.sessions import Pending, Session
+from tidings.broker.state import BrokerState
+from tidings.errors import DiskFull, Draining, LimitReached, ProtocolViolation, StoreUnavailable, SystemQueue
+from tidings.model import check_name
+
+
+class Publishing:
+    """The rules of publishing, on the broker's state."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+
+    def publish(self, session: Session, input: Publish) -> None:
+        """Takes a batch, or confirms it once more if it is stored already.
+
+        Raises:
+            SystemQueue, InvalidName, DiskFull, Draining, LimitReached, ProtocolViolation: why it is refused.
+        """
+        state, producer = self._state, session.producer
+        producer.forget_answered(input.answered)
+        if input.number < producer.answered:
+            raise ProtocolViolation(f"batch {input.number} comes after the client said that it was answered")
+        stored = producer.stored.get(input.number)
+        if stored:
+            pending = producer.pending.get(input.number)
+            if pending:
+                pending.connection = session.connection
+            else:
+                self._confirm(session.connection, input.number, *stored, input.batch)
+            return
+        waiting = producer.pending.get(input.number)
+        if waiting:
+            waiting.connection = session.connection
+            return
+        self._check(input)
+        if len(producer.pending) + len(producer.stored) > 4 * limits.UNCONFIRMED_BATCHES_MAX:
+            raise LimitReached(f"more than {4 * limits.UNCONFIRMED_BATCHES_MAX} batches are not known to be answered")
+        pending = Pending(session.connection, producer, input.number, input.queue, input.batch)
+        producer.pending[input.number] = pending
+        session.queues[input.queue] = None
+        state.ledger.publish(pending)
+
+    def publish_own(self, queue: str, batch: Batch) -> None:
+        """Publishes a message of the server itself."""
+        self._state.ledger.publish_own(Pending(None, None, 0, queue, batch), self._state.now_ms)
+
+    def stored(self, round: Round) -> None:
+        """Confirms the batches of a round."""
+        for pending in round.pending:
+            producer = pending.producer
+            if producer is None:
+                continue
+            producer.pending.pop(pending.number, None)
+            if pending.connection in self._state.sessions:
+                stored = producer.stored.get(pending.number)
+                if stored:
+                    self._confirm(pending.connection, pending.number, *stored, pending.batch)
+
+    def refused(self, round: Round, reason: str, *, full: bool) -> None:
+        """Refuses the batches of a round that was not stored; the server's own are tried again."""
+        error = DiskFull(reason) if full else StoreUnavailable(reason)
+        for pending in round.pending:
+            producer = pending.producer
+            if producer is None:
+                self._state.ledger.publish_own(pending, self._state.now_ms)
+                continue
+            producer.pending.pop(pending.number, None)
+            producer.stored.pop(pending.number, None)
+            if pending.connection in self._state.sessions:
+                self._state.effects.append(Refuse(pending.connection, "publish", pending.number, error))
+
+    def _check(self, input: Publish) -> None:
+        state = self._state
+        if input.queue.startswith("$"):
+            raise SystemQueue(
+                f"queue {input.queue!r} is the server's own; names that begin with '$' cannot be published into"
+            )
+        if state.draining:
+            raise Draining("the server is about to stop; connect again and publish then")
+        if state.free_bytes is not None and state.free_bytes < limits.DISK_RESERVE_BYTES:
+            raise DiskFull(
+                f"free disk space of {state.free_bytes} bytes is below the reserve of {limits.DISK_RESERVE_BYTES}"
+                " bytes; free some and publish again"
+            )
+        queue = state.open_queue(input.queue)
+        for run in input.batch.runs:
+            if run.event is not None and not queue.knows_event(run.event):
+                check_name(run.event, "event")
+                queue.matching(run.event)
+
+    def _confirm(self, connection: int, number: int, epoch: int, first_sequence: int, batch: Batch) -> None:
+        queue = self._state.epochs.get(epoch)
+        matching = [queue.matching(run.event) if queue and run.event else 0 for run in batch.runs]
+        self._state.effects.append(Confirm(connection, number, epoch, first_sequence, matching))
+
+    def close_all(self) -> None:
+        """Tells every client that the server is about to stop."""
+        error = Draining("the server is about to stop; connect again")
+        self._state.effects.extend(Close(connection, error) for connection in self._state.sessions)

@@ -1,0 +1,106 @@
+"""The queue: a named, ordered, retained sequence of messages, and the cursors of those who read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tidings.batch import StoredBatch
+from tidings.broker.cursors import Cursor, State
+
+_EVENTS_REMEMBERED_MAX = 1_024
+
+
+class Queue:
+    """One life of a queue.
+
+    `last_sequence` equals `committed` but while a round that appends to it is under way.
+    """
+
+    def __init__(self, name: str, epoch: int, created_ms: int) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.created_ms = created_ms
+        self.first_sequence = 1
+        self.committed = 0
+        """The last durable sequence."""
+        self.last_time_ms = created_ms
+        self.size_bytes = 0
+        self.trim_after_ms = 0
+        """When it is worth to look for something to trim again."""
+        self.cursors: dict[Cursor, None] = {}
+        self.live: dict[Cursor, None] = {}
+        self._idle: dict[str, dict[Cursor, None]] = {}  # by event pattern
+        self._matching: dict[str, int] = {}  # event -> number of subscriptions that want it
+
+    @property
+    def key(self) -> str:
+        """The key of the queue's record."""
+        return f"queue/{self.epoch}"
+
+    @property
+    def is_system(self) -> bool:
+        """Whether the queue is the server's own."""
+        return self.name.startswith("$")
+
+    def add(self, cursor: Cursor) -> None:
+        """Lets a cursor belong to this queue."""
+        self.cursors[cursor] = None
+        self._matching.clear()
+
+    def remove(self, cursor: Cursor) -> None:
+        """Forgets a cursor."""
+        self.set_state(cursor, State.WAITING)
+        self.cursors.pop(cursor, None)
+        self._matching.clear()
+
+    def matching(self, event: str) -> int:
+        """Returns the number of subscriptions, connected or away, that want this event."""
+        count = self._matching.get(event)
+        if count is None:
+            if len(self._matching) >= _EVENTS_REMEMBERED_MAX:
+                self._matching.clear()
+            count = sum(cursor.subscription.filter.wants_event(event) for cursor in self.cursors)
+            self._matching[event] = count
+        return count
+
+    def knows_event(self, event: str) -> bool:
+        """Whether `matching` was asked about this event lately, so that its name is known to be valid."""
+        return event in self._matching
+
+    def set_state(self, cursor: Cursor, state: State) -> None:
+        """The only way a cursor changes its state: keeps the sets of live and idle cursors true."""
+        if cursor.state is State.LIVE:
+            self.live.pop(cursor, None)
+        elif cursor.state is State.IDLE:
+            cursor.position = self.committed
+            pattern = cursor.subscription.filter.event
+            followers = self._idle[pattern]
+            followers.pop(cursor, None)
+            if not followers:
+                del self._idle[pattern]
+        cursor.state = state
+        if state is State.LIVE:
+            self.live[cursor] = None
+        elif state is State.IDLE:
+            self._idle.setdefault(cursor.subscription.filter.event, {})[cursor] = None
+
+    def wanted_by_idle(self, rows: Iterable[StoredBatch]) -> list[Cursor]:
+        """Returns the idle cursors that want something of these rows."""
+        if not self._idle:
+            return []
+        events = {run.event: None for row in rows for run in row.batch.runs if run.event is not None}
+        found: list[Cursor] = []
+        for pattern, followers in self._idle.items():
+            if pattern == "#" or pattern in events:
+                found.extend(followers)
+            elif "*" in pattern or "#" in pattern:
+                wants_event = next(iter(followers)).subscription.filter.wants_event
+                if any(wants_event(event) for event in events):
+                    found.extend(followers)
+        return found
+
+    def slowest(self) -> Cursor | None:
+        """Returns the durable cursor that holds the most back; None if nothing is outstanding."""
+        held = [c for c in self.cursors if c.state is not State.IDLE and c.subscription.durable]
+        slowest = min(held, key=lambda cursor: cursor.settled_to, default=None)
+        return slowest if slowest and slowest.settled_to < self.committed else None

@@ -1,0 +1,127 @@
+"""Retention: history is trimmed in the background, in small steps, one queue at a time.
+
+What every durable subscription has settled is history; it stays for `HISTORY_AGE_MS` and up to `HISTORY_BYTES`
+of a queue, whichever ends first. `$presence` is history from the start. Deleted queues go the same way.
+"""
+
+from __future__ import annotations
+
+from tidings import limits
+from tidings.broker.cursors import State
+from tidings.broker.effects import Survey
+from tidings.broker.inputs import Surveyed
+from tidings.broker.queues import Queue
+from tidings.broker.state import BrokerState
+from tidings.transaction import Row, Trim
+
+_LOOKED_AT_MAX = 1_000  # queues looked at in one tick
+_STEP_BYTES_MAX = 8 * 1024 * 1024
+_PAUSE_MS = 10_000  # until a queue that had nothing to trim is looked at again
+_EVERYTHING = 2**62
+
+
+class Retention:
+    """The rules of trimming, on the broker's state."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+        self._surveying: int | None = None
+        self._trimming: tuple[Trim, int] | None = None
+        self._round_robin: list[Queue] = []
+        state.deadlines.set(("trim", 0), state.now_ms + limits.TRIM_INTERVAL_MS)
+
+    def tick(self) -> None:
+        """Looks for something to trim."""
+        self._state.deadlines.set(("trim", 0), self._state.now_ms + limits.TRIM_INTERVAL_MS)
+        if self._surveying is None and self._trimming is None:
+            self._look()
+
+    def surveyed(self, input: Surveyed) -> None:
+        """Decides which of the oldest rows go."""
+        if input.epoch != self._surveying:
+            return
+        self._surveying = None
+        queue = self._state.epochs.get(input.epoch)
+        if queue:
+            last, size_bytes = self._decide(queue, input.rows, input.settled_bytes)
+        else:
+            last, size_bytes = (input.rows[-1].last_sequence if input.rows else 0), 0
+        if last:
+            trim = Trim(input.epoch, last)
+            self._trimming = (trim, size_bytes)
+            self._state.ledger.trim(trim)
+        elif queue:
+            queue.trim_after_ms = self._state.now_ms + _PAUSE_MS
+            self._look()
+        else:
+            self._state.trash.pop(input.epoch, None)
+            self._state.ledger.deleted(f"trash/{input.epoch}", self._state.now_ms)
+            self._look()
+
+    def trimmed(self, trims: list[Trim], *, stored: bool) -> None:
+        """Takes note that the step is done, and takes the next one."""
+        if not trims or self._trimming is None:
+            return
+        (trim, size_bytes), self._trimming = self._trimming, None
+        queue = self._state.epochs.get(trim.queue)
+        if not stored:
+            return  # looked at again at the next tick
+        if queue:
+            queue.first_sequence = max(queue.first_sequence, trim.to_sequence + 1)
+            queue.size_bytes -= size_bytes
+            self._survey(queue)
+        else:
+            self._look()
+
+    def follow(self) -> None:
+        """Writes idle cursors that have moved far, so that little is to be looked through after a restart."""
+        for queue in self._some_queues():
+            for cursor in queue.cursors:
+                if cursor.state is State.IDLE:
+                    self._state.followed(cursor)
+
+    def _some_queues(self) -> list[Queue]:
+        if not self._round_robin:
+            self._round_robin = list(self._state.queues.values())
+        some, self._round_robin = self._round_robin[:_LOOKED_AT_MAX], self._round_robin[_LOOKED_AT_MAX:]
+        return [queue for queue in some if queue.epoch in self._state.epochs]
+
+    def _look(self) -> None:
+        state = self._state
+        for epoch in state.trash:
+            self._surveying = epoch
+            state.effects.append(Survey(epoch, _EVERYTHING))
+            return
+        for queue in self._some_queues():
+            if state.now_ms >= queue.trim_after_ms and self._survey(queue):
+                return
+
+    def _survey(self, queue: Queue) -> bool:
+        settled_to = _settled_to(queue)
+        if settled_to < queue.first_sequence:
+            queue.trim_after_ms = self._state.now_ms + _PAUSE_MS
+            return False
+        self._surveying = queue.epoch
+        self._state.effects.append(Survey(queue.epoch, settled_to))
+        return True
+
+    def _decide(self, queue: Queue, rows: list[Row], settled_bytes: int) -> tuple[int, int]:
+        settled_to = _settled_to(queue)
+        excess = settled_bytes - (limits.PRESENCE_HISTORY_BYTES if queue.is_system else limits.HISTORY_BYTES)
+        oldest_ms = self._state.now_ms - limits.HISTORY_AGE_MS
+        last = size_bytes = 0
+        for row in rows:
+            if row.last_sequence > settled_to or size_bytes > _STEP_BYTES_MAX:
+                break
+            if row.time_ms >= oldest_ms and excess <= size_bytes:
+                break
+            last = row.last_sequence
+            size_bytes += row.size_bytes
+        if last:
+            self._state.changed(queue)
+        return last, size_bytes
+
+
+def _settled_to(queue: Queue) -> int:
+    slowest = None if queue.is_system else queue.slowest()
+    return slowest.settled_to if slowest else queue.committed

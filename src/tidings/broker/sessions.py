@@ -1,0 +1,96 @@
+"""Sessions: what the server keeps for a connected client, and what it remembers of clients and publishers."""
+
+from __future__ import annotations
+
+from tidings.batch import Batch
+from tidings.broker.subscribers import Subscriber
+
+
+class Pending:
+    """A batch on its way to the store. `connection` is who waits for the confirm; None for the server's own."""
+
+    __slots__ = ("batch", "connection", "first_sequence", "number", "producer", "queue")
+
+    def __init__(
+        self, connection: int | None, producer: Producer | None, number: int, queue: str, batch: Batch
+    ) -> None:
+        self.connection = connection
+        self.producer = producer
+        self.number = number
+        self.queue = queue
+        self.batch = batch
+        self.first_sequence = 0
+
+
+class Producer:
+    """A publishing client process: which of its batches are stored, as long as it may send them again.
+
+    A batch that is sent again, after a reconnect or a crash, keeps its number; so it is confirmed from here
+    and not stored twice.
+    """
+
+    __slots__ = ("answered", "id", "last_seen_ms", "pending", "stored")
+
+    def __init__(self, id: str, last_seen_ms: int) -> None:
+        self.id = id
+        self.last_seen_ms = last_seen_ms
+        self.answered = 0
+        """All numbers below it were answered."""
+        self.stored: dict[int, tuple[int, int]] = {}
+        """Number of a batch -> epoch and first sequence."""
+        self.pending: dict[int, Pending] = {}
+
+    @property
+    def key(self) -> str:
+        """The key of the producer's record."""
+        return f"producer/{self.id}"
+
+    def forget_answered(self, answered: int) -> None:
+        """Forgets batches whose answer has arrived."""
+        if answered > self.answered:
+            self.answered = answered
+            for number in [number for number in self.stored if number < answered]:
+                del self.stored[number]
+
+
+class Session:
+    """A connected client."""
+
+    def __init__(
+        self, connection: int, client_id: str | None, token: str, producer: Producer, *, address: str, protocol: str
+    ) -> None:
+        self.connection = connection
+        self.client_id = client_id
+        self.token = token
+        self.producer = producer
+        self.address = address
+        self.protocol = protocol
+        self.connected_ms = 0
+        self.announced = False
+        self.only_looks = False
+        """An anonymous client that asked for listings and did nothing else."""
+        self.queues: dict[str, None] = {}
+        """Queues that it published into."""
+        self.subscribers: dict[int, Subscriber] = {}
+        """By the client's handle."""
+        self.send_buffer_full = False
+
+    @property
+    def key(self) -> str:
+        """The key of the session's record, which outlives a crash to tell that the client is gone."""
+        return f"session/{self.token}"
+
+
+class Client:
+    """A known client id, connected or away."""
+
+    def __init__(self, client_id: str, address: str, protocol: str, last_seen_ms: int) -> None:
+        self.client_id = client_id
+        self.address = address
+        self.protocol = protocol
+        self.last_seen_ms = last_seen_ms
+
+    @property
+    def key(self) -> str:
+        """The key of the client's record."""
+        return f"client/{self.client_id}"

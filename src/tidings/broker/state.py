@@ -1,0 +1,151 @@
+"""Everything a broker knows, shared by the rules that work on it."""
+
+from __future__ import annotations
+
+from tidings import limits
+from tidings.broker.cursors import Cursor, State
+from tidings.broker.deadlines import Deadlines
+from tidings.broker.effects import Effect
+from tidings.broker.ledger import Ledger, Recorded
+from tidings.broker.queues import Queue
+from tidings.broker.records import Counters, encode
+from tidings.broker.sessions import Client, Producer, Session
+from tidings.broker.subscriptions import Subscription
+from tidings.errors import LimitReached
+from tidings.model import check_name
+
+
+class BrokerState:
+    """The broker's memory. `now_ms` and `effects` belong to the input that is being handled."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.effects: list[Effect] = []
+        self.ledger = Ledger(encode)
+        self.deadlines: Deadlines[tuple[str, int]] = Deadlines()
+        self.counters = Counters()
+        self.queues: dict[str, Queue] = {}
+        self.epochs: dict[int, Queue] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        self.numbers: dict[int, Subscription] = {}
+        self.literal: dict[str, dict[Subscription, None]] = {}
+        """Subscriptions to exactly one queue, by its name."""
+        self.wide: dict[Subscription, None] = {}
+        """Subscriptions whose queue pattern has wildcards."""
+        self.sessions: dict[int, Session] = {}
+        self.tokens: dict[str, Session] = {}
+        self.client_ids: dict[str, Session] = {}
+        self.clients: dict[str, Client] = {}
+        self.producers: dict[str, Producer] = {}
+        self.trash: dict[int, None] = {}
+        """Epochs of deleted queues whose rows are still to be removed."""
+        self.scans: dict[Cursor, None] = {}
+        self.scanning: Cursor | None = None
+        self.free_bytes: int | None = None
+        self.draining = False
+
+    def changed(self, item: Recorded) -> None:
+        """Takes note that a record is out of date."""
+        self.ledger.changed(item, self.now_ms)
+
+    def changed_cursor(self, cursor: Cursor) -> None:
+        """Takes note that a cursor moved; only those of durable subscriptions have a record."""
+        if cursor.subscription.durable:
+            self.ledger.changed(cursor, self.now_ms)
+
+    def followed(self, cursor: Cursor) -> None:
+        """Takes note that a cursor moved past messages it does not want: written once that is worth it."""
+        if cursor.settled_to - cursor.recorded >= limits.FOLLOW_PERSIST_MESSAGES:
+            self.changed_cursor(cursor)
+
+    def open_queue(self, name: str) -> Queue:
+        """Returns the queue of this name; it exists from its first use.
+
+        Raises:
+            InvalidName: the name breaks the rules.
+            LimitReached: there are too many queues.
+        """
+        queue = self.queues.get(name)
+        if queue:
+            return queue
+        check_name(name, "queue")
+        if len(self.queues) >= limits.QUEUES_MAX:
+            raise LimitReached(f"there are {limits.QUEUES_MAX} queues, no more are allowed; delete some")
+        queue = Queue(name, self.counters.next_epoch, self.now_ms)
+        self.counters.next_epoch += 1
+        self.changed(self.counters)
+        self.add_queue(queue)
+        self.changed(queue)
+        for subscription in [*self.literal.get(name, ()), *self.wide]:
+            if subscription.filter.wants_queue(name):
+                self.add_cursor(subscription, queue, position=0)
+        return queue
+
+    def add_queue(self, queue: Queue) -> None:
+        """Lets a queue be known."""
+        self.queues[queue.name] = queue
+        self.epochs[queue.epoch] = queue
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        """Lets a subscription be known."""
+        self.subscriptions[subscription.name] = subscription
+        self.numbers[subscription.number] = subscription
+        if subscription.filter.literal:
+            self.literal.setdefault(subscription.filter.queue, {})[subscription] = None
+        else:
+            self.wide[subscription] = None
+
+    def remove_subscription(self, subscription: Subscription) -> None:
+        """Forgets a subscription, its cursors and their records."""
+        for cursor in list(subscription.cursors.values()):
+            self.remove_cursor(cursor)
+        del self.subscriptions[subscription.name]
+        del self.numbers[subscription.number]
+        self.wide.pop(subscription, None)
+        readers = self.literal.get(subscription.filter.queue)
+        if readers:
+            readers.pop(subscription, None)
+            if not readers:
+                del self.literal[subscription.filter.queue]
+        if subscription.durable:
+            self.ledger.deleted(subscription.key, self.now_ms)
+
+    def add_cursor(self, subscription: Subscription, queue: Queue, *, position: int) -> Cursor:
+        """Gives a subscription its place in a queue."""
+        cursor = Cursor(subscription, queue, position)
+        subscription.cursors[queue.epoch] = cursor
+        queue.add(cursor)
+        subscriber = subscription.subscriber
+        if subscriber is None:
+            self.rest(cursor)
+        elif cursor.at_tail:
+            queue.set_state(cursor, State.LIVE)
+        else:
+            queue.set_state(cursor, State.BEHIND)
+            subscriber.behind[cursor] = None
+        if subscription.durable:
+            self.changed(cursor)
+        return cursor
+
+    def remove_cursor(self, cursor: Cursor) -> None:
+        """Takes a subscription out of a queue."""
+        if cursor.subscription.subscriber:
+            cursor.subscription.subscriber.forget(cursor)
+        self.scans.pop(cursor, None)
+        cursor.queue.remove(cursor)
+        cursor.subscription.cursors.pop(cursor.queue.epoch, None)
+        if cursor.subscription.durable:
+            self.ledger.deleted(cursor.key, self.now_ms)
+
+    def rest(self, cursor: Cursor) -> None:
+        """Chooses the state of a cursor whose subscriber is away."""
+        queue = cursor.queue
+        if cursor.unsettled:
+            queue.set_state(cursor, State.WAITING)
+        elif cursor.position >= queue.committed:
+            queue.set_state(cursor, State.IDLE)
+        elif cursor.subscription.filter.all_events:
+            queue.set_state(cursor, State.WAITING)
+        else:
+            queue.set_state(cursor, State.SCANNING)
+            self.scans[cursor] = None

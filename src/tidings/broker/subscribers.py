@@ -1,0 +1,124 @@
+"""The subscriber: a connection attached to a subscription, with its window and the clock of its deliveries."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tidings import limits
+from tidings.broker.cursors import Cursor
+
+if TYPE_CHECKING:
+    from tidings.broker.sessions import Session
+    from tidings.broker.subscriptions import Subscription
+
+
+class Subscriber:
+    """What is known only while a connection is attached.
+
+    Only the oldest `concurrency` unsettled deliveries run against the ack timeout: the others wait in the
+    client's buffer, where nobody could have handled them yet.
+    """
+
+    def __init__(
+        self, subscription: Subscription, session: Session, handle: int, request: int, *, created: bool
+    ) -> None:
+        self.subscription = subscription
+        self.session = session
+        self.handle = handle
+        self.request = request
+        """The request that attached it."""
+        self.created = created
+        """Whether that request made the subscription."""
+        self.starting = True
+        """Until the client was told that it is attached, nothing is delivered."""
+        self.locating = 0
+        """Start positions that are still being looked up."""
+        self.in_flight = 0
+        self.in_flight_bytes = 0
+        self.behind: dict[Cursor, None] = {}
+        """Cursors in state BEHIND, the one to read next first."""
+        self.fetching: set[Cursor] = set()
+        self._clock: dict[tuple[Cursor, int], int] = {}  # (cursor, sequence) -> when its time began
+        self._order: deque[tuple[Cursor, int, int]] = deque()  # ranges in the order of their delivery
+        self._order_max = 1_024
+
+    def room(self) -> int:
+        """Returns how many messages may be sent now."""
+        if self.in_flight_bytes >= limits.IN_FLIGHT_BYTES_MAX:
+            return 0
+        return self.subscription.in_flight_max - self.in_flight
+
+    def has_room(self) -> bool:
+        """Whether the window is open wide enough to be worth a page: not for a message at a time."""
+        return self.room() >= max(1, self.subscription.in_flight_max // 4) and (
+            self.in_flight_bytes <= limits.IN_FLIGHT_BYTES_MAX * 3 // 4
+        )
+
+    def delivered(self, cursor: Cursor, ranges: list[tuple[int, int]], size_bytes: int, now_ms: int) -> None:
+        """Takes note of ranges that were sent."""
+        for first, last in ranges:
+            self.in_flight += last - first + 1
+            self._order.append((cursor, first, last))
+        self.in_flight_bytes += size_bytes
+        if len(self._order) > self._order_max:
+            self._compact()
+        self.wind(now_ms)
+
+    def settled(self, cursor: Cursor, first: int, last: int, count: int, now_ms: int) -> None:
+        """Takes note that `count` messages in flight, all inside a range, were settled or taken away."""
+        if count:
+            # The bytes of single messages are not known here; on average this is right, and empty is empty.
+            self.in_flight_bytes -= self.in_flight_bytes * count // self.in_flight
+            self.in_flight -= count
+        for key in [key for key in self._clock if key[0] is cursor and first <= key[1] <= last]:
+            del self._clock[key]
+        self.wind(now_ms)
+
+    def wind(self, now_ms: int) -> None:
+        """Starts the time of the oldest deliveries, up to `concurrency` of them."""
+        order, clock = self._order, self._clock
+        while order and len(clock) < self.subscription.concurrency:
+            cursor, first, last = order[0]
+            sequence = _next_in_flight(cursor, first)
+            if sequence is None or sequence > last:
+                order.popleft()
+                continue
+            clock[cursor, sequence] = now_ms
+            order[0] = (cursor, sequence + 1, last)
+
+    def deadline_ms(self) -> int | None:
+        """Returns when the oldest delivery runs out of time."""
+        if not self._clock:
+            return None
+        return min(self._clock.values()) + self.subscription.ack_timeout_ms
+
+    def overdue(self, now_ms: int) -> list[tuple[Cursor, int]]:
+        """Returns the deliveries whose time has run out."""
+        limit_ms = now_ms - self.subscription.ack_timeout_ms
+        return [key for key, began_ms in self._clock.items() if began_ms <= limit_ms]
+
+    def on_the_clock(self) -> list[tuple[Cursor, int]]:
+        """Returns the deliveries that somebody may be handling."""
+        return list(self._clock)
+
+    def forget(self, cursor: Cursor) -> None:
+        """Forgets a cursor whose queue was deleted."""
+        self.in_flight -= cursor.in_flight
+        self.behind.pop(cursor, None)
+        self.fetching.discard(cursor)
+        self._order = deque(entry for entry in self._order if entry[0] is not cursor)
+        self._clock = {key: began_ms for key, began_ms in self._clock.items() if key[0] is not cursor}
+
+    def _compact(self) -> None:
+        self._order = deque(
+            entry for entry in self._order if (found := _next_in_flight(entry[0], entry[1])) and found <= entry[2]
+        )
+        self._order_max = max(1_024, 2 * len(self._order))
+
+
+def _next_in_flight(cursor: Cursor, sequence: int) -> int | None:
+    found = cursor.unsettled.next(sequence)
+    while found is not None and found in cursor.due:
+        found = cursor.unsettled.next(found + 1)
+    return found

@@ -1,0 +1,293 @@
+"""One native connection, server side: frames to inputs, effects to frames."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+
+from tidings import limits
+from tidings.batch import Batch
+from tidings.broker import effects, inputs
+from tidings.broker.effects import ToConnection
+from tidings.errors import InternalError, ProtocolViolation, TidingsError
+from tidings.node import Node
+from tidings.wire import (
+    Ack,
+    Backup,
+    Confirmed,
+    Connection,
+    Delete,
+    Deliver,
+    Done,
+    Frame,
+    Gap,
+    Goodbye,
+    Hello,
+    List,
+    Listing,
+    Part,
+    Publish,
+    Refusal,
+    Role,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Welcome,
+)
+from tidings.wire.connection import State
+from tidings.wire.frames import KIND_OF, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+_KINDS: Final[dict[inputs.Request, int]] = {
+    "publish": KIND_OF[Publish],
+    "subscribe": KIND_OF[Subscribe],
+    "unsubscribe": KIND_OF[Unsubscribe],
+    "ack": KIND_OF[Ack],
+    "list": KIND_OF[List],
+    "delete": KIND_OF[Delete],
+    "backup": KIND_OF[Backup],
+}
+_AGENT: Final = "tidings-server"
+
+
+class NativePeer(asyncio.Protocol):
+    """The server's side of a connection.
+
+    Args:
+        node: whom the inputs go to.
+        open_peers: the gateway's connections, which this one joins while it is open.
+    """
+
+    def __init__(self, node: Node, open_peers: "set[NativePeer]") -> None:
+        self.connection = 0
+        self._node = node
+        self._open_peers = open_peers
+        self._wire = Connection(Role.SERVER, _steady_ms())
+        self._transport: asyncio.Transport | None = None
+        self._address = ""
+        self._farewell = False
+        self._reading_paused = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes on the connection."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=limits.SEND_BUFFER_BYTES_MAX)
+        name = transport.get_extra_info("peername")
+        self._address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "in-process")
+        self.connection = self._node.add_peer(self)
+        self._open_peers.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Turns frames into inputs."""
+        wire = self._wire
+        wire.receive_data(data, _steady_ms())
+        for frame, body in wire.frames_received():
+            self._frame_received(frame, body)
+        if wire.state is State.CLOSED:
+            self._close()
+
+    def eof_received(self) -> None:
+        """Takes note that the client sends nothing more; the transport closes itself."""
+        self._wire.receive_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Lets go of the connection."""
+        self._open_peers.discard(self)
+        for task in self._tasks:
+            task.cancel()
+        reason = str(exc or self._wire.error or "closed")
+        self._node.remove_peer(self.connection, farewell=self._farewell, reason="closed" if self._farewell else reason)
+
+    def pause_writing(self) -> None:
+        """The client does not read: nothing is delivered to it, and nothing is taken from it."""
+        self._node.submit(inputs.SendBuffer(self.connection, full=True))
+        self.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._node.submit(inputs.SendBuffer(self.connection, full=False))
+        self.resume_reading()
+
+    # --- Peer ---
+
+    def obey(self, effect: ToConnection) -> None:
+        """Spells an effect as a frame."""
+        wire = self._wire
+        match effect:
+            case effects.Deliver():
+                parts = [Part(row.first_sequence, row.time_ms, list(row.batch.runs)) for row in effect.rows]
+                deliver = Deliver(effect.handle, effect.queue, effect.epoch, parts, effect.redelivered, effect.attempts)
+                wire.send(deliver, [row.batch.body for row in effect.rows])
+            case effects.Confirm():
+                durability = self._node.store.durability
+                wire.send(
+                    Confirmed(effect.number, effect.epoch, effect.first_sequence, durability, effect.subscriptions)
+                )
+            case effects.Done():
+                wire.send(Done(effect.request))
+            case effects.Refuse():
+                self._refuse(_KINDS[effect.kind], effect.request, effect.error)
+            case effects.Welcome():
+                store = self._node.store
+                wire.send(Welcome(VERSION, effect.token, self._node.id, wire.heartbeat_ms, store.durability, _AGENT))
+            case effects.Subscribed():
+                wire.send(Subscribed(effect.request, effect.name, effect.durable, effect.created))
+            case effects.Gap():
+                wire.send(
+                    Gap(
+                        effect.handle,
+                        effect.queue,
+                        effect.epoch,
+                        effect.first_sequence,
+                        effect.last_sequence,
+                        effect.reason,
+                    )
+                )
+            case effects.Listing():
+                entries = msgspec.Raw(msgspec.msgpack.encode(effect.entries))
+                wire.send(Listing(effect.request, entries, effect.after))
+            case effects.Close():
+                wire.close(effect.error)
+            case _:
+                assert_never(effect)
+
+    def flush(self) -> None:
+        """Writes what was spelled."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        data = self._wire.data_to_send(_steady_ms())
+        if data:
+            transport.writelines(data)
+        if self._wire.state is State.CLOSED:
+            transport.close()
+
+    def pause_reading(self) -> None:
+        """Stops taking bytes from the client."""
+        self._reading_paused += 1
+        if self._reading_paused == 1 and self._transport and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Takes bytes again, once every reason to pause is gone."""
+        self._reading_paused -= 1
+        if self._reading_paused == 0 and self._transport and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def tick(self) -> None:
+        """Sends a heartbeat when it is time, and gives up a client that is silent for too long."""
+        now_ms = _steady_ms()
+        if now_ms >= self._wire.next_deadline_ms():
+            self._wire.tick(now_ms)
+            self.flush()
+            if self._wire.state is State.CLOSED and self._transport:
+                # A dead peer takes no farewell: what is buffered for it goes with the connection.
+                self._transport.abort()
+
+    # --- frames ---
+
+    def _frame_received(self, frame: Frame, body: bytes) -> None:
+        connection, node = self.connection, self._node
+        match frame:
+            case Publish():
+                batch = Batch(frame.runs, body)
+                try:
+                    batch.validate()
+                except TidingsError as error:
+                    self._refuse(KIND_OF[Publish], frame.number, error)
+                    self.flush()
+                    return
+                node.publish(inputs.Publish(connection, frame.number, frame.answered, frame.queue, batch))
+            case Ack():
+                node.submit(inputs.Ack(connection, frame.handle, frame.ranges, frame.request))
+            case Hello():
+                self._hello(frame)
+            case Subscribe():
+                node.submit(_subscribe(connection, frame))
+            case Unsubscribe():
+                node.submit(inputs.Unsubscribe(connection, frame.request, frame.handle))
+            case List():
+                node.submit(inputs.List(connection, frame.request, frame.what, frame.after))
+            case Delete():
+                node.submit(inputs.Delete(connection, frame.request, frame.what, frame.name))
+            case Backup():
+                self._start(self._backup(frame))
+            case Goodbye():
+                self._farewell = True
+            case _:
+                raise AssertionError(f"the wire let a {type(frame).__name__} of a client through")
+
+    def _hello(self, frame: Hello) -> None:
+        if frame.version != VERSION:
+            self._wire.close(
+                ProtocolViolation(
+                    f"protocol version {frame.version} is not spoken here, {VERSION} is; update the older side"
+                )
+            )
+            return
+        if not 1 <= len(frame.producer) <= limits.ID_LENGTH_MAX:
+            self._wire.close(ProtocolViolation(f"the producer id has 1 to {limits.ID_LENGTH_MAX} characters"))
+            return
+        self._node.submit(
+            inputs.Connect(
+                connection=self.connection,
+                client_id=frame.client_id,
+                producer=frame.producer,
+                token=frame.token[: limits.ID_LENGTH_MAX],
+                fresh_token=self._node.fresh_token(),
+                take_over=frame.take_over,
+                address=self._address,
+                protocol="tidings",
+            )
+        )
+
+    async def _backup(self, frame: Backup) -> None:
+        try:
+            await self._node.backup(frame.path)
+            self._wire.send(Done(frame.request))
+        except TidingsError as error:
+            self._refuse(KIND_OF[Backup], frame.request, error)
+        self.flush()
+
+    def _start(self, work: "Coroutine[None, None, None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # owned by this peer, cancelled when its connection is lost
+        task.add_done_callback(self._tasks.discard)
+
+    def _refuse(self, kind: int, request: int, error: TidingsError) -> None:
+        if isinstance(error, InternalError):
+            error = InternalError("the server made a mistake; its log says which")
+        self._wire.send(Refusal(kind, request, error.code, error.text))
+
+    def _close(self) -> None:
+        self.flush()
+        if self._transport:
+            self._transport.close()
+
+
+def _subscribe(connection: int, frame: Subscribe) -> inputs.Subscribe:
+    return inputs.Subscribe(
+        connection=connection,
+        request=frame.request,
+        handle=frame.handle,
+        queue=frame.queue,
+        event=frame.event,
+        name=frame.name,
+        start=frame.start,
+        start_value=frame.start_value,
+        in_flight_max=frame.in_flight_max,
+        concurrency=frame.concurrency,
+        ack_timeout_ms=frame.ack_timeout_ms,
+        expires_after_ms=frame.expires_after_ms,
+        resume=[inputs.Resume(place.epoch, place.received, place.acked) for place in frame.resume],
+    )
+
+
+def _steady_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)

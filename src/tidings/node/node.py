@@ -1,0 +1,371 @@
+"""The loop: collects inputs, works in rounds, obeys the broker's effects.
+
+    gateways --submit--> inbox --round--> Broker.handle --effects--> peers, commits, reads
+                           ^                                               |
+                           +------ Committed, Fetched, Surveyed, ... <-----+
+
+A round drains the inbox in one go; everything it has to write becomes one transaction, while which the next
+round's inputs collect: the longer the disk takes, the larger the group.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import assert_never
+
+import msgspec
+
+from tidings import limits
+from tidings.broker import Broker, restore
+from tidings.broker.effects import (
+    Close,
+    Confirm,
+    Effect,
+    Fetch,
+    Locate,
+    Refuse,
+    StartCommit,
+    Survey,
+    ToConnection,
+)
+from tidings.broker.inputs import (
+    CommitRefused,
+    Committed,
+    Disconnect,
+    DiskSpace,
+    Drain,
+    Fetched,
+    Input,
+    Located,
+    Publish,
+    StoreReady,
+    Surveyed,
+    Tick,
+)
+from tidings.broker.records import PREFIXES, queue_epochs
+from tidings.errors import Draining, InvalidOption, StoreDamaged, TidingsError
+from tidings.node.clock import Clock
+from tidings.node.pages import Pages
+from tidings.node.peers import Peer
+from tidings.store.port import CommitFailed, OutcomeUnknown, Store
+from tidings.transaction import Commit, Row
+
+_log = logging.getLogger("tidings.node")
+_COMMIT_KEY = "commit"  # record that tells, after an unknown outcome, which commit was the last one
+_RETRY_S = 1.0
+_DISK_INTERVAL_S = 1.0
+
+
+class Node:
+    """One broker on one store.
+
+    Args:
+        store: what must survive; opened by `run` and closed when that ends.
+        clock: the time.
+        fresh_token: makes unguessable session tokens.
+    """
+
+    def __init__(self, store: Store, clock: Clock, fresh_token: Callable[[], str]) -> None:
+        self.store = store
+        self.clock = clock
+        self.fresh_token = fresh_token
+        self.id = fresh_token()
+        self.ready = asyncio.Event()
+        """Set once the broker has its memory back."""
+        self._broker = Broker(clock.now_ms())
+        self._inbox: list[Input] = []
+        self._round_handle: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._commits: asyncio.Queue[Commit] = asyncio.Queue()
+        self._committing = False
+        self._commit_number = 0
+        self._reads: asyncio.Queue[Fetch | Survey | Locate] = asyncio.Queue()
+        self._pages = Pages(limits.PAGE_CACHE_BYTES)
+        self._peers: dict[int, Peer] = {}
+        self._connections = 0
+        self._published = _Published()
+        self._rounds_over = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    # --- for gateways ---
+
+    def add_peer(self, peer: Peer) -> int:
+        """Takes on a connection and returns its number."""
+        self._connections += 1
+        self._peers[self._connections] = peer
+        return self._connections
+
+    def remove_peer(self, connection: int, *, farewell: bool, reason: str) -> None:
+        """Lets go of a connection that has ended. May be called more than once."""
+        if self._peers.pop(connection, None):
+            self._published.forget(connection)
+            self.submit(Disconnect(connection, farewell, reason))
+
+    def submit(self, input: Input) -> None:
+        """Puts an input into the inbox; it is handled in the next round."""
+        self._inbox.append(input)
+        self._schedule()
+
+    def publish(self, input: Publish) -> None:
+        """As `submit`, for a batch; stops reading from the peer while too much waits for the store."""
+        if self._published.add(input.connection, input.number, len(input.batch.body)):
+            peer = self._peers.get(input.connection)
+            if peer:
+                self._published.paused[input.connection] = None
+                peer.pause_reading()
+        self.submit(input)
+
+    async def backup(self, path: str) -> None:
+        """Writes a consistent copy of the store to a new file.
+
+        Raises:
+            InvalidOption: the store cannot do that, or the file cannot be written.
+        """
+        backup = getattr(self.store, "backup", None)
+        if backup is None:
+            raise InvalidOption("this store keeps nothing on a disk of its own and cannot be copied to a file")
+        await backup(path)
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Opens the store, works until `drain` is done or the task is cancelled, and closes the store.
+
+        Raises:
+            StoreUnusable: the store cannot be opened as it is.
+        """
+        await self.store.open()
+        try:
+            await self._restore()
+            async with asyncio.TaskGroup() as tasks:
+                workers = [tasks.create_task(work()) for work in (self._commit, self._read, self._watch_disk)]
+                self._schedule()
+                self.ready.set()
+                await self._stopped.wait()
+                for worker in workers:
+                    worker.cancel()
+        finally:
+            self._cancel_rounds()
+            await self.store.close()
+
+    async def drain(self) -> None:
+        """Stops: refuses publishes, finishes what is under way to disk, tells clients to connect again, ends."""
+        self.submit(Drain())
+        await self._settle()
+        for connection, peer in list(self._peers.items()):
+            peer.obey(Close(connection, Draining("the server is about to stop; connect again")))
+            peer.flush()
+            self.remove_peer(connection, farewell=False, reason="the server drains")
+        await self._settle()
+        self._stopped.set()
+
+    async def _settle(self) -> None:
+        """Waits until nothing is left to do or to write."""
+        while self._inbox or self._committing or self._broker.state.ledger.has_work():
+            self._rounds_over.clear()
+            self._schedule()
+            await self._rounds_over.wait()
+
+    async def _restore(self) -> None:
+        records: dict[str, bytes] = {}
+        for prefix in PREFIXES:
+            records.update(await self.store.list(prefix))
+        bounds = await self.store.bounds(queue_epochs(records))
+        try:
+            self._broker = restore(records, bounds, self.clock.now_ms())
+        except (msgspec.MsgspecError, ValueError, TidingsError) as error:
+            raise StoreDamaged(f"a record of the store is damaged ({error}); `tidings check` says where") from error
+        value = await self.store.get(_COMMIT_KEY)
+        self._commit_number = int(value) if value else 0
+
+    # --- rounds ---
+
+    def _schedule(self) -> None:
+        if self._round_handle is None:
+            self._round_handle = asyncio.get_running_loop().call_soon(self._round)
+
+    def _cancel_rounds(self) -> None:
+        for handle in (self._round_handle, self._timer):
+            if handle:
+                handle.cancel()
+        # A handle that stays set keeps `_schedule` from starting another round.
+        self._round_handle = self._timer = asyncio.get_running_loop().call_later(0, lambda: None)
+
+    def _round(self) -> None:
+        self._round_handle = None
+        now_ms = self.clock.now_ms()
+        broker, touched = self._broker, dict[Peer, None]()
+        inbox, self._inbox = self._inbox, []
+        for input in inbox:
+            self._obey(broker.handle(input, now_ms), touched)
+        deadline_ms = broker.next_deadline_ms()
+        if deadline_ms is not None and deadline_ms <= now_ms:
+            self._obey(broker.handle(Tick(), now_ms), touched)
+        if not self._committing:
+            self._obey(broker.handle(StoreReady(), now_ms), touched)
+        for peer in touched:
+            peer.flush()
+        self._wake_at(broker.next_deadline_ms(), now_ms)
+        self._rounds_over.set()
+
+    def _wake_at(self, deadline_ms: int | None, now_ms: int) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if deadline_ms is not None:
+            delay_s = max(0, deadline_ms - now_ms) / 1000
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._schedule)
+
+    def _obey(self, effects: list[Effect], touched: dict[Peer, None]) -> None:
+        for effect in effects:
+            match effect:
+                case StartCommit():
+                    self._committing = True
+                    self._commits.put_nowait(effect.commit)
+                case Fetch():
+                    rows = self._pages.read(effect.epoch, effect.after, effect.limit_bytes)
+                    if rows:
+                        self.submit(Fetched(effect.subscription, effect.epoch, list(rows)))
+                    else:
+                        self._reads.put_nowait(effect)
+                case Survey() | Locate():
+                    self._reads.put_nowait(effect)
+                case _:
+                    self._answer(effect, touched)
+
+    def _answer(self, effect: ToConnection, touched: dict[Peer, None]) -> None:
+        peer = self._peers.get(effect.connection)
+        if peer is None:
+            return
+        if isinstance(effect, Confirm):
+            self._release(effect.connection, effect.number)
+        elif isinstance(effect, Refuse) and effect.kind == "publish":
+            self._release(effect.connection, effect.request)
+        peer.obey(effect)
+        touched[peer] = None
+
+    def _release(self, connection: int, number: int) -> None:
+        self._published.remove(connection, number)
+        for paused in self._published.may_resume():
+            del self._published.paused[paused]
+            peer = self._peers.get(paused)
+            if peer:
+                peer.resume_reading()
+
+    # --- workers ---
+
+    async def _commit(self) -> None:
+        while True:
+            commit = await self._commits.get()
+            self._commit_number += 1
+            number = str(self._commit_number).encode()
+            try:
+                await self._commit_surely(commit._replace(puts=[*commit.puts, (_COMMIT_KEY, number)]), number)
+            except CommitFailed as error:
+                _log.warning("nothing of commit %s was stored: %s", number.decode(), error)
+                self._committing = False
+                self.submit(CommitRefused(str(error), error.full))
+            else:
+                for append in commit.appends:
+                    self._pages.add(append.queue, append.stored)
+                for trim in commit.trims:
+                    self._pages.trim(trim.queue, trim.to_sequence)
+                self._committing = False
+                self.submit(Committed())
+
+    async def _commit_surely(self, commit: Commit, number: bytes) -> None:
+        """Commits; where the outcome is unknown, reads until it is known."""
+        try:
+            await self.store.commit(commit)
+            return
+        except OutcomeUnknown as error:
+            _log.warning("outcome of commit %s is unknown, reading it: %s", number.decode(), error)
+        while True:
+            try:
+                if await self.store.get(_COMMIT_KEY) == number:
+                    return
+                raise CommitFailed("the transaction was not stored; publish again")
+            except OutcomeUnknown:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _read(self) -> None:
+        while True:
+            effect = await self._reads.get()
+            try:
+                self.submit(await self._answer_read(effect))
+            except TidingsError as error:
+                _log.warning("reading queue %s failed, trying again: %s", effect.epoch, error)
+                asyncio.get_running_loop().call_later(_RETRY_S, self._reads.put_nowait, effect)
+
+    async def _answer_read(self, effect: Fetch | Survey | Locate) -> Input:
+        store = self.store
+        match effect:
+            case Fetch():
+                rows = await store.read(effect.epoch, effect.after, effect.limit_bytes)
+                for row in rows:
+                    if not hasattr(row, "reason"):
+                        self._pages.add(effect.epoch, row)
+                return Fetched(effect.subscription, effect.epoch, rows)
+            case Survey():
+                oldest = await store.survey(effect.epoch, 0, limits.TRIM_ROWS_MAX)
+                return Surveyed(effect.epoch, oldest, await self._settled_bytes(effect, oldest))
+            case Locate():
+                sequence = await store.locate(effect.epoch, effect.time_ms)
+                return Located(effect.subscription, effect.epoch, sequence)
+            case _:
+                assert_never(effect)
+
+    async def _settled_bytes(self, effect: Survey, oldest: list[Row]) -> int:
+        if not oldest:
+            return 0
+        unsettled = await self.store.survey(effect.epoch, effect.settled_to, 1)
+        if unsettled:
+            return unsettled[0].offset_bytes - oldest[0].offset_bytes
+        bounds = await self.store.bounds([effect.epoch])
+        return bounds[effect.epoch].size_bytes if effect.epoch in bounds else 0
+
+    async def _watch_disk(self) -> None:
+        free_bytes = getattr(self.store, "free_bytes", None)
+        while free_bytes is not None:
+            self.submit(DiskSpace(free_bytes()))
+            await asyncio.sleep(_DISK_INTERVAL_S)
+
+
+class _Published:
+    """Bytes that were published and are not answered yet, by connection."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.paused: dict[int, None] = {}
+        self._sizes: dict[int, dict[int, int]] = {}
+        self._sums: dict[int, int] = {}
+
+    def add(self, connection: int, number: int, size_bytes: int) -> bool:
+        """Adds a batch; returns whether the connection is to be paused."""
+        self.remove(connection, number)
+        self._sizes.setdefault(connection, {})[number] = size_bytes
+        self._sums[connection] = self._sums.get(connection, 0) + size_bytes
+        self.total += size_bytes
+        return (
+            self._sums[connection] > limits.CONNECTION_PENDING_BYTES_MAX or self.total > limits.NODE_PENDING_BYTES_MAX
+        )
+
+    def remove(self, connection: int, number: int) -> None:
+        """Takes an answered batch away."""
+        size_bytes = self._sizes.get(connection, {}).pop(number, 0)
+        if size_bytes:
+            self._sums[connection] -= size_bytes
+            self.total -= size_bytes
+
+    def forget(self, connection: int) -> None:
+        """Takes a connection away."""
+        self.total -= self._sums.pop(connection, 0)
+        self._sizes.pop(connection, None)
+        self.paused.pop(connection, None)
+
+    def may_resume(self) -> list[int]:
+        """Returns the paused connections that may be read again."""
+        if not self.paused or self.total > limits.NODE_PENDING_BYTES_MAX // 2:
+            return []
+        half = limits.CONNECTION_PENDING_BYTES_MAX // 2
+        return [connection for connection in self.paused if self._sums.get(connection, 0) <= half]

@@ -164,7 +164,10 @@ BACKOFF_MS_MAX: Final = 5_000
 # --- SQLite store ------------------------------------------------------------------------------------------
 
 SQLITE_LOG_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Size of SQLite's write-ahead log at which the writer moves it into the data file; benchmarks/sqlite_store.py."""
+"""Size of SQLite's write-ahead log at which the writer moves it into the data file.
+
+Four full commits; half of DISK_RESERVE_BYTES, so that it can still be moved when publishes are refused.
+"""
 
 SQLITE_LOG_WAIT_MS: Final = 50
 """Longest time that moving the log waits for a reader; it is tried again when the log has grown by a quarter."""

@@ -6,6 +6,8 @@ of a queue, whichever ends first. `$presence` is history from the start. Deleted
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tidings import limits
 from tidings.broker.cursors import State
 from tidings.broker.effects import Survey
@@ -20,6 +22,22 @@ _PAUSE_MS = 10_000  # until a queue that had nothing to trim is looked at again
 _EVERYTHING = 2**62
 
 
+class _Turns:
+    """Gives every queue its turn, some at a time."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+        self._rest: list[Queue] = []
+
+    def take(self) -> Iterator[Queue]:
+        """Yields the next queues; those that are not asked for come next time."""
+        self._rest = self._rest or list(self._state.queues.values())
+        for _ in range(min(_LOOKED_AT_MAX, len(self._rest))):
+            queue = self._rest.pop()
+            if queue.epoch in self._state.epochs:
+                yield queue
+
+
 class Retention:
     """The rules of trimming, on the broker's state."""
 
@@ -27,7 +45,8 @@ class Retention:
         self._state = state
         self._surveying: int | None = None
         self._trimming: tuple[Trim, int] | None = None
-        self._round_robin: list[Queue] = []
+        self._to_look_at = _Turns(state)
+        self._to_follow = _Turns(state)
         state.deadlines.set(("trim", 0), state.now_ms + limits.TRIM_INTERVAL_MS)
 
     def tick(self) -> None:
@@ -75,16 +94,10 @@ class Retention:
 
     def follow(self) -> None:
         """Writes idle cursors that have moved far, so that little is to be looked through after a restart."""
-        for queue in self._some_queues():
+        for queue in self._to_follow.take():
             for cursor in queue.cursors:
                 if cursor.state is State.IDLE:
                     self._state.followed(cursor)
-
-    def _some_queues(self) -> list[Queue]:
-        if not self._round_robin:
-            self._round_robin = list(self._state.queues.values())
-        some, self._round_robin = self._round_robin[:_LOOKED_AT_MAX], self._round_robin[_LOOKED_AT_MAX:]
-        return [queue for queue in some if queue.epoch in self._state.epochs]
 
     def _look(self) -> None:
         state = self._state
@@ -92,7 +105,7 @@ class Retention:
             self._surveying = epoch
             state.effects.append(Survey(epoch, _EVERYTHING))
             return
-        for queue in self._some_queues():
+        for queue in self._to_look_at.take():
             if state.now_ms >= queue.trim_after_ms and self._survey(queue):
                 return
 

@@ -132,6 +132,8 @@ class BrokerState:
         if cursor.subscription.subscriber:
             cursor.subscription.subscriber.forget(cursor)
         self.scans.pop(cursor, None)
+        if self.scanning is cursor:
+            self.scanning = None
         cursor.queue.remove(cursor)
         cursor.subscription.cursors.pop(cursor.queue.epoch, None)
         if cursor.subscription.durable:

@@ -108,11 +108,11 @@ class Node:
 
     def publish(self, input: Publish) -> None:
         """As `submit`, for a batch; stops reading from the peer while too much waits for the store."""
-        if self._published.add(input.connection, input.number, len(input.batch.body)):
-            peer = self._peers.get(input.connection)
-            if peer:
-                self._published.paused[input.connection] = None
-                peer.pause_reading()
+        too_much = self._published.add(input.connection, input.number, len(input.batch.body))
+        peer = self._peers.get(input.connection)
+        if too_much and peer and input.connection not in self._published.paused:
+            self._published.paused[input.connection] = None
+            peer.pause_reading()
         self.submit(input)
 
     async def backup(self, path: str) -> None:

@@ -21,6 +21,7 @@ from tidings.wire.frames import KIND_OF, WITH_BODY, Frame, Received
 
 _HEADER: Final = Struct("!II")
 HEADER_SIZE_BYTES: Final = _HEADER.size
+_CHUNKS_MAX: Final = 1_024  # so that a frame that comes byte by byte takes no more memory than its bytes
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -47,11 +48,11 @@ class Reader:
         self._decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
             kind: msgspec.msgpack.Decoder(frame) for kind, frame in kinds.items()
         }
-        self._size_max = body_size_max + limits.ENVELOPE_SIZE_BYTES_MAX
         self._body_size_max = body_size_max
         self._first = True
-        self._buffer = bytearray()
-        self._needed = HEADER_SIZE_BYTES
+        self._chunks: list[bytes] = []  # of a frame that is not complete, joined only once it is
+        self._size_bytes = 0
+        self._needed_bytes = HEADER_SIZE_BYTES
 
     def receive_data(self, data: bytes) -> Iterator[Received]:
         """Yields the frames that `data` completes; must be exhausted.
@@ -59,15 +60,18 @@ class Reader:
         Raises:
             ProtocolViolation: the bytes cannot be frames; nothing after them can be read.
         """
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            if len(buffer) < self._needed:
+        source = data
+        if self._chunks:
+            self._chunks.append(data)
+            self._size_bytes += len(data)
+            if self._size_bytes < self._needed_bytes:
+                if len(self._chunks) > _CHUNKS_MAX:
+                    self._chunks = [b"".join(self._chunks)]
                 return
-            source = bytes(buffer)
-            buffer.clear()
-        else:
-            source = data
+            source = b"".join(self._chunks)
+            self._chunks = []
+            self._size_bytes = 0
+        self._needed_bytes = HEADER_SIZE_BYTES
         view = memoryview(source)
         offset, end = 0, len(source)
         while end - offset >= HEADER_SIZE_BYTES:
@@ -76,7 +80,7 @@ class Reader:
             self._check(size, kind, envelope_size)
             start = offset + HEADER_SIZE_BYTES
             if end - start < size:
-                self._needed = HEADER_SIZE_BYTES + size
+                self._needed_bytes = HEADER_SIZE_BYTES + size
                 break
             self._first = False
             middle, offset = start + envelope_size, start + size
@@ -87,15 +91,14 @@ class Reader:
             except RecursionError:
                 raise ProtocolViolation(f"the envelope of a frame of kind {kind} is nested too deeply") from None
             yield Received(frame, source[middle:offset] if middle < offset else b"")
-        else:
-            self._needed = HEADER_SIZE_BYTES
         if offset < end:
-            buffer += view[offset:]
+            self._chunks.append(source[offset:] if offset else source)
+            self._size_bytes = end - offset
 
     def receive_eof(self) -> None:
         """Raises ProtocolViolation if the stream ended inside a frame."""
-        if self._buffer:
-            raise ProtocolViolation(f"the connection ended inside a frame, {len(self._buffer)} bytes of it had come")
+        if self._chunks:
+            raise ProtocolViolation(f"the connection ended inside a frame, {self._size_bytes} bytes of it had come")
 
     def _check(self, size: int, kind: int, envelope_size: int) -> None:
         if self._first and (size > limits.HELLO_SIZE_BYTES_MAX or kind not in self._decoders):

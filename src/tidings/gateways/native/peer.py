@@ -1,7 +1,7 @@
 """One native connection, server side: frames to inputs, effects to frames."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never, cast
 
 import msgspec
 
@@ -75,8 +75,8 @@ class NativePeer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes on the connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods, but not the base class.
+        self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=limits.SEND_BUFFER_BYTES_MAX)
         name = transport.get_extra_info("peername")
         self._address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "in-process")

@@ -1,0 +1,1 @@
+"""Shipped help for tests: contracts, a fake clock, a server in the process, a pytest fixture."""

@@ -232,7 +232,7 @@ class Catalog:
             state.remove_cursor(cursor)
         del state.queues[name]
         del state.epochs[queue.epoch]
-        state.trash[queue.epoch] = None
+        state.trash[queue.epoch] = 0
         state.ledger.deleted(queue.key, state.now_ms)
         state.changed(Trash(queue.epoch))
 

@@ -156,7 +156,7 @@ def restore(
         now_ms: the time.
 
     Raises:
-        msgspec.MsgspecError: a record is damaged.
+        ValueError: a record is damaged.
     """
     from tidings.broker.broker import Broker  # the broker is made of parts that know their records
 
@@ -178,7 +178,7 @@ def restore(
         producer = state.producers[key] = Producer(key, found.last_seen_ms)
         producer.answered, producer.stored = found.answered, found.stored
     for key, _ in _each(records, "trash/"):
-        state.trash[int(key)] = None
+        state.trash[int(key)] = 0
     lost = [(key, msgspec.msgpack.decode(value, type=_Session)) for key, value in _each(records, "session/")]
     broker.begin([(token, item.client_id, item.address, item.protocol) for token, item in lost])
     return broker

@@ -62,9 +62,14 @@ class Retention:
         self._surveying = None
         queue = self._state.epochs.get(input.epoch)
         if queue:
-            last, size_bytes = self._decide(queue, input.rows, input.settled_bytes)
+            # A store may be unable to remove rows that are damaged; they are not asked for again.
+            rows = [row for row in input.rows if row.last_sequence >= queue.first_sequence]
+            last, size_bytes = self._decide(queue, rows, input.settled_bytes)
         else:
             last, size_bytes = (input.rows[-1].last_sequence if input.rows else 0), 0
+            if last and last <= self._state.trash[input.epoch]:
+                last = 0
+            self._state.trash[input.epoch] = last
         if last:
             trim = Trim(input.epoch, last)
             self._trimming = (trim, size_bytes)
@@ -73,8 +78,9 @@ class Retention:
             queue.trim_after_ms = self._state.now_ms + _PAUSE_MS
             self._look()
         else:
-            self._state.trash.pop(input.epoch, None)
-            self._state.ledger.deleted(f"trash/{input.epoch}", self._state.now_ms)
+            del self._state.trash[input.epoch]
+            if not input.rows:
+                self._state.ledger.deleted(f"trash/{input.epoch}", self._state.now_ms)
             self._look()
 
     def trimmed(self, trims: list[Trim], *, stored: bool) -> None:

@@ -37,8 +37,8 @@ class BrokerState:
         self.client_ids: dict[str, Session] = {}
         self.clients: dict[str, Client] = {}
         self.producers: dict[str, Producer] = {}
-        self.trash: dict[int, None] = {}
-        """Epochs of deleted queues whose rows are still to be removed."""
+        self.trash: dict[int, int] = {}
+        """Epochs of deleted queues whose rows are still to be removed, and up to which sequence they are."""
         self.scans: dict[Cursor, None] = {}
         self.scanning: Cursor | None = None
         self.free_bytes: int | None = None

@@ -77,10 +77,12 @@ class Retention:
         elif queue:
             queue.trim_after_ms = self._state.now_ms + _PAUSE_MS
             self._look()
-        else:
+        elif input.rows:
+            del self._state.trash[input.epoch]  # tried again after a restart
+            self._look()
+        elif self._state.ledger.round is None:  # a round under way may still add rows to a queue just deleted
             del self._state.trash[input.epoch]
-            if not input.rows:
-                self._state.ledger.deleted(f"trash/{input.epoch}", self._state.now_ms)
+            self._state.ledger.deleted(f"trash/{input.epoch}", self._state.now_ms)
             self._look()
 
     def trimmed(self, trims: list[Trim], *, stored: bool) -> None:

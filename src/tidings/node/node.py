@@ -176,7 +176,7 @@ class Node:
         except (msgspec.MsgspecError, ValueError, TidingsError) as error:
             raise StoreDamaged(f"a record of the store is damaged ({error}); `tidings check` says where") from error
         value = await self.store.get(_COMMIT_KEY)
-        self._commit_number = int(value) if value else 0
+        self._commit_number = msgspec.msgpack.decode(value, type=int) if value else 0
 
     # --- rounds ---
 
@@ -258,11 +258,11 @@ class Node:
         while True:
             commit = await self._commits.get()
             self._commit_number += 1
-            number = str(self._commit_number).encode()
+            number = msgspec.msgpack.encode(self._commit_number)
             try:
                 await self._commit_surely(commit._replace(puts=[*commit.puts, (_COMMIT_KEY, number)]), number)
             except CommitFailed as error:
-                _log.warning("nothing of commit %s was stored: %s", number.decode(), error)
+                _log.warning("nothing of commit %d was stored: %s", self._commit_number, error)
                 self._committing = False
                 self.submit(CommitRefused(str(error), error.full))
             else:
@@ -279,7 +279,7 @@ class Node:
             await self.store.commit(commit)
             return
         except OutcomeUnknown as error:
-            _log.warning("outcome of commit %s is unknown, reading it: %s", number.decode(), error)
+            _log.warning("outcome of commit %d is unknown, reading it: %s", self._commit_number, error)
         while True:
             try:
                 if await self.store.get(_COMMIT_KEY) == number:

@@ -1,0 +1,86 @@
+"""`tidings publish`: one message from the command line, or one per line of standard input."""
+
+from typing import Annotated, Final
+
+import msgspec
+from cyclopts import Parameter
+
+from tidings.cli import publish_lines
+from tidings.cli.options import SERVER_DEFAULT, Server, connect, parse_headers, run_async
+from tidings.cli.output import print_json
+from tidings.errors import InvalidOption, InvalidPayload
+from tidings.model import JSON, Confirm
+
+TEXT: Final = "text/plain; charset=utf-8"
+
+PAYLOAD_HELP: Final = (
+    "JSON. `-` publishes one message per line of standard input, skips empty lines, and ends with a summary."
+)
+TEXT_HELP: Final = "The payload (with `-`: each line) is plain text, not JSON."
+HEADER_HELP: Final = "A header of the message; repeatable."
+
+
+def publish(
+    queue: Annotated[str, Parameter(help="Queue to publish into; it exists from its first message on.")],
+    event: Annotated[str, Parameter(help="Name of the message's kind, such as `created`.")],
+    payload: Annotated[str, Parameter(help=PAYLOAD_HELP, allow_leading_hyphen=True)] = "null",
+    /,
+    *,
+    text: Annotated[bool, Parameter(help=TEXT_HELP, show_default=False)] = False,
+    id: Annotated[str | None, Parameter(help="An id for the message, for its readers.", metavar="ID")] = None,
+    key: Annotated[str | None, Parameter(help="What the message is about, for its readers.", metavar="KEY")] = None,
+    header: Annotated[tuple[str, ...], Parameter(help=HEADER_HELP, metavar="NAME=VALUE", show_default=False)] = (),
+    server: Server = SERVER_DEFAULT,
+) -> int:
+    """Publish a message and print its confirm as JSON, once it is on disk.
+
+    For example:
+
+        tidings publish orders created '{"id": 7, "total": 12.5}'
+        tidings publish notes written --text "no JSON here"
+        tidings publish lines read - < events.ndjson
+    """
+    headers = parse_headers(header)
+    if payload == "-":
+        if headers or id is not None or key is not None:
+            raise InvalidOption("--id, --key and --header describe one message; leave them out with -")
+        return run_async(publish_lines.run(server, queue, event, content_type=TEXT if text else JSON))
+    data = _encode_text(payload) if text else _encode_json(payload)
+    run_async(_publish_one(server, queue, event, data, headers, id, key, TEXT if text else JSON))
+    return 0
+
+
+async def _publish_one(
+    server: str,
+    queue: str,
+    event: str,
+    data: bytes,
+    headers: dict[str, str] | None,
+    id: str | None,
+    key: str | None,
+    content_type: str,
+) -> None:
+    async with connect(server) as client:
+        confirm: Confirm = await client.publish(
+            queue, event, data, headers=headers, id=id, key=key, content_type=content_type
+        )
+    print_json(confirm)
+
+
+def _encode_text(payload: str) -> bytes:
+    try:
+        return payload.encode()
+    except UnicodeEncodeError:  # bytes of another encoding arrive from the shell as lone surrogates
+        raise InvalidPayload("the payload is not valid UTF-8") from None
+
+
+def _encode_json(payload: str) -> bytes:
+    data = _encode_text(payload)
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidPayload(
+            f"the payload is not valid JSON: {error}. In a shell, put JSON in single quotes: '{{\"id\": 7}}' for an"
+            " object, '\"words\"' for a string; or add --text to publish plain text"
+        ) from None
+    return data

@@ -1,0 +1,108 @@
+"""`tidings subscribe`: messages as JSON lines, each acknowledged once it is written."""
+
+import base64
+import sys
+from typing import Annotated, Any, Final
+
+import msgspec
+from cyclopts import Parameter
+
+import tidings
+from tidings.cli.options import SERVER_DEFAULT, Server, Start, connect, parse_start, run_async
+from tidings.cli.output import iso_time, to_json
+from tidings.cli.streams import write_all
+from tidings.errors import InvalidOption
+from tidings.model import JSON
+
+QUEUE_HELP: Final = "Queue, or a filter: `*` is any one token of its name, a last `#` any number of them."
+EVENT_HELP: Final = "Event, or a filter as for QUEUE; without it, every event."
+AS_HELP: Final = "Name of the client and of its durable subscription."
+FROM_HELP: Final = (
+    "Where a new subscription begins: `earliest`, `latest`, a sequence, or a time such as `2026-01-31T08:00:00Z`."
+)
+
+
+def subscribe(
+    queue: Annotated[str, Parameter(help=QUEUE_HELP)],
+    event: Annotated[str | None, Parameter(help=EVENT_HELP)] = None,
+    /,
+    *,
+    as_: Annotated[str | None, Parameter(name="--as", metavar="NAME", help=AS_HELP)] = None,
+    from_: Annotated[str, Parameter(name="--from", metavar="START", help=FROM_HELP)] = "latest",
+    count: Annotated[int | None, Parameter(metavar="N", help="Exit after this many messages.")] = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Print messages as JSON, one per line, and acknowledge each once it is written.
+
+    Without `--as` the subscription ends with the command. With it, the server keeps it: run the same command
+    again and it continues after the last acknowledged message, whatever happened in between.
+
+    For example:
+
+        tidings subscribe orders
+        tidings subscribe orders created --as billing --from earliest
+        tidings subscribe '#' error --count 1
+    """
+    if count is not None and count < 1:
+        raise InvalidOption(f"--count {count}: write 1 or more, or leave it out to go on until Ctrl-C")
+    start = parse_start(from_)
+    run_async(_print_messages(server, queue, event, name=as_, start=start, count=count))
+
+
+async def _print_messages(
+    server: str, queue: str, event: str | None, *, name: str | None, start: Start, count: int | None
+) -> None:
+    output = sys.stdout.fileno()
+    async with (
+        connect(server, client_id=name) as client,
+        client.subscribe(queue, event, name=name, start=start) as subscription,
+    ):
+        printed = 0
+        async for message in subscription:
+            await write_all(output, message_line(message))
+            printed += 1
+            # Whoever counts wants to know that the last one is done; the others need not wait for their acks.
+            await message.ack(wait=printed == count)
+            if printed == count:
+                return
+
+
+def message_line(message: tidings.Message) -> bytes:
+    """Returns a message as one line of JSON.
+
+    A JSON payload is `payload`; text is `payload` too, anything else `payload_base64`, both with `content_type`.
+    """
+    entry: dict[str, Any] = {
+        "queue": message.queue,
+        "event": message.event,
+        "sequence": message.sequence,
+        "time": iso_time(message.time_ms),
+        "attempt": message.attempt,
+        **_payload(message.data, message.content_type),
+        "headers": message.headers,
+    }
+    if message.id is not None:
+        entry["id"] = message.id
+    if message.key is not None:
+        entry["key"] = message.key
+    return to_json(entry) + b"\n"
+
+
+def _payload(data: bytes, content_type: str) -> dict[str, Any]:
+    if content_type == JSON and _is_json(data):
+        # As it was published, number by number; line breaks can only stand between its tokens.
+        return {"payload": msgspec.Raw(data.replace(b"\n", b" ").replace(b"\r", b" "))}
+    if content_type.startswith("text/"):
+        try:
+            return {"payload": data.decode(), "content_type": content_type}
+        except UnicodeDecodeError:
+            pass  # of another encoding: as bytes, unchanged
+    return {"payload_base64": base64.b64encode(data).decode(), "content_type": content_type}
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False  # somebody published bytes as JSON; they are shown, not trusted
+    return True

@@ -1,0 +1,97 @@
+"""`tidings subscriptions`: how far each one is, and how to delete one."""
+
+import time
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from tidings.cli.options import SERVER_DEFAULT, Json, Server, connect, run_async
+from tidings.cli.output import as_entry, print_entries, print_table, printable, relative_time
+from tidings.errors import NotFound, SubscriptionConflict
+from tidings.model import SubscriptionInfo
+
+app = App(name="subscriptions")
+
+
+@app.default
+def list_subscriptions(*, json: Json = False, server: Server = SERVER_DEFAULT) -> None:
+    """List subscriptions, one line per queue each reads: its cursor, how far behind it is, and its last ack.
+
+    A lag with `≤` is an upper bound: it counts all messages after the cursor, also those of other events.
+
+    For example:
+
+        tidings subscriptions
+        tidings subscriptions delete billing
+    """
+    infos = run_async(_fetch(server))
+    if json:
+        print_entries(as_entry(info, times=("last_ack", "last_seen")) for info in infos)
+    else:
+        print_subscriptions(infos, now_ms=time.time_ns() // 1_000_000)
+
+
+@app.command
+def delete(
+    name: Annotated[str, Parameter(help="Name of the subscription, or the id of a client that has only one.")],
+    /,
+    *,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Delete a subscription: the server forgets its cursor and keeps nothing for it any more."""
+    print(f"deleted subscription {printable(run_async(_delete(server, name)))}")
+
+
+async def _fetch(server: str) -> list[SubscriptionInfo]:
+    async with connect(server) as client:
+        return await client.subscriptions()
+
+
+async def _delete(server: str, name: str) -> str:
+    async with connect(server) as client:
+        resolved = resolve(await client.subscriptions(), name)
+        await client.delete_subscription(resolved)
+        return resolved
+
+
+def resolve(infos: list[SubscriptionInfo], name: str) -> str:
+    """Returns the subscription that `name` means: the one of this name, or the only one of this client.
+
+    Raises:
+        NotFound: it is neither.
+        SubscriptionConflict: it is a client with several; the text lists them.
+    """
+    if any(info.name == name for info in infos):
+        return name
+    owned = sorted({info.name for info in infos if info.client_id == name})
+    if not owned:
+        raise NotFound(f"there is no subscription and no client {name!r}; tidings subscriptions lists them")
+    if len(owned) > 1:
+        raise SubscriptionConflict(f"client {name!r} has {len(owned)} subscriptions, name one: {', '.join(owned)}")
+    return owned[0]
+
+
+def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
+    """Prints subscriptions as a table."""
+    columns = ("name", "client id", "queue", "event", "cursor", "lag", "in flight", "connected", "last ack")
+    rows = [
+        (
+            info.name,
+            info.client_id or "(anonymous)",
+            info.queue,
+            info.event,
+            info.cursor,
+            info.lag if info.lag_exact else f"≤ {info.lag:,}",
+            info.in_flight,
+            _state(info, now_ms),
+            relative_time(info.last_ack, now_ms),
+        )
+        for info in infos
+    ]
+    print_table(columns, rows, empty="No subscription yet; make one: tidings subscribe QUEUE --as NAME")
+
+
+def _state(info: SubscriptionInfo, now_ms: int) -> str:
+    if not info.connected:
+        return f"away, seen {relative_time(info.last_seen, now_ms)}"
+    return f"paused: {info.paused}" if info.paused else "yes"

@@ -71,6 +71,12 @@ COMMIT_BYTES_MAX: Final = 8 * 1024 * 1024
 LISTING_PAGE_COUNT: Final = 500
 """Entries of a listing in one frame."""
 
+LISTING_NAMES_MAX: Final = 1_000
+"""Queues, and subscriptions, that the listing names of one client: the first ones; the other listings have all."""
+
+LISTING_PAGE_BYTES: Final = 256 * 1024
+"""Bytes of names after which a page of the listing of clients ends: one more client still fits into its envelope."""
+
 # --- Subscriptions -----------------------------------------------------------------------------------------
 
 IN_FLIGHT_DEFAULT: Final = 65_536

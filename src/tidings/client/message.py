@@ -1,0 +1,290 @@
+"""What the application is handed: a message, or a batch of them, decoded as late as possible."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tidings.client.subscriber import Delivery
+from tidings.errors import InvalidPayload
+from tidings.model import BYTES, JSON, Run
+
+if TYPE_CHECKING:
+    from tidings.client.subscription import Subscription
+
+_decode_json: Final = msgspec.json.Decoder().decode
+
+
+class Decoding:
+    """How the payloads of a subscription become objects.
+
+    Args:
+        type: what they are validated as (anything msgspec understands); None means plain JSON, or bytes.
+    """
+
+    __slots__ = ("_type", "json")
+
+    def __init__(self, type: Any = None) -> None:
+        self._type = type
+        self.json = _decode_json if type is None else msgspec.json.Decoder(type).decode
+
+    def decode(self, data: bytes, content_type: str) -> Any:
+        """Returns the payload.
+
+        Raises:
+            msgspec.MsgspecError: it is not what it should be.
+        """
+        if content_type == JSON:
+            return self.json(data)
+        return data if self._type is None else msgspec.convert(data, self._type)
+
+
+class RunContext:
+    """What the messages of one run share."""
+
+    __slots__ = ("decoding", "delivery", "epoch", "run")
+
+    def __init__(self, delivery: Delivery, run: Run, decoding: Decoding) -> None:
+        self.delivery = delivery
+        self.epoch = delivery.epoch
+        self.run = run
+        self.decoding = decoding
+
+
+# Structs, because they are made in one C call each and there are hundreds of thousands of them a second. They are
+# not tracked by the garbage collector: nothing they refer to refers back to them.
+class Delivered(msgspec.Struct, gc=False, eq=False):
+    """A message as it was delivered; what all kinds of messages have in common."""
+
+    _item: tuple[bytes, str | None, str | None, dict[str, str] | None]
+    sequence: int
+    """Its place in the queue, from 1."""
+    _context: RunContext
+    _decoded: Any = msgspec.UNSET
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._context.delivery.queue
+
+    @property
+    def event(self) -> str:
+        """The event's name."""
+        return self._context.run.event or ""
+
+    @property
+    def epoch(self) -> int:
+        """The identity of the queue's life; a queue that is deleted and used again has another one."""
+        return self._context.epoch
+
+    @property
+    def data(self) -> bytes:
+        """The payload as it was published, not decoded."""
+        return self._item[0]
+
+    @property
+    def payload(self) -> Any:
+        """The payload: JSON decoded (and validated, with `type=`), other content types as bytes.
+
+        It is decoded when it is first read.
+
+        Raises:
+            InvalidPayload: it is not valid JSON, or not of the type that was asked for; the text names queue,
+                epoch, sequence, event and the place of the error. Raised each time; the message can be acked.
+        """
+        decoded = self._decoded
+        if decoded is msgspec.UNSET:
+            context = self._context
+            try:
+                decoded = self._decoded = context.decoding.decode(self._item[0], context.run.content_type)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise self._invalid(error) from None
+        return decoded
+
+    @property
+    def error(self) -> InvalidPayload | None:
+        """Why `payload` cannot be read; None if it can. Never kept, so that it costs nothing to hold a message."""
+        try:
+            self.payload  # noqa: B018 # reading it is the question
+        except InvalidPayload as error:
+            return error.with_traceback(None)
+        return None
+
+    @property
+    def content_type(self) -> str:
+        """What the payload is: application/json, application/octet-stream, or what the publisher said."""
+        return self._context.run.content_type
+
+    @property
+    def id(self) -> str | None:
+        """The publisher's identifier of the message."""
+        return self._item[1]
+
+    @property
+    def key(self) -> str | None:
+        """What the message is about, for order among messages of one key."""
+        return self._item[2]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers; empty if there are none."""
+        return self._item[3] or {}
+
+    @property
+    def time_ms(self) -> int:
+        """When the server took the message, in UTC milliseconds since 1970."""
+        return self._context.delivery.part.time_ms
+
+    @property
+    def time(self) -> datetime:
+        """When the server took the message, in UTC."""
+        return datetime.fromtimestamp(self.time_ms / 1000, UTC)
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery of this message this is, from 1."""
+        return self._context.delivery.attempts.get(self.sequence, 1)
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether this message may have been delivered before."""
+        return self._context.delivery.redelivered or self.attempt > 1
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.queue}/{self.event} {self.sequence}, {len(self.data)} bytes>"
+
+    def _invalid(self, error: Exception) -> InvalidPayload:
+        return InvalidPayload(
+            f"payload of message {self.sequence} of queue {self.queue!r} (epoch {self.epoch}, event {self.event!r},"
+            f" {self.content_type}) does not decode: {error}"
+        )
+
+
+class Message(Delivered, gc=False, eq=False):
+    """One message of a subscription.
+
+    Once it is acked it has left the subscription; a message that is not acked within the ack timeout is delivered
+    again.
+    """
+
+    _subscription: Any = None
+
+    async def ack(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Settles the message: it is not delivered to this subscription again.
+
+        Acks are sent together at the end of the loop's turn, joined into ranges; one that is lost with a
+        connection is sent again on the next. An ack that comes too late is reported to the logger "tidings", and
+        the message is delivered again.
+
+        Args:
+            wait: return only when the ack is durable on the server.
+            timeout: time limit in seconds for `wait`; None is none.
+
+        Raises (only with `wait`):
+            DeliveryTakenAway: the delivery ended before the ack; the message is delivered again.
+            TimedOut: the time limit passed; the ack may still be taken.
+
+        When cancelled, the ack may or may not be taken.
+        """
+        subscription: Subscription = self._subscription
+        if not wait:
+            sequence = self.sequence
+            if not subscription._subscriber_ack(self._context.epoch, sequence, sequence):
+                subscription._report_late(self.queue, sequence, sequence)
+        else:
+            await subscription._ack_durably([(self.epoch, self.sequence, self.sequence)], timeout)
+
+
+class DeliveredBatch:
+    """Messages of one queue that were stored together, in sequence order; decoded when they are looked at."""
+
+    __slots__ = ("_decoding", "_delivery", "_ranges", "_runs", "_subscription")
+
+    def __init__(self, delivery: Delivery, decoding: Decoding, subscription: Any) -> None:
+        self._delivery = delivery
+        self._decoding = decoding
+        self._subscription = subscription
+        self._ranges = delivery.ranges()
+        self._runs: list[tuple[Run, int, list[Any]]] | None = None
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self._ranges)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.queue} {self.first_sequence}..{self.last_sequence}, {len(self)} messages>"
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._delivery.queue
+
+    @property
+    def epoch(self) -> int:
+        """The identity of the queue's life."""
+        return self._delivery.epoch
+
+    @property
+    def first_sequence(self) -> int:
+        """The first message's place in the queue. Messages of other events may be missing after it."""
+        return self._ranges[0][0]
+
+    @property
+    def last_sequence(self) -> int:
+        """The last message's place in the queue."""
+        return self._ranges[-1][1]
+
+    @property
+    def payloads(self) -> list[Any]:
+        """The payloads, decoded, in order.
+
+        Raises:
+            InvalidPayload: one does not decode; iterate over the batch to get at the others.
+        """
+        payloads: list[Any] = []
+        decode = self._decoding.decode
+        for run, first, items in self._decoded():
+            if run.content_type == BYTES and self._decoding.json is _decode_json:
+                payloads += [item[0] for item in items]
+                continue
+            for index, item in enumerate(items):
+                try:
+                    payloads.append(decode(item[0], run.content_type))
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    context = RunContext(self._delivery, run, self._decoding)
+                    raise Delivered(item, first + index, context)._invalid(error) from None
+        return payloads
+
+    def _decoded(self) -> list[tuple[Run, int, list[Any]]]:
+        if self._runs is None:
+            self._runs = self._delivery.decode()
+        return self._runs
+
+    def _contexts(self) -> Iterator[tuple[RunContext, int, list[Any]]]:
+        for run, first, items in self._decoded():
+            yield RunContext(self._delivery, run, self._decoding), first, items
+
+    def _ack_ranges(self) -> list[tuple[int, int, int]]:
+        return [(self._delivery.epoch, first, last) for first, last in self._ranges]
+
+
+class MessageBatch(DeliveredBatch):
+    """A batch of messages; iterate over it for `Message`s, or take `payloads`."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Message]:
+        subscription = self._subscription
+        for context, first, items in self._contexts():
+            for sequence, item in enumerate(items, first):
+                yield Message(item, sequence, context, msgspec.UNSET, subscription)
+
+    async def ack(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Settles all messages of the batch, as `Message.ack` does one."""
+        subscription: Subscription = self._subscription
+        if wait:
+            await subscription._ack_durably(self._ack_ranges(), timeout)
+            return
+        for epoch, first, last in self._ack_ranges():
+            if not subscription._subscriber_ack(epoch, first, last):
+                subscription._report_late(self.queue, first, last)

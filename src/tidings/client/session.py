@@ -1,0 +1,529 @@
+"""The client's side of the native protocol, pure: one session over as many connections as it takes.
+
+A connection begins with `connected` and ends with `disconnected`; what was asked for in between and not answered
+is asked again on the next one. Order on a new connection:
+
+    Hello, (Welcome), unanswered batches, unanswered requests and subscriptions, then what came meanwhile
+
+Times are milliseconds of any steady clock. Answers go to waiters, see `tidings.client.waiters`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+from tidings import limits
+from tidings.client.publisher import Entry, Publisher
+from tidings.client.subscriber import Options, State, Subscriber
+from tidings.client.waiters import UNHEARD, Waiter, answer, refuse
+from tidings.errors import (
+    ConnectionLost,
+    DeliveryTakenAway,
+    NotFound,
+    ProtocolViolation,
+    TidingsError,
+    from_code,
+    reconnects,
+)
+from tidings.model import Confirm
+from tidings.wire import (
+    Ack,
+    Backup,
+    Confirmed,
+    Connection,
+    Delete,
+    Deliver,
+    Done,
+    Frame,
+    Gap,
+    Goodbye,
+    Hello,
+    List,
+    Listing,
+    Publish,
+    Refusal,
+    Role,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Welcome,
+)
+from tidings.wire.frames import KIND_OF, VERSION
+
+Answer: TypeAlias = Done | Listing | Subscribed
+Request: TypeAlias = Subscribe | Unsubscribe | Ack | List | Delete | Backup
+
+_PUBLISH: Final = KIND_OF[Publish]
+_ROOM_GRANTS_MAX: Final = 256
+
+
+class Report(NamedTuple):
+    """Something the application did not ask for and should be told: a gap, an ack that was refused."""
+
+    code: str
+    text: str
+
+
+class Pending:
+    """A request without an answer."""
+
+    __slots__ = ("frame", "handle", "number", "sent", "sent_before", "waiter")
+
+    def __init__(self, number: int, frame: Request, waiter: Waiter[Answer], handle: int) -> None:
+        self.number = number
+        self.frame = frame
+        self.waiter = waiter
+        self.handle = handle
+        self.sent = False
+        """On this connection."""
+        self.sent_before = False
+        """On an earlier connection."""
+
+
+class Session:
+    """What a client asked for, and how far the server is with it.
+
+    Args:
+        client_id: the client's stable name, or None.
+        producer: identifies this client process; batch numbers belong to it.
+        take_over: take the client id from another living process, on the first connection.
+        agent: who speaks, for the server's log.
+        wake: called when there may be something to flush.
+    """
+
+    def __init__(
+        self, *, client_id: str | None, producer: str, take_over: bool, agent: str, wake: Callable[[], None]
+    ) -> None:
+        self.client_id = client_id
+        self.error: TidingsError | None = None
+        """Why the session has ended for good."""
+        self.closing = False
+        self.paused = False
+        """Set by the shell while the transport takes no more: nothing new is published then."""
+        self.durability = ""
+        self.node = ""
+        self._producer = producer
+        self._take_over = take_over
+        self._agent = agent
+        self._wake = wake
+        self._token = ""
+        self._connection: Connection | None = None
+        self._open = False
+        self._lost: TidingsError | None = None
+        self._publisher = Publisher()
+        self._room_waiters: deque[Waiter[None]] = deque()
+        self._room_granted = 0
+        self._pending: dict[int, Pending] = {}
+        self._unsent: dict[int, Pending] = {}
+        self._next_request = 1
+        self._subscribers: dict[int, Subscriber] = {}
+        self._next_handle = 1
+        self._with_acks: dict[int, Subscriber] = {}
+        self._reports: list[Report] = []
+
+    # --- The connection ---
+
+    @property
+    def open(self) -> bool:
+        """Whether a connection is open: the server said Welcome."""
+        return self._open
+
+    @property
+    def connection_ended(self) -> bool:
+        """Whether the present connection is over, so that the shell should write what is left and cut it."""
+        return self._connection is not None and self._connection.state.value == "closed"
+
+    @property
+    def lost(self) -> TidingsError | None:
+        """Why the last connection ended."""
+        return self._lost
+
+    def connected(self, now_ms: int) -> None:
+        """Begins a connection."""
+        self._connection = Connection(Role.CLIENT, now_ms)
+        self._connection.send(Hello(VERSION, self.client_id, self._producer, self._token, self._take_over, self._agent))
+        self._wake()
+
+    def receive_data(self, data: bytes, now_ms: int) -> None:
+        """Takes bytes of the server."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.receive_data(data, now_ms)
+        try:
+            for frame, body in connection.frames_received():
+                if type(frame) is Deliver:
+                    subscriber = self._subscribers.get(frame.handle)
+                    if subscriber is not None and subscriber.state is State.ATTACHED:
+                        subscriber.deliver(frame, body)
+                else:
+                    self._frame_received(frame)
+        except ProtocolViolation as error:
+            connection.close(error)
+        if isinstance(connection.error, ProtocolViolation):
+            self.fail(connection.error)
+        elif connection.error is not None:
+            self._lost = connection.error
+
+    def disconnected(self, error: TidingsError | None = None) -> None:
+        """Ends the connection; what is unanswered waits for the next one."""
+        if self._connection is None:
+            return
+        self._lost = self._lost or error or self._connection.error
+        self._connection = None
+        self._open = False
+        self._with_acks.clear()
+        for subscriber in self._subscribers.values():
+            subscriber.connection_lost()
+        for pending in list(self._pending.values()):
+            self._connection_lost(pending)
+        self._unsent = {number: pending for number, pending in self._pending.items() if not pending.sent}
+
+    def flush(self) -> None:
+        """Puts on the wire what may go: batches, requests, acks."""
+        connection = self._connection
+        if connection is None or not self._open:
+            return
+        if not self.paused:
+            for frame, body in self._publisher.frames():
+                connection.send(frame, (body,))
+        if self._unsent:
+            for pending in list(self._unsent.values()):
+                self._send(connection, pending)
+        if self._with_acks:
+            for handle, subscriber in list(self._with_acks.items()):
+                if subscriber.state is State.ATTACHED:
+                    del self._with_acks[handle]
+                    for ack in subscriber.acks_to_send():
+                        connection.send(ack)
+
+    def data_to_send(self, now_ms: int) -> list[bytes]:
+        """Returns the bytes to write, in order, and forgets them."""
+        return self._connection.data_to_send(now_ms) if self._connection is not None else []
+
+    def next_deadline_ms(self) -> int | None:
+        """Returns when `tick` wants to be called at the latest; None without a connection."""
+        return self._connection.next_deadline_ms() if self._connection is not None else None
+
+    def tick(self, now_ms: int) -> None:
+        """Sends a heartbeat or gives up on a silent server, if it is time."""
+        if self._connection is not None:
+            self._connection.tick(now_ms)
+            if self._connection.error is not None:
+                self._lost = self._connection.error
+            self._wake()
+
+    def close(self) -> None:
+        """Says farewell; what is still unanswered must have been waited for."""
+        self.closing = True
+        if self._connection is not None:
+            self.flush()
+            self._connection.close()
+
+    def fail(self, error: TidingsError) -> None:
+        """Ends the session for good: everybody who waits gets the error."""
+        if self.error is not None:
+            return
+        self.error = error
+        self._publisher.fail(error)
+        for pending in self._pending.values():
+            refuse(pending.waiter, type(error)(error.text))
+        self._pending.clear()
+        self._unsent.clear()
+        for subscriber in list(self._subscribers.values()):
+            subscriber.close(None if self.closing else error)
+        self._subscribers.clear()
+        self._with_acks.clear()
+        while self._room_waiters:
+            refuse(self._room_waiters.popleft(), type(error)(f"{error.text}; the message was never sent"))
+
+    def reports(self) -> list[Report]:
+        """Returns what is to be reported since the last call."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer to a publish and all acks that can be sent are sent."""
+        acks_wait = self._open and any(subscriber.has_acks for subscriber in self._subscribers.values())
+        return not (self._publisher.awaited or acks_wait)
+
+    # --- Publishing ---
+
+    @property
+    def full(self) -> bool:
+        """Whether a publish has to wait for room: the buffer is full, or others wait already."""
+        return (
+            self._publisher.buffered_bytes >= limits.PUBLISH_BUFFER_BYTES_MAX
+            or bool(self._room_waiters)
+            or self._room_granted > 0
+        )
+
+    def wait_for_room(self, waiter: Waiter[None]) -> None:
+        """Queues a waiter for room; answered in turn. It must call `room_taken` once it was answered."""
+        self._room_waiters.append(waiter)
+        self._grant_room()
+
+    def room_taken(self) -> None:
+        """Takes note that one who was given room used it, or gave up."""
+        self._room_granted -= 1
+        self._grant_room()
+
+    def forget_room(self, waiter: Waiter[None]) -> None:
+        """Takes note that a waiter gave up before it was answered."""
+        try:
+            self._room_waiters.remove(waiter)
+        except ValueError:
+            return  # answered or failed in the meantime
+
+    def publish(
+        self,
+        queue: str,
+        event: str,
+        content_type: str,
+        flags: int,
+        count: int,
+        body: bytes,
+        waiter: Waiter[Confirm],
+    ) -> Entry:
+        """Publishes encoded messages with the next flush; the waiter gets a Confirm for each batch they go in."""
+        self._check()
+        entry = self._publisher.add(queue, event, content_type, flags, count, body, waiter)
+        self._wake()
+        return entry
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Takes back messages that were never on the wire; returns False if they were, and may be stored."""
+        withdrawn = self._publisher.withdraw(entry)
+        self._grant_room()
+        return withdrawn
+
+    # --- Requests ---
+
+    def list(self, what: str, after: str, waiter: Waiter[Answer]) -> Pending:
+        """Asks for a page of a listing."""
+        return self._ask(List(self._next_request, what, after), waiter)
+
+    def delete(self, what: str, name: str, waiter: Waiter[Answer]) -> Pending:
+        """Deletes a queue or a subscription. After an outage, its being gone already counts as done."""
+        return self._ask(Delete(self._next_request, what, name), waiter)
+
+    def backup(self, path: str, waiter: Waiter[Answer]) -> Pending:
+        """Asks for a copy of the store. Not asked twice: the first one may have been written."""
+        return self._ask(Backup(self._next_request, path), waiter)
+
+    def give_up(self, pending: Pending) -> None:
+        """Forgets a request whose answer nobody wants any more."""
+        self._pending.pop(pending.number, None)
+        self._unsent.pop(pending.number, None)
+
+    # --- Subscriptions ---
+
+    def subscribe(self, options: Options, waiter: Waiter[Answer]) -> Subscriber:
+        """Opens a subscription; the waiter is answered once it is attached for the first time."""
+        self._check()
+        subscriber = Subscriber(self._next_handle, options, self._acks_wait)
+        self._next_handle += 1
+        self._subscribers[subscriber.handle] = subscriber
+        self._ask(subscriber.subscribe_frame(self._next_request), waiter, subscriber.handle)
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber, waiter: Waiter[Answer]) -> Pending | None:
+        """Detaches; acks go first. None if there is nothing to wait for."""
+        if self._subscribers.pop(subscriber.handle, None) is None:
+            return None
+        attached = subscriber.state is State.ATTACHED
+        connection = self._connection if self._open else None
+        if attached and connection is not None:
+            for ack in subscriber.acks_to_send():
+                connection.send(ack)
+        sent = attached
+        for pending in [pending for pending in self._pending.values() if pending.handle == subscriber.handle]:
+            if isinstance(pending.frame, Subscribe):
+                sent = sent or pending.sent
+                self.give_up(pending)
+                refuse(pending.waiter, ConnectionLost("the subscription was closed before it was attached"))
+            elif not pending.sent:
+                self.give_up(pending)
+                refuse(pending.waiter, _too_late(subscriber))
+        self._with_acks.pop(subscriber.handle, None)
+        subscriber.close()
+        if connection is None or not sent:
+            return None  # the end of a connection detaches, too
+        return self._ask(Unsubscribe(self._next_request, subscriber.handle), waiter)
+
+    def ack_durably(
+        self, subscriber: Subscriber, ranges: Iterable[tuple[int, int, int]], waiter: Waiter[Answer]
+    ) -> Pending:
+        """Acks ranges; the waiter is answered when that is durable.
+
+        Raises:
+            DeliveryTakenAway: the subscription is closed.
+        """
+        self._check()
+        if subscriber.closed:
+            raise _too_late(subscriber)
+        frame = Ack(subscriber.handle, [*ranges], self._next_request)
+        return self._ask(frame, waiter, subscriber.handle)
+
+    # --- Helpers ---
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise type(self.error)(self.error.text)
+
+    def _ask(self, frame: Request, waiter: Waiter[Answer], handle: int = 0) -> Pending:
+        self._check()
+        pending = Pending(self._next_request, frame, waiter, handle)
+        self._next_request += 1
+        self._pending[pending.number] = self._unsent[pending.number] = pending
+        self._wake()
+        return pending
+
+    def _send(self, connection: Connection, pending: Pending) -> None:
+        frame = pending.frame
+        subscriber = self._subscribers.get(pending.handle)
+        if isinstance(frame, Ack):
+            if subscriber is None or subscriber.state is not State.ATTACHED:
+                return  # it waits until the subscription is attached again
+            subscriber.remember_acked(frame.ranges)
+        elif isinstance(frame, Subscribe) and subscriber is not None:
+            frame = subscriber.subscribe_frame(pending.number)
+        pending.sent = True
+        del self._unsent[pending.number]
+        connection.send(frame)
+
+    def _acks_wait(self, subscriber: Subscriber) -> None:
+        self._with_acks[subscriber.handle] = subscriber
+        self._wake()
+
+    def _grant_room(self) -> None:
+        while (
+            self._room_waiters
+            and self._room_granted < _ROOM_GRANTS_MAX
+            and self._publisher.buffered_bytes < limits.PUBLISH_BUFFER_BYTES_MAX
+        ):
+            waiter = self._room_waiters.popleft()
+            if not waiter.done():
+                self._room_granted += 1
+                waiter.set_result(None)
+
+    def _frame_received(self, frame: Frame) -> None:
+        match frame:
+            case Confirmed():
+                self._publisher.confirmed(frame)
+                self._progress()
+            case Done() | Listing():
+                pending = self._pending.pop(frame.request, None)
+                if pending is not None:
+                    answer(pending.waiter, frame)
+            case Subscribed():
+                self._subscribed(frame)
+            case Refusal():
+                self._refused(frame)
+            case Gap():
+                self._gap(frame)
+            case Welcome():
+                self._welcomed(frame)
+            case Goodbye():
+                self._goodbye(frame)
+            case _:
+                raise ProtocolViolation(f"a server does not send {type(frame).__name__}")
+
+    def _progress(self) -> None:
+        self._grant_room()
+        if self._publisher.waiting:
+            self._wake()
+
+    def _welcomed(self, frame: Welcome) -> None:
+        self._open = True
+        self._lost = None
+        self._token = frame.token
+        self._take_over = False  # once it is ours, another who takes it over shall keep it
+        self.node = frame.node
+        self.durability = frame.durability
+        connection = self._connection
+        assert connection is not None
+        for again, body in self._publisher.frames_again():
+            connection.send(again, (body,))
+        asked = {pending.handle for pending in self._pending.values() if isinstance(pending.frame, Subscribe)}
+        for subscriber in self._subscribers.values():
+            if subscriber.handle not in asked:
+                self._ask(subscriber.subscribe_frame(self._next_request), UNHEARD, subscriber.handle)
+        self._wake()
+
+    def _goodbye(self, frame: Goodbye) -> None:
+        if self.closing:
+            return
+        if frame.code and not reconnects(frame.code):
+            self.fail(from_code(frame.code, frame.text))
+        else:
+            self._lost = ConnectionLost(frame.text or "the server said farewell")
+
+    def _subscribed(self, frame: Subscribed) -> None:
+        pending = self._pending.pop(frame.request, None)
+        subscriber = self._subscribers.get(pending.handle) if pending is not None else None
+        if pending is None or subscriber is None:
+            return
+        subscriber.subscribed(frame)
+        if subscriber.has_acks:
+            self._with_acks[subscriber.handle] = subscriber
+        self._wake()
+        answer(pending.waiter, frame)
+
+    def _refused(self, frame: Refusal) -> None:
+        error = from_code(frame.code, frame.text)
+        if frame.kind == _PUBLISH:
+            # A draining server stored nothing of it and closes next: the batch is sent again elsewhere.
+            if frame.code != "draining":
+                self._publisher.refused(frame.request, error)
+                self._progress()
+            return
+        if frame.request == 0:
+            self._reports.append(Report(frame.code, frame.text))
+            return
+        pending = self._pending.get(frame.request)
+        if pending is None or (frame.code == "draining" and not isinstance(pending.frame, Backup)):
+            return
+        del self._pending[pending.number]
+        if isinstance(pending.frame, Delete) and isinstance(error, NotFound) and pending.sent_before:
+            answer(pending.waiter, Done(pending.number))
+            return
+        refuse(pending.waiter, error)
+        if isinstance(pending.frame, Subscribe):
+            subscriber = self._subscribers.pop(pending.handle, None)
+            if subscriber is not None:
+                self._with_acks.pop(subscriber.handle, None)
+                subscriber.close(error)
+
+    def _gap(self, frame: Gap) -> None:
+        subscriber = self._subscribers.get(frame.handle)
+        if subscriber is not None:
+            subscriber.gap(frame)
+            self._reports.append(
+                Report(
+                    "gap",
+                    f"subscription {subscriber.name!r}: messages {frame.first_sequence} to {frame.last_sequence} of"
+                    f" queue {frame.queue!r} will not come: {frame.reason}",
+                )
+            )
+
+    def _connection_lost(self, pending: Pending) -> None:
+        if not pending.sent:
+            return
+        pending.sent = False
+        pending.sent_before = True
+        if isinstance(pending.frame, Unsubscribe):
+            del self._pending[pending.number]
+            answer(pending.waiter, Done(pending.number))
+        elif isinstance(pending.frame, Backup):
+            del self._pending[pending.number]
+            text = f"the connection ended before the answer; {pending.frame.path!r} may have been written, look there"
+            refuse(pending.waiter, ConnectionLost(text))
+        elif isinstance(pending.frame, Ack) and pending.handle not in self._subscribers:
+            del self._pending[pending.number]
+            refuse(pending.waiter, DeliveryTakenAway("the connection ended before the ack was answered"))
+
+
+def _too_late(subscriber: Subscriber) -> DeliveryTakenAway:
+    return DeliveryTakenAway(f"subscription {subscriber.name!r} is closed; its unacked messages are delivered again")

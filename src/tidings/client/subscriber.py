@@ -1,0 +1,322 @@
+"""One subscription as its client sees it, pure: what arrived, what was handed over, which acks are on their way.
+
+What arrived but was not handed over when the connection ends is forgotten: the server sends it again, to a durable
+subscription from its cursor, to an ephemeral one from what it is told was received. So nothing is handed over
+twice but what was handed over and not acked.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tidings import limits
+from tidings.batch import decode_items
+from tidings.client.waiters import Waiter, answer
+from tidings.errors import ProtocolViolation, TidingsError
+from tidings.model import Run
+from tidings.ranges import Ranges
+from tidings.wire import Ack, Deliver, Gap, Part, Resume, Subscribe, Subscribed
+
+
+class State(Enum):
+    """Where a subscription stands.
+
+    WAITING --Subscribe sent--> ATTACHING --Subscribed--> ATTACHED; all of these --connection lost--> WAITING,
+    and --closed or refused--> CLOSED.
+    """
+
+    WAITING = "waiting"
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    CLOSED = "closed"
+
+
+class Options(NamedTuple):
+    """What a subscription asks for, as `wire.Subscribe` says it."""
+
+    queue: str
+    event: str
+    name: str | None = None
+    start: str = "latest"
+    start_value: int = 0
+    in_flight_max: int = 0
+    concurrency: int = 1
+    ack_timeout_ms: int = 0
+    expires_after_ms: int | None = None
+
+
+class Delivery(NamedTuple):
+    """One part of a delivery, with its piece of the body."""
+
+    queue: str
+    epoch: int
+    part: Part
+    body: bytes | memoryview
+    redelivered: bool
+    attempts: dict[int, int]
+
+    @property
+    def last_sequence(self) -> int:
+        """The last place of the part."""
+        return self.part.first_sequence + sum(run.count for run in self.part.runs) - 1
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Returns the sequences that are here. What was cut out may be in flight otherwise: never ack it along."""
+        ranges: list[tuple[int, int]] = []
+        sequence = self.part.first_sequence
+        for run in self.part.runs:
+            following = sequence + run.count
+            if run.event is not None:
+                if ranges and ranges[-1][1] == sequence - 1:
+                    ranges[-1] = (ranges[-1][0], following - 1)
+                else:
+                    ranges.append((sequence, following - 1))
+            sequence = following
+        return ranges
+
+    def decode(self) -> list[tuple[Run, int, list[Any]]]:
+        """Returns each run that is here, its first sequence and its messages as plain tuples.
+
+        Raises:
+            ProtocolViolation: the body is not what the runs say.
+        """
+        decoded: list[tuple[Run, int, list[Any]]] = []
+        sequence, offset = self.part.first_sequence, 0
+        for run in self.part.runs:
+            if run.event is not None:
+                piece = self.body[offset : offset + run.size]
+                try:
+                    decoded.append((run, sequence, decode_items(run.count, run.flags, piece)))
+                except msgspec.MsgspecError as error:
+                    place = f"{sequence} to {sequence + run.count - 1} of queue {self.queue!r}"
+                    raise ProtocolViolation(f"messages {place} are malformed: {error}") from None
+                offset += run.size
+            sequence += run.count
+        return decoded
+
+
+class Subscriber:
+    """The state behind one open subscription.
+
+    Args:
+        handle: its number on every connection of this client.
+        options: what it asks for.
+        wake: called when it has acks to send.
+    """
+
+    def __init__(self, handle: int, options: Options, wake: Callable[["Subscriber"], None]) -> None:
+        self.handle = handle
+        self.options = options
+        self.state = State.WAITING
+        self.error: TidingsError | None = None
+        """Why it is closed, if it was not closed by the application."""
+        self.name = options.name or ""
+        self.durable = False
+        self.created = False
+        self.attached_before = False
+        self.gaps: list[Gap] = []
+        self.gaps_seen = 0
+        self.ready: deque[tuple[Any, int, Any]] = deque()
+        """Messages of the part that is being handed over, each (message, sequence, what belongs to its run)."""
+        self._wake = wake
+        self._arrived: deque[Delivery] = deque()
+        self._waiters: deque[Waiter[None]] = deque()
+        self._received: dict[int, int] = {}
+        self._ready_epoch = 0
+        self._received_before = 0
+        self._acked: dict[int, Ranges] = {}
+        # Acks of this turn: the range that grows, and those finished before it.
+        self._ack_epoch = 0
+        self._ack_first = 0
+        self._ack_next = 0
+        self._ack_ranges: list[tuple[int, int, int]] = []
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state is State.CLOSED
+
+    @property
+    def has_acks(self) -> bool:
+        """Whether there are acks to send."""
+        return self._ack_next > 0
+
+    # --- What arrives ---
+
+    def deliver(self, frame: Deliver, body: bytes) -> None:
+        """Takes a delivery.
+
+        Raises:
+            ProtocolViolation: the parts do not describe the body.
+        """
+        sizes = [sum([run.size for run in part.runs]) for part in frame.parts]
+        if sum(sizes) != len(body):
+            raise ProtocolViolation(f"a delivery describes {sum(sizes)} bytes, its body has {len(body)} bytes")
+        attempts = dict(frame.attempts)
+        queue, epoch, redelivered = frame.queue, frame.epoch, frame.redelivered
+        if epoch not in self._received and frame.parts:
+            self._stand(epoch, frame.parts[0].first_sequence - 1)
+        if len(sizes) == 1:
+            self._arrived.append(Delivery(queue, epoch, frame.parts[0], body, redelivered, attempts))
+        else:
+            view = memoryview(body)
+            offset = 0
+            for part, size in zip(frame.parts, sizes, strict=True):
+                piece = view[offset : offset + size]
+                self._arrived.append(Delivery(queue, epoch, part, piece, redelivered, attempts))
+                offset += size
+        self._call_waiters()
+
+    def gap(self, frame: Gap) -> None:
+        """Takes note of what will not come; the latest are remembered."""
+        self.gaps.append(frame)
+        self.gaps_seen += 1
+        if len(self.gaps) > limits.HOLES_MAX:
+            del self.gaps[0]
+
+    def take(self) -> Delivery | None:
+        """Returns the next part and counts it as handed over; None if there is none now."""
+        if not self._arrived:
+            return None
+        delivery = self._arrived.popleft()
+        epoch = self._ready_epoch = delivery.epoch
+        before = self._received_before = self._received.get(epoch, 0)
+        self._stand(epoch, max(before, delivery.last_sequence))
+        return delivery
+
+    def wait(self, waiter: Waiter[None]) -> None:
+        """Answers the waiter as soon as there is something to take, or never will be."""
+        self._waiters.append(waiter)
+        if self._arrived or self.closed:
+            self._call_waiters()
+
+    # --- Acks ---
+
+    def ack(self, epoch: int, first: int, last: int) -> bool:
+        """Marks a range as settled, to be sent with the next flush; returns False if it is too late for that."""
+        if first == self._ack_next and epoch == self._ack_epoch:
+            self._ack_next = last + 1
+            return True
+        if self.state is State.CLOSED:
+            return False
+        if self._ack_next:
+            self._ack_ranges.append((self._ack_epoch, self._ack_first, self._ack_next - 1))
+        else:
+            self._wake(self)
+        self._ack_epoch, self._ack_first, self._ack_next = epoch, first, last + 1
+        return True
+
+    def acks_to_send(self) -> list[Ack]:
+        """Returns what was acked since the last call, joined into ranges."""
+        ranges = self._take_acks()
+        step = limits.ACK_RANGES_MAX
+        return [Ack(self.handle, ranges[start : start + step]) for start in range(0, len(ranges), step)]
+
+    def remember_acked(self, ranges: list[tuple[int, int, int]]) -> None:
+        """Keeps ranges that are sent, since a lost connection may lose them."""
+        for epoch, first, last in ranges:
+            acked = self._acked.get(epoch)
+            if acked is None:
+                acked = self._acked[epoch] = Ranges()
+                if len(self._acked) > limits.RESUME_QUEUES_MAX:
+                    del self._acked[next(iter(self._acked))]
+            acked.add(first, last)
+            if len(acked) > 2 * limits.ACK_RANGES_MAX:
+                # Those sent longest ago have reached the server: forgetting them costs a duplicate at worst.
+                self._acked[epoch] = Ranges(list(acked)[-limits.ACK_RANGES_MAX :])
+
+    # --- Connections come and go ---
+
+    def subscribe_frame(self, request: int) -> Subscribe:
+        """Returns the frame that attaches it, or attaches it again where it stands."""
+        options = self.options
+        self.state = State.ATTACHING
+        name = self.name if self.durable else options.name
+        return Subscribe(
+            request=request,
+            handle=self.handle,
+            queue=options.queue,
+            event=options.event,
+            name=name,
+            start=options.start,
+            start_value=options.start_value,
+            in_flight_max=options.in_flight_max,
+            concurrency=options.concurrency,
+            ack_timeout_ms=options.ack_timeout_ms,
+            expires_after_ms=options.expires_after_ms,
+            resume=self._resume(),
+        )
+
+    def subscribed(self, frame: Subscribed) -> None:
+        """Takes note that it is attached."""
+        if not self.closed:
+            if not self.attached_before:
+                self.attached_before = True
+                self.created = frame.created
+            self.state = State.ATTACHED
+            self.name = frame.name
+            self.durable = frame.durable
+
+    def connection_lost(self) -> None:
+        """Forgets what was not handed over: the server sends it again."""
+        if self.ready:
+            self._stand(self._ready_epoch, max(self._received_before, self.ready[0][1] - 1))
+        self.ready.clear()
+        self._arrived.clear()
+        if not self.closed:
+            self.state = State.WAITING
+
+    def close(self, error: TidingsError | None = None) -> None:
+        """Ends it; whoever waits for messages is told."""
+        if self.closed:
+            return
+        self.state = State.CLOSED
+        self.error = error
+        self.ready.clear()
+        self._arrived.clear()
+        self._ack_ranges = []
+        self._ack_next = 0
+        self._call_waiters()
+
+    # --- Helpers ---
+
+    def _stand(self, epoch: int, sequence: int) -> None:
+        if epoch not in self._received and len(self._received) >= limits.RESUME_QUEUES_MAX:
+            del self._received[next(iter(self._received))]
+        self._received[epoch] = sequence
+
+    def _resume(self) -> list[Resume]:
+        self.remember_acked(self._pending_acks())
+        # All ranges together must fit into one envelope, so the latest are taken, whatever their queue.
+        room = limits.ACK_RANGES_MAX
+        resume: list[Resume] = []
+        for epoch in reversed({**self._acked, **self._received}):
+            acked = list(self._acked[epoch])[-room:] if room and epoch in self._acked else []
+            room -= len(acked)
+            if acked or not self.durable:
+                resume.append(Resume(epoch, self._received.get(epoch, 0), acked))
+        return resume[: limits.RESUME_QUEUES_MAX]
+
+    def _pending_acks(self) -> list[tuple[int, int, int]]:
+        if not self._ack_next:
+            return []
+        return [*self._ack_ranges, (self._ack_epoch, self._ack_first, self._ack_next - 1)]
+
+    def _take_acks(self) -> list[tuple[int, int, int]]:
+        ranges = self._pending_acks()
+        self._ack_ranges = []
+        self._ack_next = 0
+        if len(ranges) > 1:
+            by_epoch: dict[int, Ranges] = {}
+            for epoch, first, last in ranges:
+                by_epoch.setdefault(epoch, Ranges()).add(first, last)
+            ranges = [(epoch, first, last) for epoch, joined in by_epoch.items() for first, last in joined]
+        self.remember_acked(ranges)
+        return ranges
+
+    def _call_waiters(self) -> None:
+        while self._waiters:
+            answer(self._waiters.popleft(), None)

@@ -1,0 +1,313 @@
+"""A subscription as the application sees it: an asynchronous iterator of messages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from itertools import count, repeat
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from tidings import limits
+from tidings.client.message import Decoding, Delivered, Message, MessageBatch, RunContext
+from tidings.client.subscriber import Delivery, Options, Subscriber
+from tidings.errors import InvalidOption, NeverDelivered
+from tidings.model import check_label
+from tidings.wire import Gap
+
+if TYPE_CHECKING:
+    from tidings.client.client import Client
+
+Start = Literal["latest", "earliest"] | int | datetime
+Seconds = float | timedelta
+
+
+def subscription_options(
+    queue: str,
+    event: str | None,
+    *,
+    name: str | None,
+    start: Start,
+    in_flight_max: int | None,
+    concurrency: int,
+    ack_timeout: Seconds | None,
+    expires_after: Seconds | None,
+) -> Options:
+    """Returns checked options. Filters are the server's business: it refuses those that it cannot match.
+
+    Raises:
+        InvalidOption: an option is out of its range.
+        InvalidName: the name breaks the rules for names.
+    """
+    if not isinstance(queue, str) or not isinstance(event, str | None):
+        raise InvalidOption("queue and event of a subscription are strings: names or patterns")
+    if event is None:
+        queue, _, event = queue.partition("/")
+        event = event or "#"
+    if name is not None:
+        check_label(name, "subscription")
+    word, value = _start(start)
+    timeout_ms = _milliseconds(ack_timeout, "ack_timeout")
+    if timeout_ms is not None and not limits.ACK_TIMEOUT_MS_MIN <= timeout_ms <= limits.ACK_TIMEOUT_MS_MAX:
+        raise InvalidOption(
+            f"ack_timeout of {timeout_ms} ms is outside {limits.ACK_TIMEOUT_MS_MIN} to {limits.ACK_TIMEOUT_MS_MAX} ms"
+        )
+    return Options(
+        queue=queue,
+        event=event,
+        name=name,
+        start=word,
+        start_value=value,
+        in_flight_max=_within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max") or 0,
+        concurrency=_within(concurrency, limits.CONCURRENCY_MAX, "concurrency") or 1,
+        ack_timeout_ms=timeout_ms or 0,
+        expires_after_ms=_milliseconds(expires_after, "expires_after"),
+    )
+
+
+def _start(start: Start) -> tuple[str, int]:
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise InvalidOption(f"start {start} has no time zone; write datetime.now(timezone.utc) and the like")
+        return "time", int(start.timestamp() * 1000)
+    if isinstance(start, int) and not isinstance(start, bool) and start >= 1:
+        return "sequence", start
+    if isinstance(start, str) and start in ("latest", "earliest"):
+        return start, 0
+    raise InvalidOption(f"start {start!r} is not 'latest', 'earliest', a sequence from 1 or a datetime")
+
+
+def _within(value: int | None, maximum: int, what: str) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
+        raise InvalidOption(f"{what} of {value!r} is outside 1 to {maximum}")
+    return value
+
+
+def _milliseconds(value: Seconds | None, what: str) -> int | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < 1e12:
+        raise InvalidOption(f"{what} of {value!r} is not a number of seconds or a timedelta")
+    return round(seconds * 1000)
+
+
+class Subscription:
+    """What `Client.subscribe` returns: iterate over it, or use it as a context manager and then iterate.
+
+    As a context manager it is attached on entering and detached on leaving. Without, it is attached by the first
+    iteration and detached by `close`, by the client's end, or when nothing refers to it or its messages any more.
+    Detaching ends an ephemeral subscription; a durable one stays on the server and gathers messages.
+
+    Several tasks may iterate at once; each message goes to one of them.
+    """
+
+    _subscriber: Subscriber | None = None
+
+    def __init__(self, client: "Client", options: Options, type: Any, timeout: float | None) -> None:
+        self._client = client
+        self._options = options
+        self._timeout = timeout
+        self._decoding = Decoding(type)
+        self._epochs: dict[str, int] = {}
+        self._attaching = asyncio.Lock()
+        self._late_count = 0
+
+    def __repr__(self) -> str:
+        state = self._subscriber.state.value if self._subscriber else "not attached"
+        return f"<Subscription {self.name!r} of {self._options.queue}/{self._options.event}, {state}>"
+
+    @property
+    def name(self) -> str:
+        """Its name on the server; "" before it is attached the first time and has no name of its own."""
+        return self._subscriber.name if self._subscriber else self._options.name or ""
+
+    @property
+    def durable(self) -> bool:
+        """Whether it stays on the server while its subscriber is away. Known once it is attached."""
+        return self._subscriber is not None and self._subscriber.durable
+
+    @property
+    def created(self) -> bool:
+        """Whether attaching created it. Known once it is attached."""
+        return self._subscriber is not None and self._subscriber.created
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What was cut from its backlog and never comes: the latest gaps that were seen, in order."""
+        return list(self._subscriber.gaps) if self._subscriber else []
+
+    async def attach(self) -> None:
+        """Attaches to the server, creating the subscription if it is new. Does nothing if it is attached.
+
+        One that was closed is attached again by this only; iterating over it ends at once.
+
+        When this returns, every message published from now on reaches the subscription; a durable one is on disk.
+
+        Raises:
+            InvalidFilter: queue or event is not a valid pattern.
+            SubscriptionConflict: one of this name has another filter or owner.
+            SubscriptionInUse: one of this name has a subscriber already.
+            TimedOut: the subscription's time limit passed.
+
+        When cancelled, it is not attached; a durable subscription may have been created.
+        """
+        async with self._attaching:
+            if self._subscriber is None or self._subscriber.closed:
+                self._subscriber = await self._client._attach(self._options, self._timeout)
+                self._subscriber_ack = self._subscriber.ack  # type: ignore[method-assign]  # saves a call per ack
+
+    async def close(self) -> None:
+        """Detaches: acks that wait are sent, iterations end. May be called twice.
+
+        Messages that were handed over and not acked are delivered again to the next subscriber of a durable one.
+        """
+        subscriber = self._subscriber
+        if subscriber is not None:
+            await self._client._detach(subscriber, self._timeout)
+
+    async def __aenter__(self) -> "Subscription":
+        await self.attach()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self._iterate()
+
+    def batches(self) -> AsyncIterator[MessageBatch]:
+        """Iterates over messages in the batches they were stored in, which is several times faster.
+
+        A batch counts as handed over as a whole; `await batch.ack()` settles it. Messages of a batch that another
+        iteration has begun to hand over one by one stay with such iterations.
+        """
+        return self._iterate_batches()
+
+    async def ack(
+        self,
+        first: int,
+        last: int,
+        *,
+        queue: str | None = None,
+        wait: bool = False,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Settles all messages of a range of sequences, both ends included.
+
+        Args:
+            first: first sequence, from 1.
+            last: last sequence; it must have been delivered.
+            queue: the queue's name; needed if the subscription's filter is a pattern.
+            wait: return only when that is durable on the server.
+            timeout: time limit in seconds for `wait`.
+
+        Raises:
+            NeverDelivered: nothing of this queue was delivered yet; with `wait` also, nothing of the range was.
+            DeliveryTakenAway, TimedOut: as `Message.ack`, with `wait`.
+        """
+        queue = self._options.queue if queue is None else queue
+        epoch = self._epochs.get(queue)
+        if epoch is None:
+            raise NeverDelivered(f"no message of queue {queue!r} was delivered to subscription {self.name!r} yet")
+        if not 1 <= first <= last:
+            raise InvalidOption(f"{first} to {last} is not a range of sequences; they count from 1")
+        await self._ack(queue, epoch, first, last, wait, timeout)
+
+    async def ack_to(self, message: Delivered, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Settles a message and all before it in its queue (cumulative ack); arguments as `Message.ack`."""
+        await self._ack(message.queue, message.epoch, 1, message.sequence, wait, timeout)
+
+    # --- For messages and clients ---
+
+    def _subscriber_ack(self, epoch: int, first: int, last: int) -> bool:
+        return False  # replaced by the subscriber's own method once it is attached
+
+    async def _ack_durably(self, ranges: list[tuple[int, int, int]], timeout: float | None) -> None:
+        if self._subscriber is not None:
+            await self._client._ack_durably(self._subscriber, ranges, timeout)
+
+    def _report_late(self, queue: str, first: int, last: int) -> None:
+        self._late_count += 1
+        self._client._report_late_ack(self.name, queue, first, last, loudly=self._late_count == 1)
+
+    async def _ack(self, queue: str, epoch: int, first: int, last: int, wait: bool, timeout: float | None) -> None:
+        if wait:
+            await self._ack_durably([(epoch, first, last)], timeout)
+        elif not self._subscriber_ack(epoch, first, last):
+            self._report_late(queue, first, last)
+
+    async def _attached(self) -> Subscriber:
+        if self._subscriber is None:
+            await self.attach()
+        assert self._subscriber is not None
+        return self._subscriber
+
+    async def _iterate(self) -> AsyncIterator[Message]:
+        subscriber = await self._attached()
+        ready = subscriber.ready
+        popleft = ready.popleft
+        handed_over = 0
+        while True:
+            while ready:
+                item, sequence, context = popleft()
+                yield Message(item, sequence, context, msgspec.UNSET, self)
+            delivery = await self._take(subscriber)
+            if delivery is None:
+                if _ended(subscriber):
+                    return
+                continue
+            self._fill(subscriber, delivery)
+            handed_over += len(ready)
+            if handed_over > limits.MESSAGES_PER_TURN_MAX:
+                handed_over = 0
+                await asyncio.sleep(0)
+
+    async def _iterate_batches(self) -> AsyncIterator[MessageBatch]:
+        subscriber = await self._attached()
+        handed_over = 0
+        while True:
+            delivery = await self._take(subscriber)
+            if delivery is None:
+                if _ended(subscriber):
+                    return
+                continue
+            batch = MessageBatch(delivery, self._decoding, self)
+            yield batch
+            handed_over += len(batch)
+            if handed_over > limits.MESSAGES_PER_TURN_MAX:
+                handed_over = 0
+                await asyncio.sleep(0)
+
+    async def _take(self, subscriber: Subscriber) -> Delivery | None:
+        """Returns the next part that has messages; None after it had to wait, or at the end."""
+        delivery = subscriber.take()
+        if delivery is not None:
+            self._epochs[delivery.queue] = delivery.epoch
+            return delivery if delivery.ranges() else None
+        if not subscriber.closed:
+            waiter = asyncio.get_running_loop().create_future()
+            subscriber.wait(waiter)
+            await waiter
+        return None
+
+    def _fill(self, subscriber: Subscriber, delivery: Delivery) -> None:
+        for run, first, items in delivery.decode():
+            context = RunContext(delivery, run, self._decoding)
+            subscriber.ready.extend(zip(items, count(first), repeat(context)))  # those two never end
+
+    def __del__(self) -> None:
+        if self._subscriber is not None and not self._subscriber.closed:
+            self._client._abandon(self._subscriber)
+
+
+def _ended(subscriber: Subscriber) -> bool:
+    """Returns whether a subscription was closed; raises why, if the application did not close it."""
+    if subscriber.error is not None:
+        raise type(subscriber.error)(subscriber.error.text)
+    return subscriber.closed

@@ -1,0 +1,497 @@
+"""The client for code without asyncio: the same verbs, each waiting until it is done.
+
+Nothing is implemented twice: an asynchronous client lives on an event loop in a thread of its own, and every verb
+here runs its namesake there. A client may be used from several threads.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from tidings import client as asynchronous
+from tidings import limits
+from tidings.client.handlers import report_failure, report_invalid
+from tidings.client.message import Delivered, DeliveredBatch
+from tidings.client.message import MessageBatch as _AsynchronousBatch
+from tidings.client.subscription import Seconds, Start
+from tidings.connect import DEFAULT_URL
+from tidings.connect import connect as _connect
+from tidings.errors import ConnectionLost, InvalidOption
+from tidings.model import ClientInfo, Confirm, QueueInfo, SubscriptionInfo
+from tidings.wire import Gap
+
+_FINISH_TIMEOUT_S = 1.0
+_Result = TypeVar("_Result")
+_Function = TypeVar("_Function", bound=Callable[["Message"], object])
+
+
+def connect(
+    url: str | Sequence[str] = DEFAULT_URL,
+    *,
+    client_id: str | None = None,
+    take_over: bool = False,
+    reconnect: bool | int | timedelta = True,
+    timeout: float = 30.0,
+) -> "Client":
+    """Returns a client, to be used as `with tidings.sync.connect(...) as client`; arguments as `tidings.connect`."""
+    return Client(
+        _connect(url, client_id=client_id, take_over=take_over, reconnect=reconnect, timeout=timeout),
+    )
+
+
+class _Loop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.closed = False
+        self._closing = threading.Lock()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="tidings client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        """Runs a coroutine there and waits for it; an interrupt of this thread cancels it."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise InvalidOption("a verb of tidings.sync would wait for itself here; call it from another thread")
+        with self._closing:
+            if self.closed:
+                coroutine.close()
+                raise ConnectionLost("the client is closed")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise ConnectionLost("the client is closed") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Ends loop and thread, once what other threads wait for has ended."""
+        with self._closing:
+            if self.closed:
+                return
+            self.closed = True
+            finishing = asyncio.run_coroutine_threadsafe(self._finish(), self.loop)
+        finishing.result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    async def _finish(self) -> None:
+        # All waiters of a closed client have their answers: its tasks end within a few turns of the loop.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_FINISH_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=_FINISH_TIMEOUT_S)
+        await self.loop.shutdown_asyncgens()
+
+
+class Client:
+    """The client of `tidings.sync.connect`; see `tidings.Client` for every verb's meaning and errors."""
+
+    def __init__(self, client: asynchronous.Client) -> None:
+        self._client = client
+        self._loop: _Loop | None = None
+        self._handlers: list[tuple[Callable[[Message], object], Subscription, int]] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is reached at this moment."""
+        return self._client.connected
+
+    @property
+    def client_id(self) -> str | None:
+        """The client's stable name."""
+        return self._client.client_id
+
+    def open(self) -> None:
+        """Connects; `with` calls it."""
+        if self._loop is not None:
+            raise InvalidOption("a client is opened once; make another with tidings.sync.connect")
+        self._loop = _Loop()
+        try:
+            self._run(self._client.open())
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def close(self, timeout: float = limits.CLOSE_TIMEOUT_MS / 1000) -> None:
+        """Sends what waits, says farewell and disconnects; `with` calls it. May be called twice."""
+        if self._loop is not None and not self._loop.closed:
+            try:
+                self._run(self._client.close(timeout))
+            finally:
+                self._loop.close()
+
+    def __enter__(self) -> "Client":
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def publish(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        id: str | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        timeout: float | None = None,
+    ) -> Confirm:
+        """Publishes a message; returns once it is durable on the server. See `tidings.Client.publish`."""
+        return self._run(
+            self._client.publish(
+                queue,
+                event,
+                payload,
+                headers=headers,
+                id=id,
+                key=key,
+                content_type=content_type,
+                timeout=timeout,
+            )
+        )
+
+    def publish_many(
+        self,
+        queue: str,
+        event: str,
+        payloads: Iterable[object],
+        *,
+        content_type: str | None = None,
+        timeout: float | None = None,
+    ) -> list[Confirm]:
+        """Publishes messages of one event, in order. See `tidings.Client.publish_many`.
+
+        The iterable is read in the client's thread, where it must not call verbs of this client; while it blocks,
+        nothing else of this client moves.
+        """
+        return self._run(self._client.publish_many(queue, event, payloads, content_type=content_type, timeout=timeout))
+
+    def subscribe(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        name: str | None = None,
+        start: Start = "latest",
+        in_flight_max: int | None = None,
+        concurrency: int = 1,
+        ack_timeout: Seconds | None = None,
+        expires_after: Seconds | None = None,
+        type: Any = None,
+        timeout: float | None = limits.REQUEST_TIMEOUT_MS / 1000,
+    ) -> "Subscription":
+        """Returns a subscription: an iterator of messages, and a context manager. See `tidings.Client.subscribe`."""
+
+        async def subscribe() -> asynchronous.Subscription:
+            return self._client.subscribe(
+                queue,
+                event,
+                name=name,
+                start=start,
+                in_flight_max=in_flight_max,
+                concurrency=concurrency,
+                ack_timeout=ack_timeout,
+                expires_after=expires_after,
+                type=type,
+                timeout=timeout,
+            )
+
+        return Subscription(self._opened_loop(), self._run(subscribe()))
+
+    def on(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        name: str | None = None,
+        start: Start = "latest",
+        in_flight_max: int | None = None,
+        concurrency: int = 1,
+        ack_timeout: Seconds | None = None,
+        expires_after: Seconds | None = None,
+        type: Any = None,
+    ) -> Callable[[_Function], _Function]:
+        """Returns a decorator: the function handles messages while `run` runs, in up to `concurrency` threads.
+
+        See `tidings.Client.on`. The client must be open.
+        """
+        subscription = self.subscribe(
+            queue,
+            event,
+            name=name,
+            start=start,
+            in_flight_max=in_flight_max,
+            concurrency=concurrency,
+            ack_timeout=ack_timeout,
+            expires_after=expires_after,
+            type=type,
+        )
+
+        def register(function: _Function) -> _Function:
+            self._handlers.append((function, subscription, concurrency))
+            return function
+
+        return register
+
+    def run(self) -> None:
+        """Runs the handlers that `on` registered, until the client is closed. See `tidings.Client.run`."""
+        if not self._handlers:
+            raise InvalidOption("there are no handlers to run; register some with @client.on(queue, event)")
+        count = sum(concurrency for _, _, concurrency in self._handlers)
+        with ThreadPoolExecutor(count, thread_name_prefix="tidings handler") as pool:
+            for _, subscription, _ in self._handlers:
+                subscription.attach()
+            working = [
+                pool.submit(_work, function, subscription)
+                for function, subscription, concurrency in self._handlers
+                for _ in range(concurrency)
+            ]
+            try:
+                done, _ = wait_for(working, return_when=FIRST_EXCEPTION)
+            finally:
+                for _, subscription, _ in self._handlers:
+                    subscription.close()
+            for future in done:
+                future.result()
+
+    def clients(self, *, timeout: float | None = 30.0) -> list[ClientInfo]:
+        """Returns all clients that are connected, and the known ones that are away."""
+        return self._run(self._client.clients(timeout=timeout))
+
+    def queues(self, *, timeout: float | None = 30.0) -> list[QueueInfo]:
+        """Returns all queues."""
+        return self._run(self._client.queues(timeout=timeout))
+
+    def subscriptions(self, *, timeout: float | None = 30.0) -> list[SubscriptionInfo]:
+        """Returns all subscriptions, each once for every queue it follows."""
+        return self._run(self._client.subscriptions(timeout=timeout))
+
+    def delete_queue(self, name: str, *, timeout: float | None = 30.0) -> None:
+        """Deletes a queue and all its messages. See `tidings.Client.delete_queue`."""
+        self._run(self._client.delete_queue(name, timeout=timeout))
+
+    def delete_subscription(self, name: str, *, timeout: float | None = 30.0) -> None:
+        """Deletes a subscription. See `tidings.Client.delete_subscription`."""
+        self._run(self._client.delete_subscription(name, timeout=timeout))
+
+    def backup(self, path: str, *, timeout: float | None = None) -> None:
+        """Writes a copy of the store on the server's machine. See `tidings.Client.backup`."""
+        self._run(self._client.backup(path, timeout=timeout))
+
+    def _opened_loop(self) -> _Loop:
+        if self._loop is None:
+            raise InvalidOption("the client is not open; use `with tidings.sync.connect(...) as client`")
+        return self._loop
+
+    def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        if self._loop is None:
+            coroutine.close()
+        return self._opened_loop().run(coroutine)
+
+
+class Message(Delivered, gc=False, eq=False):
+    """One message of a subscription; see `tidings.Message`."""
+
+    _owner: Any = None
+
+    def ack(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Settles the message. See `tidings.Message.ack`; without `wait` it only hands the ack over."""
+        subscription: Subscription = self._owner
+        subscription._settle([(self.queue, self.epoch, self.sequence, self.sequence)], wait, timeout)
+
+
+class MessageBatch(DeliveredBatch):
+    """A batch of messages; iterate over it for `Message`s, or take `payloads`."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Message]:
+        for context, first, items in self._contexts():
+            for sequence, item in enumerate(items, first):
+                yield Message(item, sequence, context, msgspec.UNSET, self._subscription)
+
+    def ack(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Settles all messages of the batch. See `tidings.MessageBatch.ack`."""
+        subscription: Subscription = self._subscription
+        ranges = [(self.queue, epoch, first, last) for epoch, first, last in self._ack_ranges()]
+        subscription._settle(ranges, wait, timeout)
+
+
+class Subscription:
+    """What `Client.subscribe` returns: iterate over it, or use it as a context manager and then iterate.
+
+    Messages are fetched from the client's thread batch by batch: after a reconnect, those of a durable subscription
+    that were fetched and not acked may be seen twice. Several threads may iterate at once.
+    """
+
+    def __init__(self, loop: _Loop, subscription: asynchronous.Subscription) -> None:
+        self._loop = loop
+        self._subscription = subscription
+        self._batches: AsyncIterator[_AsynchronousBatch] | None = None
+        self._fetching = threading.Lock()
+        self._ready: deque[Message] = deque()
+        self._acks: deque[tuple[str, int, int, int]] = deque()
+        self._acks_scheduled = False
+
+    @property
+    def name(self) -> str:
+        """Its name on the server."""
+        return self._subscription.name
+
+    @property
+    def durable(self) -> bool:
+        """Whether it stays on the server while its subscriber is away. Known once it is attached."""
+        return self._subscription.durable
+
+    @property
+    def created(self) -> bool:
+        """Whether attaching created it. Known once it is attached."""
+        return self._subscription.created
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What was cut from its backlog and never comes."""
+        return self._subscription.gaps
+
+    def attach(self) -> None:
+        """Attaches to the server. See `tidings.Subscription.attach`."""
+        self._loop.run(self._subscription.attach())
+
+    def close(self) -> None:
+        """Detaches; acks that wait are sent. May be called twice, and after the client was closed."""
+        try:
+            self._loop.run(self._close())
+        except ConnectionLost:
+            if not self._loop.closed:
+                raise
+
+    def __enter__(self) -> "Subscription":
+        self.attach()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            try:
+                message = self._ready.popleft()
+            except IndexError:
+                if not self._fetch():
+                    return
+            else:
+                yield message
+
+    def batches(self) -> Iterator[MessageBatch]:
+        """Iterates over messages in the batches they were stored in, which is several times faster."""
+        while (batch := self._next_batch()) is not None:
+            yield batch
+
+    def ack(
+        self,
+        first: int,
+        last: int,
+        *,
+        queue: str | None = None,
+        wait: bool = False,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Settles all messages of a range of sequences. See `tidings.Subscription.ack`."""
+        self._loop.run(self._subscription.ack(first, last, queue=queue, wait=wait, timeout=timeout))
+
+    def ack_to(self, message: Delivered, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Settles a message and all before it in its queue. See `tidings.Subscription.ack_to`."""
+        self._loop.run(self._subscription.ack_to(message, wait=wait, timeout=timeout))
+
+    # --- Inside ---
+
+    def _fetch(self) -> bool:
+        with self._fetching:
+            if self._ready:
+                return True  # another thread fetched in the meantime
+            batch = self._next_batch()
+            if batch is None:
+                return False
+            self._ready.extend(batch)
+            return True
+
+    def _next_batch(self) -> MessageBatch | None:
+        try:
+            batch = self._loop.run(self._next())
+        except ConnectionLost:
+            if not self._loop.closed:
+                raise
+            return None
+        return None if batch is None else MessageBatch(batch._delivery, batch._decoding, self)
+
+    async def _next(self) -> _AsynchronousBatch | None:
+        # A new iterator each time: one that was interrupted is finished, the subscription behind it is not.
+        async for batch in self._subscription.batches():
+            return batch
+        return None
+
+    def _settle(self, ranges: list[tuple[str, int, int, int]], wait: bool, timeout: float | None) -> None:
+        if wait:
+            spans = [(epoch, first, last) for _, epoch, first, last in ranges]
+            self._loop.run(self._subscription._ack_durably(spans, timeout))
+            return
+        # Waking the loop costs much more than an ack: it is woken once for all that gather until it comes.
+        self._acks.extend(ranges)
+        if not self._acks_scheduled:
+            self._acks_scheduled = True
+            try:
+                self._loop.loop.call_soon_threadsafe(self._send_acks)
+            except RuntimeError:
+                # The client is closed, which was reported to whoever closed it.
+                queue, _, first, last = ranges[0]
+                self._subscription._report_late(queue, first, last)
+
+    def _send_acks(self) -> None:
+        self._acks_scheduled = False
+        while self._acks:
+            queue, epoch, first, last = self._acks.popleft()
+            if not self._subscription._subscriber_ack(epoch, first, last):
+                self._subscription._report_late(queue, first, last)
+
+    async def _close(self) -> None:
+        self._send_acks()
+        await self._subscription.close()
+
+
+def _work(function: Callable[[Message], object], subscription: Subscription) -> None:
+    for message in subscription:
+        if message.error is not None:
+            report_invalid(message.error)
+            continue
+        try:
+            function(message)
+        except Exception:  # whatever a handler raises concerns its message alone
+            report_failure(message)
+        else:
+            message.ack()
+
+
+__all__ = ["Client", "Message", "MessageBatch", "Subscription", "connect"]

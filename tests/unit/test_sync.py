@@ -1,0 +1,148 @@
+"""The blocking client, against a broker in this process."""
+
+import threading
+from uuid import uuid4
+
+import pytest
+
+import tidings
+import tidings.sync
+
+
+@pytest.fixture
+def url() -> str:
+    return f"memory:{uuid4().hex}"
+
+
+def take(subscription: tidings.sync.Subscription, count: int) -> list[tidings.sync.Message]:
+    messages = []
+    for message in subscription:
+        messages.append(message)
+        if len(messages) == count:
+            break
+    return messages
+
+
+def test_publish_subscribe_and_ack(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client:
+        with client.subscribe("orders", start="earliest") as subscription:
+            assert client.publish("orders", "created", {"id": 1}).sequence == 1
+            confirms = client.publish_many("orders", "created", ({"id": number} for number in range(2, 11)))
+            assert sum(confirm.count for confirm in confirms) == 9
+            for message in take(subscription, 9):
+                assert message.payload == {"id": message.sequence}
+                message.ack()
+            (last,) = take(subscription, 1)
+            last.ack(wait=True)
+        (info,) = client.subscriptions()
+        assert (info.name, info.cursor, info.lag) == ("me:orders/#", 10, 0)
+
+
+def test_acks_are_sent_before_the_subscription_closes(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client:
+        with client.subscribe("orders", start="earliest") as subscription:
+            client.publish_many("orders", "created", range(100))
+            for message in take(subscription, 100):
+                message.ack()
+        assert client.subscriptions()[0].lag == 0
+
+
+def test_batches(url: str) -> None:
+    with tidings.sync.connect(url) as client, client.subscribe("orders") as subscription:
+        client.publish_many("orders", "created", range(50))
+        payloads: list[int] = []
+        for batch in subscription.batches():
+            payloads += batch.payloads
+            assert [message.payload for message in batch] == batch.payloads
+            batch.ack()
+            if len(payloads) == 50:
+                break
+        assert payloads == list(range(50))
+
+
+def test_ranges_and_cumulative_acks(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client, client.subscribe("orders") as subscription:
+        client.publish_many("orders", "created", range(5))
+        messages = take(subscription, 5)
+        subscription.ack(4, 5, wait=True)
+        subscription.ack_to(messages[2], wait=True)
+        assert client.subscriptions()[0].cursor == 5
+
+
+def test_closing_the_client_ends_an_iteration_in_another_thread(url: str) -> None:
+    client = tidings.sync.connect(url)
+    client.open()
+    subscription = client.subscribe("orders")
+    subscription.attach()
+    ended = threading.Event()
+
+    def iterate() -> None:
+        for _ in subscription:
+            pass
+        ended.set()
+
+    thread = threading.Thread(target=iterate)
+    thread.start()
+    client.close()
+    thread.join(10)
+    assert ended.is_set()
+    subscription.close()
+    client.close()
+    with pytest.raises(tidings.ConnectionLost, match="closed"):
+        client.publish("orders", "created", 1)
+
+
+def test_handlers_run_in_threads_until_the_client_is_closed(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client:
+        seen: list[int] = []
+        together = threading.Barrier(2, timeout=10)
+
+        @client.on("orders", start="earliest", concurrency=2)
+        def handle(message: tidings.sync.Message) -> None:
+            together.wait()
+            seen.append(message.payload)
+            if len(seen) == 4:
+                threading.Thread(target=stop).start()
+
+        def stop() -> None:
+            client.close()
+
+        client.publish_many("orders", "created", range(4))
+        client.run()
+        assert sorted(seen) == [0, 1, 2, 3]
+
+
+def test_errors_are_the_same(url: str) -> None:
+    with tidings.sync.connect(url) as client:
+        with pytest.raises(tidings.InvalidName):
+            client.publish("or ders", "created", 1)
+        with pytest.raises(tidings.NotFound):
+            client.delete_queue("nothing")
+        with pytest.raises(tidings.InvalidFilter), client.subscribe("a**"):
+            pass
+        with pytest.raises(tidings.InvalidOption, match="no handlers"):
+            client.run()
+
+
+def test_listings_and_deletions(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client:
+        client.publish("orders", "created", 1)
+        with client.subscribe("orders"):
+            assert [info.client_id for info in client.clients()] == ["me"]
+        client.delete_subscription("me:orders/#")
+        assert client.subscriptions() == []
+        client.delete_queue("orders")
+        assert "orders" not in [info.name for info in client.queues()]
+
+
+def test_a_client_that_is_not_open_says_so() -> None:
+    client = tidings.sync.connect("memory:")
+    with pytest.raises(tidings.InvalidOption, match="not open"):
+        client.publish("orders", "created", 1)
+    client.close()
+
+
+def test_nobody_there_is_an_error_and_leaves_no_thread() -> None:
+    with pytest.raises(tidings.Unavailable):
+        tidings.sync.connect("tidings://127.0.0.1:1", reconnect=False).open()
+    assert "tidings client" not in [thread.name for thread in threading.enumerate()]

@@ -102,8 +102,8 @@ class Batch:
         offset = 0
         view = self.body if len(self.runs) == 1 else memoryview(self.body)
         for index, run in enumerate(self.runs):
-            if len(run.content_type) > limits.NAME_SIZE_BYTES_MAX:
-                raise ProtocolViolation(f"content type of run {index} exceeds {limits.NAME_SIZE_BYTES_MAX} characters")
+            if len(run.content_type.encode()) > limits.NAME_SIZE_BYTES_MAX:
+                raise ProtocolViolation(f"content type of run {index} exceeds {limits.NAME_SIZE_BYTES_MAX} bytes")
             if run.event is None or run.count < 1 or run.size < 1 or not 0 <= run.flags <= 7:
                 raise ProtocolViolation(f"run {index} of the batch is malformed: {run}")
             piece = view if len(self.runs) == 1 and run.size == len(view) else view[offset : offset + run.size]

@@ -99,7 +99,10 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A client, connected or away. Times are UTC milliseconds since 1970."""
+    """A client, connected or away. Times are UTC milliseconds since 1970.
+
+    `queues` and `subscriptions` name the first 1,000, in order.
+    """
 
     client_id: str | None
     address: str

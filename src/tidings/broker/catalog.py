@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from tidings import limits
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Done, Gap, Locate, Refuse, Subscribed
@@ -66,8 +68,8 @@ class Catalog:
         subscriber = Subscriber(subscription, session, input.handle, input.request, created=created)
         subscription.subscriber = subscriber
         session.subscribers[input.handle] = subscriber
-        self._resume(subscription, input.resume)
         self._deliveries.attach(subscriber)
+        self._resume(subscription, input.resume)
         if subscription.durable:
             state.changed(subscription)
         self._presence.announce(session)
@@ -188,9 +190,18 @@ class Catalog:
 
     def _attached(self, subscriber: Subscriber) -> None:
         subscription, session = subscriber.subscription, subscriber.session
+        places: list[tuple[int, int]] = []
+        if not subscription.durable:
+            cursors = islice(subscription.cursors.values(), limits.RESUME_QUEUES_MAX)
+            places = [(cursor.queue.epoch, cursor.position) for cursor in cursors]
         self._state.effects.append(
             Subscribed(
-                session.connection, subscriber.request, subscription.name, subscription.durable, subscriber.created
+                session.connection,
+                subscriber.request,
+                subscription.name,
+                subscription.durable,
+                subscriber.created,
+                places,
             )
         )
         self._presence.subscribed(session, subscription)
@@ -230,6 +241,10 @@ class Catalog:
         for cursor in list(queue.cursors):
             self._cut(queue, cursor.subscription, cursor.settled_to + 1)
             state.remove_cursor(cursor)
+            subscriber = cursor.subscription.subscriber
+            if subscriber:
+                subscriber.wind(state.now_ms)
+                self._deliveries.pump(subscriber)
         del state.queues[name]
         del state.epochs[queue.epoch]
         state.trash[queue.epoch] = 0

@@ -54,6 +54,7 @@ class Cursor:
         "attempts",
         "due",
         "fetch_after",
+        "fetch_to",
         "position",
         "queue",
         "recorded",
@@ -73,6 +74,8 @@ class Cursor:
         self.state = State.WAITING
         self.fetch_after: int | None = None
         """After which sequence a page is being fetched; None if none is."""
+        self.fetch_to = 0
+        """The last sequence that such a page could hold: what is committed later is not missing from it."""
         self.recorded = position
         """What `settled_to` was when the cursor was last written."""
 
@@ -135,7 +138,10 @@ class Cursor:
         removed = self.unsettled.remove(first, last)
         if removed and self.due:
             removed -= self.due.remove(first, last)
-        if self.attempts:
+        if last - first < len(self.attempts):
+            for sequence in range(first, last + 1):
+                self.attempts.pop(sequence, None)
+        elif self.attempts:
             for sequence in [sequence for sequence in self.attempts if first <= sequence <= last]:
                 del self.attempts[sequence]
         return removed

@@ -128,10 +128,12 @@ class Deliveries:
             self._scanned(cursor, after, input.rows)
             return
         subscriber = cursor.subscription.subscriber
-        if subscriber is None or cursor.state is not State.BEHIND:
+        if subscriber is None:
+            if cursor.state is State.SCANNING:
+                state.scans[cursor] = None  # it was not looked through while this page was under way
             return
         subscriber.fetching.discard(cursor)
-        if after <= cursor.next_read():
+        if cursor.state is State.BEHIND and after <= cursor.next_read():
             self._serve_page(subscriber, cursor, after, input.rows)
         self.pump(subscriber)
 
@@ -146,8 +148,8 @@ class Deliveries:
                 self._tell_gap(subscriber, cursor, page, row.first_sequence, row.last_sequence, row.reason)
             elif self._take(subscriber, cursor, row, subscriber.room() - _count(page.ranges), page):
                 break
-        if not rows and after < cursor.queue.committed:
-            self._tell_gap(subscriber, cursor, page, expected, cursor.queue.committed, "trimmed")
+        if not rows and after < cursor.fetch_to:
+            self._tell_gap(subscriber, cursor, page, expected, cursor.fetch_to, "trimmed")
         self._send(subscriber, cursor, page)
         if not page.rows:
             self._state.followed(cursor)
@@ -164,6 +166,8 @@ class Deliveries:
     def _take(self, subscriber: Subscriber, cursor: Cursor, row: StoredBatch, room: int, page: _Page) -> bool:
         taken = cursor.take(row, room)
         if taken.row is not None:
+            if page.runs + len(taken.row.batch.runs) > limits.BATCH_RUNS_MAX:
+                self._send(subscriber, cursor, page)
             page.rows.append(taken.row)
             page.ranges.extend(taken.ranges)
             page.size_bytes += len(taken.row.batch.body)
@@ -199,6 +203,7 @@ class Deliveries:
 
     def _fetch(self, cursor: Cursor) -> None:
         cursor.fetch_after = cursor.next_read()
+        cursor.fetch_to = cursor.queue.committed
         self._state.effects.append(
             Fetch(cursor.subscription.number, cursor.queue.epoch, cursor.fetch_after, limits.FETCH_SIZE_BYTES)
         )
@@ -296,14 +301,18 @@ class Deliveries:
             if cursor.subscription.subscriber:
                 self.pump(cursor.subscription.subscriber)
             return
-        found = after != cursor.position
+        if after != cursor.position:
+            self._state.rest(cursor)  # it was attached meanwhile, and has read on
+            return
+        found = False
+        wants_event = cursor.subscription.filter.wants_event
         for row in rows:
-            if isinstance(row, Damage) or row.batch.select(cursor.subscription.filter.wants_event) is not None:
+            if isinstance(row, Damage) or any(run.event and wants_event(run.event) for run in row.batch.runs):
                 found = True
                 break
             cursor.position = max(cursor.position, row.last_sequence)
         if not rows:
-            cursor.position = cursor.queue.committed
+            cursor.position = cursor.fetch_to
         if found:
             cursor.queue.set_state(cursor, State.WAITING)
         else:

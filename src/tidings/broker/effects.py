@@ -31,13 +31,17 @@ class Confirm(msgspec.Struct, frozen=True):
 
 
 class Subscribed(msgspec.Struct, frozen=True):
-    """The client is attached; deliveries with its handle may follow."""
+    """The client is attached; deliveries with its handle may follow.
+
+    `places` are the (epoch, position) of an ephemeral subscription, which only its client remembers.
+    """
 
     connection: int
     request: int
     name: str
     durable: bool
     created: bool
+    places: list[tuple[int, int]]
 
 
 class Deliver(msgspec.Struct, frozen=True):

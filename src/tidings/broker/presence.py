@@ -6,13 +6,17 @@ subscribes: who only asks for listings is neither announced nor listed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from heapq import nsmallest
+from operator import itemgetter
 from typing import TypeVar
 
 import msgspec
 
 from tidings import limits
 from tidings.batch import Batch, encode_item
+from tidings.broker.cursors import Cursor
 from tidings.broker.publishing import Publishing
 from tidings.broker.sessions import Client, Session
 from tidings.broker.state import BrokerState
@@ -75,26 +79,23 @@ class Presence:
         if what == "clients":
             return _page(self._clients(), after)
         if what == "queues":
-            queues = self._state.queues
-            names, more = _page([(name, name) for name in queues], after)
-            return [self._queue(name) for name in names], more
+            return _page([(name, partial(self._queue, name)) for name in self._state.queues], after)
         if what == "subscriptions":
-            pages, more = _page([(name, name) for name in self._state.subscriptions], after)
-            return [info for name in pages for info in self._subscription(self._state.subscriptions[name])], more
+            return _page(self._subscriptions(after), after)
         raise InvalidOption(f"there is no listing of {what!r}; there are 'clients', 'queues' and 'subscriptions'")
 
-    def _clients(self) -> list[tuple[str, ClientInfo]]:
+    def _clients(self) -> list[tuple[str, Callable[[], ClientInfo]]]:
         owned: dict[str | None, list[Subscription]] = {}
         for subscription in self._state.subscriptions.values():
             if subscription.durable:
                 owned.setdefault(subscription.client_id, []).append(subscription)
-        entries = [
-            (f"{session.client_id or '~'}\0{connection}", self._connected(session, owned))
+        entries: list[tuple[str, Callable[[], ClientInfo]]] = [
+            (f"{session.client_id or '~'}\0{connection}", partial(self._connected, session, owned))
             for connection, session in self._state.sessions.items()
             if not session.only_looks
         ]
         entries += [
-            (f"{client_id}\0", self._away(client, owned.get(client_id, [])))
+            (f"{client_id}\0", partial(self._away, client, owned.get(client_id, [])))
             for client_id, client in self._state.clients.items()
             if client_id not in self._state.client_ids
         ]
@@ -116,8 +117,8 @@ class Presence:
             connected=True,
             connected_since=session.connected_ms,
             last_seen=self._state.now_ms,
-            queues=sorted(queues),
-            subscriptions=sorted(attached),
+            queues=_first(queues),
+            subscriptions=_first(attached),
             waiting=sum(subscription.outstanding() for subscription in attached.values()),
         )
 
@@ -129,8 +130,8 @@ class Presence:
             connected=False,
             connected_since=None,
             last_seen=client.last_seen_ms,
-            queues=sorted({cursor.queue.name for item in owned for cursor in item.cursors.values()}),
-            subscriptions=sorted(subscription.name for subscription in owned),
+            queues=_first({cursor.queue.name for item in owned for cursor in item.cursors.values()}),
+            subscriptions=_first(subscription.name for subscription in owned),
             waiting=sum(subscription.outstanding() for subscription in owned),
         )
 
@@ -149,33 +150,41 @@ class Presence:
             created=queue.created_ms,
         )
 
-    def _subscription(self, item: Subscription) -> list[SubscriptionInfo]:
-        places = [
-            (cursor.queue.name, cursor.settled_to, cursor.queue.committed, cursor.in_flight, self._paused(item, cursor))
-            for cursor in item.cursors.values()
-        ]
-        return [
-            SubscriptionInfo(
-                name=item.name,
-                client_id=item.client_id,
-                durable=item.durable,
-                filter=str(item.filter),
-                queue=queue,
-                event=item.filter.event,
-                cursor=settled_to,
-                lag=committed - settled_to,
-                lag_exact=item.filter.all_events or committed == settled_to,
-                in_flight=in_flight,
-                connected=item.subscriber is not None,
-                last_ack=item.last_ack_ms,
-                last_seen=self._state.now_ms if item.subscriber else item.last_seen_ms,
-                expires_after_ms=item.expires_after_ms,
-                paused=paused,
-            )
-            for queue, settled_to, committed, in_flight, paused in places or [(item.filter.queue, 0, 0, 0, "")]
-        ]
+    def _subscriptions(self, after: str) -> list[tuple[str, Callable[[], SubscriptionInfo]]]:
+        """Returns the entries of the subscriptions from the one in which a page ended, one for each queue."""
+        name = after.partition("\0")[0]
+        entries: list[tuple[str, Callable[[], SubscriptionInfo]]] = []
+        for item in self._state.subscriptions.values():
+            if item.name < name:
+                continue
+            for cursor in item.cursors.values():
+                entries.append((f"{item.name}\0{cursor.queue.name}", partial(self._subscription, item, cursor)))
+            if not item.cursors:
+                entries.append((f"{item.name}\0", partial(self._subscription, item, None)))
+        return entries
 
-    def _paused(self, item: Subscription, cursor: object) -> str:
+    def _subscription(self, item: Subscription, cursor: Cursor | None) -> SubscriptionInfo:
+        settled_to = cursor.settled_to if cursor else 0
+        committed = cursor.queue.committed if cursor else 0
+        return SubscriptionInfo(
+            name=item.name,
+            client_id=item.client_id,
+            durable=item.durable,
+            filter=str(item.filter),
+            queue=cursor.queue.name if cursor else item.filter.queue,
+            event=item.filter.event,
+            cursor=settled_to,
+            lag=committed - settled_to,
+            lag_exact=item.filter.all_events or committed == settled_to,
+            in_flight=cursor.in_flight if cursor else 0,
+            connected=item.subscriber is not None,
+            last_ack=item.last_ack_ms,
+            last_seen=self._state.now_ms if item.subscriber else item.last_seen_ms,
+            expires_after_ms=item.expires_after_ms,
+            paused=self._paused(item, cursor) if cursor else "",
+        )
+
+    def _paused(self, item: Subscription, cursor: Cursor) -> str:
         subscriber = item.subscriber
         if subscriber is None or cursor not in subscriber.behind:
             return ""
@@ -183,7 +192,7 @@ class Presence:
             return "slow subscriber: its send buffer is full"
         if not subscriber.has_room():
             return "the window is full: waiting for acks"
-        if any(len(other.unsettled) >= limits.HOLES_MAX for other in item.cursors.values()):
+        if len(cursor.unsettled) >= limits.HOLES_MAX:
             return f"{limits.HOLES_MAX} ranges are unsettled: waiting for the oldest acks"
         return ""
 
@@ -201,8 +210,26 @@ def _what(subscription: Subscription) -> dict[str, object]:
     }
 
 
-def _page(entries: list[tuple[str, I]], after: str) -> tuple[list[I], str]:
-    rest = sorted(entry for entry in ((key, number) for number, (key, _) in enumerate(entries)) if entry[0] > after)
-    page = rest[: limits.LISTING_PAGE_COUNT]
-    more = page[-1][0] if len(rest) > len(page) else ""
-    return [entries[number][1] for _, number in page], more
+def _first(names: Iterable[str]) -> list[str]:
+    return nsmallest(limits.LISTING_NAMES_MAX, names)
+
+
+def _page(entries: list[tuple[str, Callable[[], I]]], after: str) -> tuple[list[I], str]:
+    rest = [entry for entry in entries if entry[0] > after]
+    page = nsmallest(limits.LISTING_PAGE_COUNT, rest, key=itemgetter(0))
+    made: list[I] = []
+    size_bytes = 0
+    for key, make in page:
+        entry = make()
+        made.append(entry)
+        size_bytes += _size_bytes(entry)
+        if size_bytes >= limits.LISTING_PAGE_BYTES:
+            return made, key if len(made) < len(rest) else ""
+    return made, page[-1][0] if len(rest) > len(page) else ""
+
+
+def _size_bytes(entry: object) -> int:
+    # Only clients have lists, which can be long; what is left of an envelope is room enough for all the others.
+    if not isinstance(entry, ClientInfo):
+        return 0
+    return sum(len(name.encode()) + 3 for name in [*entry.queues, *entry.subscriptions])

@@ -95,11 +95,15 @@ class Publishing:
                 f"free disk space of {state.free_bytes} bytes is below the reserve of {limits.DISK_RESERVE_BYTES}"
                 " bytes; free some and publish again"
             )
+        queue = state.queues.get(input.queue)
+        events = {run.event for run in input.batch.runs if run.event is not None}
+        for event in events:
+            if queue is None or not queue.knows_event(event):
+                check_name(event, "event")
+        # Only now: a batch that is refused makes no queue.
         queue = state.open_queue(input.queue)
-        for run in input.batch.runs:
-            if run.event is not None and not queue.knows_event(run.event):
-                check_name(run.event, "event")
-                queue.matching(run.event)
+        for event in events:
+            queue.matching(event)
 
     def _confirm(self, connection: int, number: int, epoch: int, first_sequence: int, batch: Batch) -> None:
         queue = self._state.epochs.get(epoch)

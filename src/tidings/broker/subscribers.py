@@ -71,8 +71,13 @@ class Subscriber:
             # The bytes of single messages are not known here; on average this is right, and empty is empty.
             self.in_flight_bytes -= self.in_flight_bytes * count // self.in_flight
             self.in_flight -= count
-        for key in [key for key in self._clock if key[0] is cursor and first <= key[1] <= last]:
-            del self._clock[key]
+        clock = self._clock
+        if last - first < len(clock):
+            for sequence in range(first, last + 1):
+                clock.pop((cursor, sequence), None)
+        else:
+            for key in [key for key in clock if key[0] is cursor and first <= key[1] <= last]:
+                del clock[key]
         self.wind(now_ms)
 
     def wind(self, now_ms: int) -> None:
@@ -89,9 +94,9 @@ class Subscriber:
 
     def deadline_ms(self) -> int | None:
         """Returns when the oldest delivery runs out of time."""
-        if not self._clock:
-            return None
-        return min(self._clock.values()) + self.subscription.ack_timeout_ms
+        # The clock is in the order of its times, since time never goes backwards.
+        oldest_ms = next(iter(self._clock.values()), None)
+        return None if oldest_ms is None else oldest_ms + self.subscription.ack_timeout_ms
 
     def overdue(self, now_ms: int) -> list[tuple[Cursor, int]]:
         """Returns the deliveries whose time has run out."""
@@ -104,7 +109,9 @@ class Subscriber:
 
     def forget(self, cursor: Cursor) -> None:
         """Forgets a cursor whose queue was deleted."""
-        self.in_flight -= cursor.in_flight
+        if cursor.in_flight:
+            self.in_flight_bytes -= self.in_flight_bytes * cursor.in_flight // self.in_flight
+            self.in_flight -= cursor.in_flight
         self.behind.pop(cursor, None)
         self.fetching.discard(cursor)
         self._order = deque(entry for entry in self._order if entry[0] is not cursor)

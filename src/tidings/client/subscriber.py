@@ -259,6 +259,8 @@ class Subscriber:
             self.state = State.ATTACHED
             self.name = frame.name
             self.durable = frame.durable
+            for epoch, sequence in frame.places:
+                self._received.setdefault(epoch, sequence)
 
     def connection_lost(self) -> None:
         """Forgets what was not handed over: the server sends it again."""

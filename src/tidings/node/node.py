@@ -43,7 +43,7 @@ from tidings.broker.inputs import (
     Tick,
 )
 from tidings.broker.records import PREFIXES, queue_epochs
-from tidings.errors import Draining, InvalidOption, StoreDamaged, TidingsError
+from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, TidingsError
 from tidings.node.clock import Clock
 from tidings.node.pages import Pages
 from tidings.node.peers import Peer
@@ -99,6 +99,7 @@ class Node:
         """Lets go of a connection that has ended. May be called more than once."""
         if self._peers.pop(connection, None):
             self._published.forget(connection)
+            self._resume_reading()
             self.submit(Disconnect(connection, farewell, reason))
 
     def submit(self, input: Input) -> None:
@@ -241,11 +242,19 @@ class Node:
             self._release(effect.connection, effect.number)
         elif isinstance(effect, Refuse) and effect.kind == "publish":
             self._release(effect.connection, effect.request)
-        peer.obey(effect)
         touched[peer] = None
+        try:
+            peer.obey(effect)
+        except Exception:
+            # What cannot be spelled for one connection must not end the round of all the others.
+            _log.exception("connection %d: a %s cannot be told; closing it", peer.connection, type(effect).__name__)
+            peer.obey(Close(peer.connection, InternalError("the server made a mistake; its log says which")))
 
     def _release(self, connection: int, number: int) -> None:
         self._published.remove(connection, number)
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
         for paused in self._published.may_resume():
             del self._published.paused[paused]
             peer = self._peers.get(paused)

@@ -108,12 +108,17 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
 
 
 class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Server: attached; deliveries with this handle follow."""
+    """Server: attached; deliveries with this handle follow.
+
+    `places` tells an ephemeral subscription where it begins, as (epoch, sequence before its first message): what
+    to resume from if the connection is lost before anything came.
+    """
 
     request: int
     name: str
     durable: bool
     created: bool
+    places: list[tuple[int, int]] = []
 
 
 class Unsubscribe(msgspec.Struct, array_like=True, frozen=True, gc=False):

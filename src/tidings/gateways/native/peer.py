@@ -1,6 +1,7 @@
 """One native connection, server side: frames to inputs, effects to frames."""
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final, assert_never, cast
 
 import msgspec
@@ -49,6 +50,7 @@ _KINDS: Final[dict[inputs.Request, int]] = {
     "delete": KIND_OF[Delete],
     "backup": KIND_OF[Backup],
 }
+_log: Final = logging.getLogger("tidings.gateways.native")
 _AGENT: Final = "tidings-server"
 
 
@@ -137,7 +139,7 @@ class NativePeer(asyncio.Protocol):
                 store = self._node.store
                 wire.send(Welcome(VERSION, effect.token, self._node.id, wire.heartbeat_ms, store.durability, _AGENT))
             case effects.Subscribed():
-                wire.send(Subscribed(effect.request, effect.name, effect.durable, effect.created))
+                wire.send(Subscribed(effect.request, effect.name, effect.durable, effect.created, effect.places))
             case effects.Gap():
                 wire.send(
                     Gap(
@@ -253,6 +255,10 @@ class NativePeer(asyncio.Protocol):
             self._wire.send(Done(frame.request))
         except TidingsError as error:
             self._refuse(KIND_OF[Backup], frame.request, error)
+        except Exception as error:
+            # A bug of ours; whoever asked must not wait for ever because of it.
+            _log.exception("a backup to %r failed", frame.path)
+            self._refuse(KIND_OF[Backup], frame.request, InternalError(str(error)))
         self.flush()
 
     def _start(self, work: "Coroutine[None, None, None]") -> None:

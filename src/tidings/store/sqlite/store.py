@@ -163,13 +163,19 @@ class SqliteStore:
             self._writer.commit(commit)
 
     def _backup(self, path: Path) -> int:
-        partial = path.with_name(path.name + ".partial")
-        if path.exists():
+        try:
+            partial = path.with_name(path.name + ".partial")
+            exists = path.exists()
+        except (OSError, ValueError) as error:  # no name at all, or too long a one
+            raise InvalidOption(f"{str(path)!r} is not a path that a backup can be written to: {error}") from None
+        if exists:
             raise InvalidOption(f"{path} exists; a backup does not overwrite, name a new file")
         try:
             partial.touch(exist_ok=False)
         except OSError as error:
             raise InvalidOption(f"the backup {partial} cannot be written: {error.strerror}") from None
+        except ValueError as error:  # a NUL, which no name of a file has
+            raise InvalidOption(f"the backup {str(partial)!r} cannot be written: {error}") from None
         try:
             self._copy(partial)
             size_bytes = partial.stat().st_size

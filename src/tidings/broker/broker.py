@@ -78,7 +78,7 @@ class Broker:
         effects = state.effects = []
         match input:
             case Publish():
-                self._request(input.connection, "publish", input.number, self._publishing.publish, input)
+                self._request(input.connection, "publish", input.number, self._publish, input)
             case Ack():
                 self._request(input.connection, "ack", input.request, self._ack, input)
             case Fetched():
@@ -143,6 +143,11 @@ class Broker:
             self._clients.connect(input)
         except TidingsError as error:
             self.state.effects.append(Close(input.connection, error))
+
+    def _publish(self, session: Session, input: Publish) -> None:
+        self._publishing.publish(session, input)
+        if not session.announced:
+            self._presence.announce(session)
 
     def _ack(self, session: Session, input: Ack) -> None:
         subscriber = session.subscribers.get(input.handle)

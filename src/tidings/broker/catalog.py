@@ -253,15 +253,17 @@ class Catalog:
 
     def _cut(self, queue: Queue, subscription: Subscription, first: int) -> None:
         """Tells a subscriber, now or when it comes back, that the rest of a queue will not come."""
-        if first > queue.committed:
+        # What is being stored at this moment will be confirmed, and then it is lost like the rest.
+        round = self._state.ledger.round
+        rows = round.rows.get(queue) if round else None
+        last = rows[-1].last_sequence if rows else queue.committed
+        if first > last:
             return
-        gap = MissedGap(queue.name, queue.epoch, first, queue.committed, "queue deleted")
+        gap = MissedGap(queue.name, queue.epoch, first, last, "queue deleted")
         subscriber = subscription.subscriber
         if subscriber and not subscriber.starting:
             self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
-        elif subscription.durable:
-            subscription.gaps = [*subscription.gaps, gap][-limits.GAPS_MAX :]
-            self._state.changed(subscription)
+        self._deliveries.remember_gap(subscription, gap)
 
     def _delete_subscription(self, name: str) -> None:
         subscription = self._find(name)

@@ -4,7 +4,8 @@
 2. Whoever is not served then falls behind and reads pages from the store until it meets the tail.
 3. An ack settles; it never matters in which order acks come, or whether they come twice.
 4. What is not acked in time, or was in flight when its connection ended, becomes due and is read again.
-5. What cannot be read any more is told in place, as a gap.
+5. What cannot be read any more is told in place, as a gap; to a durable subscription again on every connection,
+   until it is acked like a message.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tidings.broker.inputs import Fetched
 from tidings.broker.queues import Queue
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
-from tidings.broker.subscriptions import Subscription
+from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.errors import InvalidOption, NeverDelivered
 from tidings.transaction import Damage
 
@@ -92,9 +93,6 @@ class Deliveries:
             self._state.effects.append(
                 Gap(subscriber.session.connection, subscriber.handle, *gap)  # same fields, in the same order
             )
-        if subscriber.subscription.gaps:
-            subscriber.subscription.gaps = []
-            self._state.changed(subscriber.subscription)
         self.pump(subscriber)
 
     def pump(self, subscriber: Subscriber) -> None:
@@ -123,9 +121,11 @@ class Deliveries:
         if cursor is None or cursor.fetch_after is None:
             return  # deleted meanwhile
         after, cursor.fetch_after = cursor.fetch_after, None
+        # The store may be ahead: what it has committed and not reported yet is delivered when it is reported.
+        rows = [row for row in input.rows if row.first_sequence <= cursor.queue.committed]
         if cursor is state.scanning:
             state.scanning = None
-            self._scanned(cursor, after, input.rows)
+            self._scanned(cursor, after, rows)
             return
         subscriber = cursor.subscription.subscriber
         if subscriber is None:
@@ -134,7 +134,7 @@ class Deliveries:
             return
         subscriber.fetching.discard(cursor)
         if cursor.state is State.BEHIND and after <= cursor.next_read():
-            self._serve_page(subscriber, cursor, after, input.rows)
+            self._serve_page(subscriber, cursor, after, rows)
         self.pump(subscriber)
 
     def _serve_page(self, subscriber: Subscriber, cursor: Cursor, after: int, rows: list[StoredBatch | Damage]) -> None:
@@ -161,7 +161,21 @@ class Deliveries:
         connection, queue = subscriber.session.connection, cursor.queue
         for low, high in cursor.skip(first, last):
             self._state.effects.append(Gap(connection, subscriber.handle, queue.name, queue.epoch, low, high, reason))
+            self.remember_gap(subscriber.subscription, MissedGap(queue.name, queue.epoch, low, high, reason))
         self._state.changed_cursor(cursor)
+
+    def remember_gap(self, subscription: Subscription, gap: MissedGap) -> None:
+        """Keeps a gap until it is acked: what a lost connection swallows is told again on the next one."""
+        if subscription.durable:
+            subscription.gaps = [*subscription.gaps, gap][-limits.GAPS_MAX :]
+            self._state.changed(subscription)
+
+    def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
+        if subscription.gaps:
+            told = [g for g in subscription.gaps if g.epoch == epoch and first <= g.first_sequence <= g.last_sequence <= last]
+            if told:
+                subscription.gaps = [gap for gap in subscription.gaps if gap not in told]
+                self._state.changed(subscription)
 
     def _take(self, subscriber: Subscriber, cursor: Cursor, row: StoredBatch, room: int, page: _Page) -> bool:
         taken = cursor.take(row, room)
@@ -221,9 +235,10 @@ class Deliveries:
         refused: InvalidOption | NeverDelivered | None = None
         for epoch, first, last in ranges:
             cursor = subscription.cursors.get(epoch)
+            first = max(first, 1)
+            self._forget_gaps(subscription, epoch, first, last)
             if cursor is None:
                 continue  # the queue was deleted, and with it what there was to settle
-            first = max(first, 1)
             if last < first:
                 refused = InvalidOption(f"ack of {first} to {last}: the range is empty; give first, then last")
             elif last > cursor.position:

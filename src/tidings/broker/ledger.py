@@ -58,6 +58,8 @@ class Ledger:
         self._deletions: dict[str, None] = {}
         self._trims: list[Trim] = []
         self._answers: list[Answer] = []
+        self._late: list[Answer] = []  # those that wait for records that a transaction had no room for
+        self._awaited: set[str] = set()  # the keys of these records
         self._changed_ms: int | None = None
 
     def publish(self, pending: Pending) -> None:
@@ -69,6 +71,10 @@ class Ledger:
         self._own.append(pending)
         self._touch(now_ms)
 
+    def publish_own_again(self, refused: list[Pending]) -> None:
+        """Puts back messages of the server itself that were not stored: before what was published since."""
+        self._own[:0] = refused
+
     def changed(self, item: Recorded, now_ms: int) -> None:
         """Takes note that the record of `item` is out of date."""
         self._changes[item.key] = item
@@ -78,6 +84,7 @@ class Ledger:
     def deleted(self, key: str, now_ms: int) -> None:
         """Takes note that a record is to be removed."""
         self._changes.pop(key, None)
+        self._awaited.discard(key)
         self._deletions[key] = None
         self._touch(now_ms)
 
@@ -92,7 +99,14 @@ class Ledger:
     def has_work(self) -> bool:
         """Whether anything is not written yet."""
         return bool(
-            self.round or self._pending or self._own or self._changes or self._deletions or self._trims or self._answers
+            self.round
+            or self._pending
+            or self._own
+            or self._changes
+            or self._deletions
+            or self._trims
+            or self._answers
+            or self._late
         )
 
     def deadline_ms(self) -> int | None:
@@ -105,7 +119,7 @@ class Ledger:
         """Starts the next round if there is reason for one; returns its transaction."""
         if self.round is not None:
             return None
-        urgent = self._pending or self._answers or self._trims
+        urgent = self._pending or self._answers or self._late or self._trims
         deadline_ms = self.deadline_ms()
         if not urgent and (deadline_ms is None or now_ms < deadline_ms):
             return None
@@ -116,9 +130,7 @@ class Ledger:
         for key in list(self._changes)[:_PUTS_MAX]:
             round.changes[key] = self._changes.pop(key)
         round.deletions, self._deletions = self._deletions, {}
-        if not self._changes:
-            # Answers wait for their records: with some left over, they wait for the next round.
-            round.answers, self._answers = self._answers, []
+        self._take_answers(round)
         self._changed_ms = now_ms if self._changes or self._own else None
         return Commit(
             appends=[Append(queue.epoch, row) for queue, rows in round.rows.items() for row in rows],
@@ -138,12 +150,30 @@ class Ledger:
             for key in round.deletions:
                 if key not in self._changes:
                     self._deletions[key] = None
+            # Some of what the late answers wait for may have been in this round.
+            round.answers += self._late
+            self._late, self._awaited = [], set()
             self._touch(now_ms)
         return round
 
     def _touch(self, now_ms: int) -> None:
         if self._changed_ms is None:
             self._changed_ms = now_ms
+
+    def _take_answers(self, round: Round) -> None:
+        """Lets answers go with a round once all records that were changed before them are written.
+
+        With records left over they wait for exactly these, not for what changes later: else they might wait for ever.
+        """
+        self._awaited.difference_update(round.changes)
+        if not self._awaited:
+            round.answers, self._late = self._late, []
+        if not self._changes:
+            round.answers += self._answers
+            self._answers = []
+        elif self._answers and not self._late:
+            self._late, self._answers = self._answers, []
+            self._awaited = set(self._changes)
 
     def _take_pending(self) -> list[Pending]:
         taken, size = 0, 0

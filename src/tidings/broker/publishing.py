@@ -72,10 +72,10 @@ class Publishing:
     def refused(self, round: Round, reason: str, *, full: bool) -> None:
         """Refuses the batches of a round that was not stored; the server's own are tried again."""
         error = DiskFull(reason) if full else StoreUnavailable(reason)
+        self._state.ledger.publish_own_again([pending for pending in round.pending if pending.producer is None])
         for pending in round.pending:
             producer = pending.producer
             if producer is None:
-                self._state.ledger.publish_own(pending, self._state.now_ms)
                 continue
             producer.pending.pop(pending.number, None)
             producer.stored.pop(pending.number, None)

@@ -30,6 +30,7 @@ class Queue:
         self.cursors: dict[Cursor, None] = {}
         self.live: dict[Cursor, None] = {}
         self._idle: dict[str, dict[Cursor, None]] = {}  # by event pattern
+        self._idle_wide: dict[str, None] = {}  # those of these patterns that have wildcards
         self._matching: dict[str, int] = {}  # event -> number of subscriptions that want it
 
     @property
@@ -78,11 +79,15 @@ class Queue:
             followers.pop(cursor, None)
             if not followers:
                 del self._idle[pattern]
+                self._idle_wide.pop(pattern, None)
         cursor.state = state
         if state is State.LIVE:
             self.live[cursor] = None
         elif state is State.IDLE:
-            self._idle.setdefault(cursor.subscription.filter.event, {})[cursor] = None
+            pattern = cursor.subscription.filter.event
+            self._idle.setdefault(pattern, {})[cursor] = None
+            if "*" in pattern or "#" in pattern:
+                self._idle_wide[pattern] = None
 
     def wanted_by_idle(self, rows: Iterable[StoredBatch]) -> list[Cursor]:
         """Returns the idle cursors that want something of these rows."""
@@ -90,13 +95,13 @@ class Queue:
             return []
         events = {run.event: None for row in rows for run in row.batch.runs if run.event is not None}
         found: list[Cursor] = []
-        for pattern, followers in self._idle.items():
-            if pattern == "#" or pattern in events:
+        for event in events:
+            found.extend(self._idle.get(event, ()))
+        for pattern in self._idle_wide:
+            followers = self._idle[pattern]
+            wants_event = next(iter(followers)).subscription.filter.wants_event
+            if any(wants_event(event) for event in events):
                 found.extend(followers)
-            elif "*" in pattern or "#" in pattern:
-                wants_event = next(iter(followers)).subscription.filter.wants_event
-                if any(wants_event(event) for event in events):
-                    found.extend(followers)
         return found
 
     def slowest(self) -> Cursor | None:

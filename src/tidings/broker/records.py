@@ -237,6 +237,10 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
                 cursor.unsettled = Ranges(record.unsettled)
                 cursor.unsettled.remove(queue.committed + 1, max(record.position, queue.committed + 1))
                 cursor.attempts = record.attempts
+            if not queue.is_system and queue.first_sequence > 1:
+                # Only what every durable cursor had settled was trimmed, though the record may be older than that.
+                cursor.position = max(cursor.position, queue.first_sequence - 1)
+                cursor.settle(1, queue.first_sequence - 1)
             cursor.recorded = cursor.settled_to
             cursor.take_back()
             subscription.cursors[queue.epoch] = cursor

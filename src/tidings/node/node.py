@@ -53,6 +53,7 @@ from tidings.transaction import Commit, Row
 _log = logging.getLogger("tidings.node")
 _COMMIT_KEY = "commit"  # record that tells, after an unknown outcome, which commit was the last one
 _RETRY_S = 1.0
+_DRAIN_REFUSALS_MAX = 20  # refused transactions after which a drain gives up on what is left, about a second of them
 _DISK_INTERVAL_S = 1.0
 
 
@@ -86,6 +87,8 @@ class Node:
         self._published = _Published()
         self._rounds_over = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._failure: Exception | None = None
+        self._refusals = 0  # transactions refused since the last that was stored
 
     # --- for gateways ---
 
@@ -143,6 +146,8 @@ class Node:
                 self._schedule()
                 self.ready.set()
                 await self._stopped.wait()
+                if self._failure:
+                    raise self._failure
                 for worker in workers:
                     worker.cancel()
         finally:
@@ -162,9 +167,14 @@ class Node:
 
     async def _settle(self) -> None:
         """Waits until nothing is left to do or to write."""
+        self._refusals = 0
+        self._schedule()
         while self._inbox or self._committing or self._broker.state.ledger.has_work():
+            if self._refusals >= _DRAIN_REFUSALS_MAX:
+                _log.warning("the store takes nothing; stopping without what was not confirmed")
+                return
+            # What is left is under way, or has a deadline: either starts the next round.
             self._rounds_over.clear()
-            self._schedule()
             await self._rounds_over.wait()
 
     async def _restore(self) -> None:
@@ -183,7 +193,7 @@ class Node:
 
     def _schedule(self) -> None:
         if self._round_handle is None:
-            self._round_handle = asyncio.get_running_loop().call_soon(self._round)
+            self._round_handle = asyncio.get_running_loop().call_soon(self._try_round)
 
     def _cancel_rounds(self) -> None:
         for handle in (self._round_handle, self._timer):
@@ -191,6 +201,15 @@ class Node:
                 handle.cancel()
         # A handle that stays set keeps `_schedule` from starting another round.
         self._round_handle = self._timer = asyncio.get_running_loop().call_later(0, lambda: None)
+
+    def _try_round(self) -> None:
+        try:
+            self._round()
+        except Exception as error:
+            # A bug of ours. What this round had decided is lost, perhaps a transaction that the broker now waits
+            # for without end: to stop and start from what is on disk is safe, to go on is not.
+            self._failure = error
+            self._stopped.set()
 
     def _round(self) -> None:
         self._round_handle = None
@@ -273,6 +292,7 @@ class Node:
             except CommitFailed as error:
                 _log.warning("nothing of commit %d was stored: %s", self._commit_number, error)
                 self._committing = False
+                self._refusals += 1
                 self.submit(CommitRefused(str(error), error.full))
             else:
                 for append in commit.appends:
@@ -280,6 +300,7 @@ class Node:
                 for trim in commit.trims:
                     self._pages.trim(trim.queue, trim.to_sequence)
                 self._committing = False
+                self._refusals = 0
                 self.submit(Committed())
 
     async def _commit_surely(self, commit: Commit, number: bytes) -> None:

@@ -15,7 +15,7 @@ class NativeGateway:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._peers: set[NativePeer] = set()
+        self._peers: dict[NativePeer, None] = {}  # not a set: its order would differ from run to run
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
 

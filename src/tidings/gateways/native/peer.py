@@ -62,7 +62,7 @@ class NativePeer(asyncio.Protocol):
         open_peers: the gateway's connections, which this one joins while it is open.
     """
 
-    def __init__(self, node: Node, open_peers: "set[NativePeer]") -> None:
+    def __init__(self, node: Node, open_peers: "dict[NativePeer, None]") -> None:
         self.connection = 0
         self._node = node
         self._open_peers = open_peers
@@ -83,7 +83,7 @@ class NativePeer(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self._address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "in-process")
         self.connection = self._node.add_peer(self)
-        self._open_peers.add(self)
+        self._open_peers[self] = None
 
     def data_received(self, data: bytes) -> None:
         """Turns frames into inputs."""
@@ -100,7 +100,7 @@ class NativePeer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Lets go of the connection."""
-        self._open_peers.discard(self)
+        self._open_peers.pop(self, None)
         for task in self._tasks:
             task.cancel()
         reason = str(exc or self._wire.error or "closed")

@@ -1,0 +1,146 @@
+"""What is true of a broker between any two inputs; for simulations and tests.
+
+1. A queue: first_sequence <= committed + 1. Only a round under way may have given out sequences above `committed`.
+2. A cursor: `due` lies within `unsettled`, `unsettled` within 1..position, position <= committed; attempts are
+   counted only of what is unsettled.
+3. A cursor's state: LIVE and BEHIND have a subscriber, the others have none; LIVE is at the tail, and exactly the
+   LIVE ones are in the queue's set; exactly the BEHIND ones are in their subscriber's; IDLE has nothing unsettled;
+   WAITING has something outstanding; SCANNING is being looked through or will be.
+4. A subscriber: what it has in flight is what its cursors have in flight, and never more than its window;
+   its clock runs for at most `concurrency` deliveries, all of them in flight.
+5. Tables agree: every cursor is known to its queue and its subscription, every subscriber to its session, every
+   token and client id to its session.
+6. Over time: what a subscription has settled stays settled, in one life of the broker.
+"""
+
+from __future__ import annotations
+
+from tidings.broker.broker import Broker
+from tidings.broker.cursors import Cursor, State
+from tidings.broker.queues import Queue
+from tidings.broker.state import BrokerState
+from tidings.broker.subscribers import Subscriber
+from tidings.broker.subscriptions import Subscription
+
+
+class Invariants:
+    """Checks one broker after each input; remembers what may only grow."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._settled_to: dict[tuple[int, int], int] = {}
+
+    def check(self) -> None:
+        """Checks everything.
+
+        Raises:
+            AssertionError: an invariant is broken; the text says which, and where.
+        """
+        check(self._broker)
+        for subscription in self._broker.state.subscriptions.values():
+            for epoch, cursor in subscription.cursors.items():
+                self._check_progress(cursor, (subscription.number, epoch))
+
+    def _check_progress(self, cursor: Cursor, key: tuple[int, int]) -> None:
+        before, now = self._settled_to.get(key, 0), cursor.settled_to
+        # An ephemeral one that comes back is a new one, with another number.
+        assert now >= before or _is_placed(cursor), f"{_name(cursor)}: the cursor moved back from {before} to {now}"
+        self._settled_to[key] = now
+
+
+def check(broker: Broker) -> None:
+    """Checks everything that can be seen at one moment.
+
+    Raises:
+        AssertionError: an invariant is broken; the text says which, and where.
+    """
+    state = broker.state
+    for queue in state.queues.values():
+        _check_queue(state, queue)
+    for subscription in state.subscriptions.values():
+        for cursor in subscription.cursors.values():
+            _check_cursor(state, cursor)
+        if subscription.subscriber:
+            _check_subscriber(state, subscription, subscription.subscriber)
+    _check_tables(state)
+
+
+def _check_queue(state: BrokerState, queue: Queue) -> None:
+    where = f"queue {queue.name!r}"
+    assert queue.first_sequence <= queue.committed + 1, f"{where}: begins at {queue.first_sequence}, after its end"
+    assert queue.size_bytes >= 0, f"{where}: holds {queue.size_bytes} bytes"
+    live = [cursor for cursor in queue.cursors if cursor.state is State.LIVE]
+    assert set(live) == set(queue.live), f"{where}: its set of live cursors is wrong"
+    assert state.epochs.get(queue.epoch) is queue, f"{where}: its epoch leads elsewhere"
+
+
+def _check_cursor(state: BrokerState, cursor: Cursor) -> None:
+    where, subscription, queue = _name(cursor), cursor.subscription, cursor.queue
+    subscriber = subscription.subscriber
+    assert queue.epoch in state.epochs, f"{where}: its queue is deleted"
+    assert cursor in queue.cursors, f"{where}: unknown to its queue"
+    assert cursor.position <= queue.committed, f"{where}: position {cursor.position} of {queue.committed}"
+    if cursor.unsettled:
+        assert cursor.unsettled.first >= 1, f"{where}: unsettled {cursor.unsettled}"
+        assert cursor.unsettled.last <= cursor.position, f"{where}: unsettled beyond {cursor.position}"
+    for first, last in cursor.due:
+        assert cursor.unsettled.within(first, last) == [(first, last)], f"{where}: {first}..{last} due but settled"
+    for sequence in cursor.attempts:
+        assert sequence in cursor.unsettled, f"{where}: attempts of {sequence}, which is settled"
+    attached = cursor.state in (State.LIVE, State.BEHIND)
+    assert attached == (subscriber is not None), f"{where}: {cursor.state} with subscriber {subscriber}"
+    if subscriber is not None:
+        assert (cursor in subscriber.behind) == (cursor.state is State.BEHIND), f"{where}: {cursor.state}, not so behind"
+    match cursor.state:
+        case State.LIVE:
+            assert cursor.at_tail, f"{where}: live at {cursor.position} of {queue.committed}, due {cursor.due}"
+        case State.BEHIND:
+            pass
+        case State.IDLE:
+            assert not cursor.unsettled, f"{where}: idle with {cursor.unsettled}"
+        case State.WAITING:
+            outstanding = cursor.unsettled or cursor.position < queue.committed
+            assert outstanding, f"{where}: waiting with nothing outstanding"
+            assert cursor.due == cursor.unsettled, f"{where}: away with {cursor.in_flight} in flight"
+        case State.SCANNING:
+            coming = cursor in state.scans or cursor is state.scanning or cursor.fetch_after is not None
+            assert coming, f"{where}: scanning, but nobody looks"
+
+
+def _check_subscriber(state: BrokerState, subscription: Subscription, subscriber: Subscriber) -> None:
+    where = f"subscription {subscription.name!r}"
+    in_flight = sum(cursor.in_flight for cursor in subscription.cursors.values())
+    assert subscriber.in_flight == in_flight, f"{where}: counts {subscriber.in_flight} in flight of {in_flight}"
+    most = subscription.in_flight_max
+    assert in_flight <= most, f"{where}: {in_flight} in flight, the window is {most}"
+    assert subscriber.in_flight_bytes >= 0, f"{where}: {subscriber.in_flight_bytes} bytes in flight"
+    clock = subscriber.on_the_clock()
+    assert len(clock) <= subscription.concurrency, f"{where}: the clock runs for {len(clock)} deliveries"
+    for cursor, sequence in clock:
+        running = sequence in cursor.unsettled and sequence not in cursor.due
+        assert running, f"{where}: the clock runs for {sequence}, which is not in flight"
+    assert len(clock) == min(in_flight, subscription.concurrency), f"{where}: {in_flight} in flight, clock {clock}"
+    assert subscriber.session.subscribers.get(subscriber.handle) is subscriber, f"{where}: unknown to its session"
+    assert state.sessions.get(subscriber.session.connection) is subscriber.session, f"{where}: its session is gone"
+
+
+def _check_tables(state: BrokerState) -> None:
+    for connection, session in state.sessions.items():
+        assert session.connection == connection, f"session {connection}: calls itself {session.connection}"
+        assert state.tokens.get(session.token) is session, f"session {connection}: its token leads elsewhere"
+        if session.client_id is not None:
+            assert state.client_ids.get(session.client_id) is session, f"session {connection}: its client id is taken"
+        for subscriber in session.subscribers.values():
+            assert subscriber.subscription.subscriber is subscriber, f"session {connection}: attached to nothing"
+    assert len(state.tokens) == len(state.sessions), "a token leads to a session that is gone"
+    assert set(state.client_ids) <= set(state.clients), "a connected client is not known"
+
+
+def _is_placed(cursor: Cursor) -> bool:
+    """Whether a cursor may still be moved to where its subscription is to begin."""
+    subscriber = cursor.subscription.subscriber
+    return subscriber is not None and subscriber.starting
+
+
+def _name(cursor: Cursor) -> str:
+    return f"subscription {cursor.subscription.name!r} in queue {cursor.queue.name!r}"

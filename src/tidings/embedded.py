@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from tidings.errors import InvalidOption, TidingsError
+from tidings.errors import ConnectionLost, InvalidOption, TidingsError
 from tidings.server import Server, make_store
 
 _STOP_TIMEOUT_S = 30.0
@@ -47,10 +47,10 @@ class EmbeddedDialer:
             StoreUnusable: the data file cannot be opened as it is.
         """
         loop = asyncio.get_running_loop()
-        if self._broker is None:
+        if self._broker is None or not self._broker.alive:
             self._broker = await loop.run_in_executor(None, _acquire, self.address, self._path)
         ours, theirs = socket.socketpair()
-        self._broker.accept(theirs)
+        await self._broker.accept(theirs)
         return await loop.create_connection(protocol_factory, sock=ours)
 
     async def close(self) -> None:
@@ -74,10 +74,22 @@ class _Broker:
         self._thread.start()
         self._ready.result()
 
-    def accept(self, end: socket.socket) -> None:
-        """Takes the server's end of a socket pair."""
+    @property
+    def alive(self) -> bool:
+        """Whether it can be dialled: a server that failed leaves a thread that has ended."""
+        return self._thread.is_alive()
+
+    async def accept(self, end: socket.socket) -> None:
+        """Takes the server's end of a socket pair; awaited in the client's loop.
+
+        Raises:
+            ConnectionLost: the broker has ended.
+        """
         end.setblocking(False)
-        asyncio.run_coroutine_threadsafe(self._accept(end), self._loop).result()
+        if not self.alive:
+            end.close()
+            raise ConnectionLost(f"the broker of {self.key} in this process has ended; its log says why")
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._accept(end), self._loop))
 
     def stop(self) -> None:
         """Drains and ends the thread."""
@@ -109,7 +121,7 @@ def _acquire(url: str, path: str | None) -> _Broker:
     key = path or url
     with _lock:
         broker = _brokers.get(key)
-        if broker is None:
+        if broker is None or not broker.alive:
             broker = _brokers[key] = _Broker(key, path)
         broker.clients += 1
         return broker
@@ -119,7 +131,8 @@ def _release(broker: _Broker) -> None:
     with _lock:
         broker.clients -= 1
         if broker.clients == 0 and broker.path is not None:
-            del _brokers[broker.key]
+            if _brokers.get(broker.key) is broker:
+                del _brokers[broker.key]
             broker.stop()
 
 

@@ -103,8 +103,8 @@ ACK_TIMEOUT_MS_MAX: Final = 24 * 3600 * 1000
 HOLES_MAX: Final = 4_096
 """Unsettled ranges of one cursor at which deliveries pause: a message that is never acked holds the rest."""
 
-GAPS_MAX: Final = 16
-"""Gaps that a subscription remembers while its subscriber is away; older ones are joined."""
+GAPS_MAX: Final = 1_024
+"""Gaps that a subscription remembers until they are acked; of more, the oldest are not told again."""
 
 SUBSCRIPTIONS_PER_CONNECTION_MAX: Final = 10_000
 """Most subscriptions attached over one connection."""

@@ -113,10 +113,11 @@ class Catalog:
         subscription = subscriber.subscription
         subscriber.session.subscribers.pop(subscriber.handle, None)
         self._deliveries.detach(subscriber, lost=lost)
-        if subscription.durable:
+        if subscription.durable and not subscriber.locating:
             self._state.changed(subscription)
             self._watch_expiry(subscription)
         else:
+            # Ephemeral, or new and not yet at the time where it was to start: its client will ask again.
             self._state.remove_subscription(subscription)
 
     def expire(self, subscription: Subscription) -> None:

@@ -172,7 +172,11 @@ class Deliveries:
 
     def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
         if subscription.gaps:
-            told = [g for g in subscription.gaps if g.epoch == epoch and first <= g.first_sequence <= g.last_sequence <= last]
+            told = [
+                g
+                for g in subscription.gaps
+                if g.epoch == epoch and first <= g.first_sequence <= g.last_sequence <= last
+            ]
             if told:
                 subscription.gaps = [gap for gap in subscription.gaps if gap not in told]
                 self._state.changed(subscription)

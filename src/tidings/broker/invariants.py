@@ -90,7 +90,9 @@ def _check_cursor(state: BrokerState, cursor: Cursor) -> None:
     attached = cursor.state in (State.LIVE, State.BEHIND)
     assert attached == (subscriber is not None), f"{where}: {cursor.state} with subscriber {subscriber}"
     if subscriber is not None:
-        assert (cursor in subscriber.behind) == (cursor.state is State.BEHIND), f"{where}: {cursor.state}, not so behind"
+        assert (cursor in subscriber.behind) == (cursor.state is State.BEHIND), (
+            f"{where}: {cursor.state}, not so behind"
+        )
     match cursor.state:
         case State.LIVE:
             assert cursor.at_tail, f"{where}: live at {cursor.position} of {queue.committed}, due {cursor.due}"

@@ -47,7 +47,10 @@ class Publishing:
             return
         self._check(input)
         if len(producer.pending) + len(producer.stored) > 4 * limits.UNCONFIRMED_BATCHES_MAX:
-            raise LimitReached(f"more than {4 * limits.UNCONFIRMED_BATCHES_MAX} batches are not known to be answered")
+            raise LimitReached(
+                f"more than {4 * limits.UNCONFIRMED_BATCHES_MAX} batches are not known to be answered;"
+                " wait for answers, and tell with each publish below which number all were answered"
+            )
         pending = Pending(session.connection, producer, input.number, input.queue, input.batch)
         producer.pending[input.number] = pending
         session.queues[input.queue] = None
@@ -101,8 +104,12 @@ class Publishing:
             if queue is None or not queue.knows_event(event):
                 check_name(event, "event")
         # Only now: a batch that is refused makes no queue.
+        queue = state.queues.get(input.queue)
+        unknown = [run.event for run in input.batch.runs if run.event and not (queue and queue.knows_event(run.event))]
+        for event in unknown:
+            check_name(event, "event")
         queue = state.open_queue(input.queue)
-        for event in events:
+        for event in unknown:
             queue.matching(event)
 
     def _confirm(self, connection: int, number: int, epoch: int, first_sequence: int, batch: Batch) -> None:

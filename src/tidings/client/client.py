@@ -1,4 +1,4 @@
-"""The asynchronous client: a session driven by an event loop, with reconnects, time limits and the public verbs."""
+"""The asynchronous client: the public verbs, each with its time limit."""
 
 import asyncio
 import logging
@@ -14,22 +14,22 @@ import msgspec
 
 from tidings import limits
 from tidings.client import payloads as encoding
+from tidings.client.confirms import Confirms
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
 from tidings.client.publisher import Entry
-from tidings.client.session import Answer, Pending, Session
+from tidings.client.session import Answer, Pending
 from tidings.client.subscriber import Options, Subscriber
 from tidings.client.subscription import Seconds, Start, Subscription, subscription_options
-from tidings.client.transport import Dialer, Link
+from tidings.client.supervisor import Supervisor
+from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
-from tidings.errors import ConnectionLost, InternalError, InvalidOption, TidingsError, TimedOut, Unavailable
+from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
 from tidings.model import ClientInfo, Confirm, QueueInfo, SubscriptionInfo, check_label
 from tidings.wire import Listing
 
 _logger: Final = logging.getLogger("tidings")
 _Function = TypeVar("_Function", bound=HandlerFunction)
 _Info = TypeVar("_Info", ClientInfo, QueueInfo, SubscriptionInfo)
-_AGENT: Final = "tidings-python"
-_PRODUCER_BITS: Final = 96
 
 
 class Client:
@@ -61,28 +61,15 @@ class Client:
             raise InvalidOption("there is no address to connect to")
         if client_id is not None:
             check_label(client_id, "client id")
-        self._dialers = list(dialers)
-        self._reconnect = reconnect
-        self._timeout = timeout
-        self._randomness = randomness or random.SystemRandom()
-        self._session = Session(
+        self._supervisor = Supervisor(
+            dialers,
             client_id=client_id,
-            producer=f"{self._randomness.getrandbits(_PRODUCER_BITS):024x}",
             take_over=take_over,
-            agent=_AGENT,
-            wake=self._wake,
+            reconnect=reconnect,
+            randomness=randomness or random.SystemRandom(),
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._supervisor: asyncio.Task[None] | None = None
-        self._opened: asyncio.Future[None] | None = None
-        self._progress: asyncio.Future[None] | None = None
-        self._link: Link | None = None
-        self._was_open = False
-        self._failures = 0
-        self._brief_connections = 0
-        self._last_failure = ""
-        self._flush_scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._session = self._supervisor.session
+        self._timeout = timeout
         self._handlers: list[Handler] = []
 
     def __repr__(self) -> str:
@@ -111,21 +98,18 @@ class Client:
 
         When cancelled, the client is closed.
         """
-        if self._supervisor is not None:
+        supervisor = self._supervisor
+        if supervisor.started:
             raise InvalidOption("a client is opened once; make another with tidings.connect")
-        self._loop = asyncio.get_running_loop()
-        self._opened = self._loop.create_future()
-        # Its owner is this client: `close` ends it, and its errors arrive in `_opened` or end the session.
-        self._supervisor = self._loop.create_task(self._supervise(), name="tidings client")
         try:
             async with asyncio.timeout(self._timeout):
-                await self._opened
+                await supervisor.start()
         except TimeoutError:
-            error = self._unreachable(f" within {self._timeout:g} s")
-            await self._stop(error)
+            error = supervisor.unreachable(f" within {self._timeout:g} s")
+            await supervisor.stop(error)
             raise error from None
         except BaseException:
-            await self._stop(ConnectionLost("the client was not opened"))
+            await supervisor.stop(ConnectionLost("the client was not opened"))
             raise
 
     async def close(self, timeout: float = limits.CLOSE_TIMEOUT_MS / 1000) -> None:
@@ -134,26 +118,17 @@ class Client:
         Publishes that somebody waits for are finished and acks are sent, for at most `timeout` seconds; then
         they fail with ConnectionLost, saying whether the message may have been stored. Iterations end.
         """
-        session, link = self._session, self._link
-        if self._supervisor is None or self._loop is None:
-            session.fail(ConnectionLost("the client is closed"))
+        if not self._supervisor.started:
+            self._session.fail(ConnectionLost("the client is closed"))
             return
         try:
             async with asyncio.timeout(timeout):
-                self._wake()
-                while session.error is None and not session.idle:
-                    self._progress = self._loop.create_future()
-                    await self._progress
-                session.close()
-                if link is not None and link.transport is not None:
-                    self._write()
-                    link.transport.close()
-                    await link.ended
+                await self._supervisor.finish()
         except TimeoutError:
             _logger.warning("closing the client took longer than %g s; what was not sent yet is given up", timeout)
         finally:
-            session.closing = True
-            await self._stop(ConnectionLost("the client is closed"))
+            self._session.closing = True
+            await self._supervisor.stop(ConnectionLost("the client is closed"))
 
     async def __aenter__(self) -> "Client":
         await self.open()
@@ -249,9 +224,9 @@ class Client:
         """
         encoding.check_address(queue, event)
         encoding.check_content_type(content_type)
-        confirms = _Confirms(self._running_loop().create_future())
+        confirms = Confirms(self._supervisor.loop.create_future())
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as time_limit:
                 if isinstance(payloads, AsyncIterable):
                     async for payload in payloads:
                         await self._publish_some(queue, event, [payload], content_type, confirms)
@@ -261,7 +236,9 @@ class Client:
                         await self._publish_some(queue, event, chunk, content_type, confirms)
                 return await confirms.all()
         except TimeoutError:
-            error = self._publish_timed_out(timeout or 0, confirms.entries)
+            if timeout is None or not time_limit.expired():
+                raise  # it came from the payloads
+            error = self._publish_timed_out(timeout, confirms.entries)
             error.add_note(confirms.note())
             raise error from None
         except TidingsError as error:
@@ -420,7 +397,7 @@ class Client:
     # --- For subscriptions ---
 
     async def _attach(self, options: Options, timeout: float | None) -> Subscriber:
-        waiter: asyncio.Future[Answer] = self._running_loop().create_future()
+        waiter: asyncio.Future[Answer] = self._supervisor.loop.create_future()
         subscriber = self._session.subscribe(options, waiter)
         try:
             async with asyncio.timeout(timeout):
@@ -437,8 +414,8 @@ class Client:
 
     def _abandon(self, subscriber: Subscriber) -> None:
         # The garbage collector may call this from any thread and at any time.
-        loop = self._loop
-        if loop is not None and not loop.is_closed() and self._session.error is None:
+        loop = self._supervisor.loop
+        if not loop.is_closed() and self._session.error is None:
             loop.call_soon_threadsafe(self._detach_unheard, subscriber)
 
     def _detach_unheard(self, subscriber: Subscriber) -> None:
@@ -450,16 +427,6 @@ class Client:
     ) -> None:
         await self._ask(lambda waiter: self._session.ack_durably(subscriber, ranges, waiter), timeout, "an ack")
 
-    def _report_late_ack(self, name: str, queue: str, first: int, last: int, *, loudly: bool) -> None:
-        _logger.log(
-            logging.WARNING if loudly else logging.DEBUG,
-            "ack of messages %d to %d of queue %r came after subscription %r was closed; they are delivered again",
-            first,
-            last,
-            queue,
-            name,
-        )
-
     # --- Publishing, inside ---
 
     async def _publish(
@@ -467,8 +434,8 @@ class Client:
     ) -> Confirm:
         session = self._session
         if session.full:
-            await self._wait_for_room()
-        waiter: asyncio.Future[Confirm] = self._running_loop().create_future()
+            await self._supervisor.wait_for_room()
+        waiter: asyncio.Future[Confirm] = self._supervisor.loop.create_future()
         entry = session.publish(queue, event, content_type, flags, 1, body, waiter)
         entries.append(entry)
         try:
@@ -478,38 +445,23 @@ class Client:
             raise
 
     async def _publish_some(
-        self, queue: str, event: str, chunk: list[object], content_type: str | None, confirms: "_Confirms"
+        self, queue: str, event: str, chunk: list[object], content_type: str | None, confirms: Confirms
     ) -> None:
         if confirms.future.done():
             await confirms.future  # it has failed: no more is taken
         session = self._session
         for kind, count, body in encoding.encode_many(chunk, content_type):
             if session.full:
-                await self._wait_for_room()
+                await self._supervisor.wait_for_room()
             elif confirms.bytes_this_turn + len(body) > limits.BATCH_SIZE_BYTES_MAX:
                 confirms.bytes_this_turn = 0
                 await asyncio.sleep(0)
             confirms.add(session.publish(queue, event, kind, 0, count, body, confirms), count, len(body))
 
-    async def _wait_for_room(self) -> None:
-        session, loop = self._session, self._running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        session.wait_for_room(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                session.room_taken()
-            else:
-                session.forget_room(waiter)
-            raise
-        # The caller publishes before the loop turns, so that nobody overtakes it.
-        loop.call_soon(session.room_taken)
-
     def _publish_timed_out(self, timeout: float, entries: list[Entry]) -> TimedOut:
         entries = [entry for entry in entries if entry.numbered]
         outcome = "it was under way and may still be stored" if entries else "it was never sent"
-        return TimedOut(f"no confirm within {timeout:g} s; {outcome}{self._why_not_connected()}")
+        return TimedOut(f"no confirm within {timeout:g} s; {outcome}{self._supervisor.why_not_connected()}")
 
     # --- Requests, inside ---
 
@@ -526,7 +478,7 @@ class Client:
     async def _ask(
         self, ask: Callable[["asyncio.Future[Answer]"], Pending | None], timeout: float | None, what: str
     ) -> Answer | None:
-        waiter: asyncio.Future[Answer] = self._running_loop().create_future()
+        waiter: asyncio.Future[Answer] = self._supervisor.loop.create_future()
         pending = ask(waiter)
         if pending is None:
             return None
@@ -539,272 +491,4 @@ class Client:
             self._session.give_up(pending)
 
     def _timed_out(self, what: str, timeout: float | None) -> TimedOut:
-        return TimedOut(f"{what} was not answered within {timeout:g} s{self._why_not_connected()}")
-
-    def _why_not_connected(self) -> str:
-        if self._session.open:
-            return ""
-        return f" (not connected to {self._addresses()}: {self._last_failure or 'no answer yet'})"
-
-    # --- The connection ---
-
-    async def _supervise(self) -> None:
-        try:
-            self._end(await self._stay_connected())
-        except Exception as error:
-            self._end(InternalError(f"the client failed: {error!r}; please report it"))
-            raise
-
-    async def _stay_connected(self) -> TidingsError:
-        """Connects, again and again; returns why it ends."""
-        loop = self._running_loop()
-        lost_at = loop.time()
-        turn = 0
-        while True:
-            dialer = self._dialers[turn % len(self._dialers)]
-            began_at = loop.time()
-            self._was_open = False
-            await self._connect(dialer)
-            if self._session.error is not None:
-                return self._session.error
-            if self._session.closing:
-                return ConnectionLost("the client is closed")
-            if self._was_open:  # the same server first
-                lost_at = loop.time()
-                brief = lost_at - began_at < limits.BACKOFF_MS_MAX / 1000
-                self._brief_connections = self._brief_connections + 1 if brief else 0
-                self._failures = 0
-                _logger.warning("connection to %s lost: %s", dialer.address, self._last_failure)
-            else:
-                turn += 1
-                self._failures += 1
-            if not self._may_try_again(loop.time() - lost_at):
-                if self._opened is not None and not self._opened.done():
-                    return self._unreachable("")
-                return ConnectionLost(f"the connection to {self._addresses()} ended: {self._last_failure}")
-            await asyncio.sleep(self._pause_s())
-
-    async def _connect(self, dialer: Dialer) -> None:
-        """Makes one connection and stays until it ends."""
-        loop = self._running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        try:
-            async with asyncio.timeout(limits.HELLO_TIMEOUT_MS / 1000):
-                await dialer.dial(lambda: Link(self, ended))
-        except TimeoutError:
-            self._last_failure = f"no connection within {limits.HELLO_TIMEOUT_MS} ms"
-        except OSError as error:
-            self._last_failure = error.strerror or str(error)
-        except TidingsError as error:
-            self._last_failure = error.text
-            if not error.retryable:
-                self._session.fail(error)
-        else:
-            await ended
-
-    def _may_try_again(self, away_s: float) -> bool:
-        first = self._opened is not None and not self._opened.done()
-        if self._reconnect is False:
-            return first and self._failures < len(self._dialers)  # every address once
-        if first or self._reconnect is True:
-            return True
-        if isinstance(self._reconnect, timedelta):
-            return away_s < self._reconnect.total_seconds()
-        return self._failures < self._reconnect
-
-    def _pause_s(self) -> float:
-        rounds, further = divmod(self._failures, len(self._dialers))
-        if further:
-            return 0.0  # another address first
-        # A server that takes connections and drops them at once is given the same peace as one that takes none.
-        exponent = min(rounds + self._brief_connections, 30)
-        longest_ms = min(limits.BACKOFF_MS_MAX, limits.BACKOFF_MS_MIN * 2**exponent)
-        return self._randomness.uniform(longest_ms / 2, longest_ms) / 1000
-
-    def _end(self, error: TidingsError) -> None:
-        self._session.fail(error)
-        if self._opened is not None and not self._opened.done():
-            self._opened.set_exception(type(error)(error.text))
-        self._note_progress()
-
-    async def _stop(self, error: TidingsError) -> None:
-        self._session.fail(error)
-        self._cancel_timer()
-        if self._link is not None and self._link.transport is not None:
-            self._link.transport.abort()
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            try:
-                await self._supervisor
-            except asyncio.CancelledError:
-                # Ours, unless somebody cancels who waits for this very call.
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-        if self._opened is not None and self._opened.done() and not self._opened.cancelled():
-            self._opened.exception()  # whoever waited has heard it
-        for dialer in self._dialers:
-            await dialer.close()
-
-    def _unreachable(self, within: str) -> Unavailable:
-        return Unavailable(
-            f"no Tidings server at {self._addresses()}{within}: {self._last_failure or 'no answer'};"
-            " start one with `tidings serve`, or check the address"
-        )
-
-    def _addresses(self) -> str:
-        return ", ".join(dialer.address for dialer in self._dialers)
-
-    # --- What the link tells ---
-
-    def link_made(self, link: Link) -> None:
-        """A connection was made."""
-        self._link = link
-        self._session.paused = False
-        self._session.connected(self._now_ms())
-        self._write()
-        self._set_timer()
-
-    def link_received(self, link: Link, data: bytes) -> None:
-        """Bytes came."""
-        if link is not self._link:
-            return
-        session = self._session
-        session.receive_data(data, self._now_ms())
-        if session.open and not self._was_open:
-            self._was_open = True
-            self._set_timer()  # the Welcome says how often hearts beat
-            if self._opened is not None and not self._opened.done():
-                self._opened.set_result(None)
-            else:
-                _logger.info("connected again")
-        self._after_input()
-
-    def link_writable(self, link: Link, *, writable: bool) -> None:
-        """The transport takes more, or no more."""
-        if link is self._link:
-            self._session.paused = not writable
-            if writable:
-                self._wake()
-
-    def link_lost(self, link: Link, error: Exception | None) -> None:
-        """The connection ended."""
-        if link is not self._link:
-            return
-        self._link = None
-        self._cancel_timer()
-        self._session.disconnected(ConnectionLost(str(error) if error else "the server closed the connection"))
-        self._last_failure = self._session.lost.text if self._session.lost else ""
-        self._after_input()
-
-    # --- Turns of the loop ---
-
-    def _wake(self) -> None:
-        if not self._flush_scheduled and self._loop is not None:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        self._session.flush()
-        self._write()
-        self._after_input()
-
-    def _write(self) -> None:
-        data = self._session.data_to_send(self._now_ms())
-        if data and self._link is not None and self._link.transport is not None:
-            self._link.transport.writelines(data)
-
-    def _after_input(self) -> None:
-        session = self._session
-        for report in session.reports():
-            _logger.warning("%s: %s", report.code, report.text)
-        if session.connection_ended and self._link is not None and self._link.transport is not None:
-            self._write()
-            self._link.transport.close()
-        self._note_progress()
-
-    def _note_progress(self) -> None:
-        if self._progress is not None and not self._progress.done():
-            self._progress.set_result(None)
-
-    def _set_timer(self) -> None:
-        self._cancel_timer()
-        deadline_ms = self._session.next_deadline_ms()
-        if deadline_ms is not None:
-            self._timer = self._running_loop().call_at(deadline_ms / 1000, self._tick)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._session.tick(self._now_ms())
-        self._write()
-        if self._session.connection_ended and self._link is not None and self._link.transport is not None:
-            self._link.transport.abort()  # a silent peer does not answer a close either
-        else:
-            self._set_timer()
-        self._after_input()
-
-    def _now_ms(self) -> int:
-        # Rounded, so that a timer set for a deadline is not a fraction too early for it.
-        return round(self._running_loop().time() * 1000)
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            raise InvalidOption("the client is not open; use `async with tidings.connect(...) as client`")
-        return self._loop
-
-
-class _Confirms:
-    """The confirms of one `publish_many`; a waiter that takes several answers."""
-
-    def __init__(self, future: "asyncio.Future[None]") -> None:
-        self.future = future
-        self.entries: list[Entry] = []
-        self.bytes_this_turn = 0
-        self._confirms: list[Confirm] = []
-        self._published = 0
-        self._confirmed = 0
-        self._complete = False
-
-    def add(self, entry: Entry, count: int, size: int) -> None:
-        """Takes note of what was published."""
-        if not self.entries or self.entries[-1] is not entry:
-            self.entries.append(entry)
-            if len(self.entries) > 1024:
-                self.entries = [entry for entry in self.entries if not entry.answered]
-        self._published += count
-        self.bytes_this_turn += size
-
-    async def all(self) -> list[Confirm]:
-        """Waits for all confirms."""
-        self._complete = True
-        if self._confirmed == self._published and not self.future.done():
-            self.future.set_result(None)
-        await self.future
-        return self._confirms
-
-    def end(self) -> None:
-        """Takes no more answers."""
-        if not self.future.cancel() and not self.future.cancelled():
-            self.future.exception()  # whatever it was, it was raised or something else was raised first
-
-    def note(self) -> str:
-        """Says how far it came."""
-        return f"{self._confirmed} of {self._published} messages taken from the payloads were confirmed before"
-
-    def done(self) -> bool:
-        return self.future.done()
-
-    def set_result(self, confirm: Confirm, /) -> None:
-        self._confirms.append(confirm)
-        self._confirmed += confirm.count
-        if self._complete and self._confirmed == self._published:
-            self.future.set_result(None)
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        self.future.set_exception(exception)
+        return TimedOut(f"{what} was not answered within {timeout:g} s{self._supervisor.why_not_connected()}")

@@ -50,6 +50,11 @@ async def _work(handler: Handler) -> None:
             result = handler.function(message)
             if inspect.isawaitable(result):
                 await result
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            report_failure(message)  # something that the handler waited for was cancelled, not the handler
         except Exception:  # whatever a handler raises concerns its message alone
             report_failure(message)
         else:

@@ -8,6 +8,8 @@ twice but what was handed over and not acked.
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from itertools import count
+from operator import length_hint
 from typing import Any, NamedTuple
 
 import msgspec
@@ -60,8 +62,13 @@ class Delivery(NamedTuple):
 
     @property
     def last_sequence(self) -> int:
-        """The last place of the part."""
-        return self.part.first_sequence + sum(run.count for run in self.part.runs) - 1
+        """The last sequence that is here. What was cut out behind it may still come: the window was full."""
+        last = sequence = self.part.first_sequence - 1
+        for run in self.part.runs:
+            sequence += run.count
+            if run.event is not None:
+                last = sequence
+        return last
 
     def ranges(self) -> list[tuple[int, int]]:
         """Returns the sequences that are here. What was cut out may be in flight otherwise: never ack it along."""
@@ -98,6 +105,41 @@ class Delivery(NamedTuple):
         return decoded
 
 
+class ReadyRun:
+    """The messages of one run while they are handed over one by one.
+
+    Several iterations may pull from it, each an item and its sequence at a time.
+
+    Args:
+        first: the first message's sequence.
+        items: the messages; not used by anybody else.
+        context: what belongs to all of them.
+    """
+
+    __slots__ = ("_all", "_end", "context", "items", "sequences")
+
+    def __init__(self, first: int, items: list[Any], context: Any) -> None:
+        self.items = iter(items)
+        self.sequences = count(first)
+        self.context = context
+        self._all = items
+        self._end = first + len(items)
+
+    @property
+    def remaining(self) -> int:
+        """How many were not handed over yet."""
+        return length_hint(self.items)
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence of the first that was not handed over."""
+        return self._end - self.remaining
+
+    def forget(self) -> None:
+        """Ends all iterations over it: nothing remains."""
+        self._all.clear()
+
+
 class Subscriber:
     """The state behind one open subscription.
 
@@ -119,14 +161,14 @@ class Subscriber:
         self.attached_before = False
         self.gaps: list[Gap] = []
         self.gaps_seen = 0
-        self.ready: deque[tuple[Any, int, Any]] = deque()
-        """Messages of the part that is being handed over, each (message, sequence, what belongs to its run)."""
+        self.ready: deque[ReadyRun] = deque()
+        """The runs of the part that is being handed over one by one."""
         self._wake = wake
         self._arrived: deque[Delivery] = deque()
         self._waiters: deque[Waiter[None]] = deque()
         self._received: dict[int, int] = {}
-        self._ready_epoch = 0
-        self._received_before = 0
+        self._taken = (0, 0)
+        self._ready_from = (0, 0)
         self._acked: dict[int, Ranges] = {}
         # Acks of this turn: the range that grows, and those finished before it.
         self._ack_epoch = 0
@@ -171,7 +213,14 @@ class Subscriber:
         self._call_waiters()
 
     def gap(self, frame: Gap) -> None:
-        """Takes note of what will not come; the latest are remembered."""
+        """Takes note of what will not come; the latest are remembered.
+
+        The server tells a durable subscription again and again until it is acked.
+        """
+        if self.durable:
+            self.ack(frame.epoch, frame.first_sequence, frame.last_sequence)
+            if frame in self.gaps:
+                return
         self.gaps.append(frame)
         self.gaps_seen += 1
         if len(self.gaps) > limits.HOLES_MAX:
@@ -182,16 +231,27 @@ class Subscriber:
         if not self._arrived:
             return None
         delivery = self._arrived.popleft()
-        epoch = self._ready_epoch = delivery.epoch
-        before = self._received_before = self._received.get(epoch, 0)
+        epoch = delivery.epoch
+        before = self._received.get(epoch, 0)
+        self._taken = epoch, before
         self._stand(epoch, max(before, delivery.last_sequence))
         return delivery
+
+    def hand_over(self, runs: list[ReadyRun]) -> None:
+        """Makes ready the messages of the part that was taken last, to be handed over one by one."""
+        self._ready_from = self._taken
+        self.ready.extend(runs)
 
     def wait(self, waiter: Waiter[None]) -> None:
         """Answers the waiter as soon as there is something to take, or never will be."""
         self._waiters.append(waiter)
         if self._arrived or self.closed:
             self._call_waiters()
+
+    def forget_waiter(self, waiter: Waiter[None]) -> None:
+        """Takes note that a waiter gave up."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     # --- Acks ---
 
@@ -264,9 +324,11 @@ class Subscriber:
 
     def connection_lost(self) -> None:
         """Forgets what was not handed over: the server sends it again."""
-        if self.ready:
-            self._stand(self._ready_epoch, max(self._received_before, self.ready[0][1] - 1))
-        self.ready.clear()
+        following = next((run.next_sequence for run in self.ready if run.remaining), None)
+        if following is not None:
+            epoch, before = self._ready_from
+            self._stand(epoch, max(before, following - 1))
+        self._forget_ready()
         self._arrived.clear()
         if not self.closed:
             self.state = State.WAITING
@@ -277,13 +339,18 @@ class Subscriber:
             return
         self.state = State.CLOSED
         self.error = error
-        self.ready.clear()
+        self._forget_ready()
         self._arrived.clear()
         self._ack_ranges = []
         self._ack_next = 0
         self._call_waiters()
 
     # --- Helpers ---
+
+    def _forget_ready(self) -> None:
+        for run in self.ready:
+            run.forget()
+        self.ready.clear()
 
     def _stand(self, epoch: int, sequence: int) -> None:
         if epoch not in self._received and len(self._received) >= limits.RESUME_QUEUES_MAX:

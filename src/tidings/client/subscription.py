@@ -1,23 +1,26 @@
 """A subscription as the application sees it: an asynchronous iterator of messages."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from itertools import count, repeat
+from itertools import repeat
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from tidings import limits
 from tidings.client.message import Decoding, Delivered, Message, MessageBatch, RunContext
-from tidings.client.subscriber import Delivery, Options, Subscriber
+from tidings.client.subscriber import Delivery, Options, ReadyRun, Subscriber
 from tidings.errors import InvalidOption, NeverDelivered
 from tidings.model import check_label
 from tidings.wire import Gap
 
 if TYPE_CHECKING:
     from tidings.client.client import Client
+
+_logger: Final = logging.getLogger("tidings")
 
 Start = Literal["latest", "earliest"] | int | datetime
 Seconds = float | timedelta
@@ -234,7 +237,14 @@ class Subscription:
 
     def _report_late(self, queue: str, first: int, last: int) -> None:
         self._late_count += 1
-        self._client._report_late_ack(self.name, queue, first, last, loudly=self._late_count == 1)
+        _logger.log(
+            logging.WARNING if self._late_count == 1 else logging.DEBUG,
+            "ack of messages %d to %d of queue %r came after subscription %r was closed; they are delivered again",
+            first,
+            last,
+            queue,
+            self.name,
+        )
 
     async def _ack(self, queue: str, epoch: int, first: int, last: int, wait: bool, timeout: float | None) -> None:
         if wait:
@@ -251,19 +261,28 @@ class Subscription:
     async def _iterate(self) -> AsyncIterator[Message]:
         subscriber = await self._attached()
         ready = subscriber.ready
-        popleft = ready.popleft
         handed_over = 0
         while True:
             while ready:
-                item, sequence, context = popleft()
-                yield Message(item, sequence, context, msgspec.UNSET, self)
+                run = ready[0]
+                # What is mapped here is mapped in C, which halves the cost of a message. The messages are made
+                # here and not kept in `run`, which must not refer to this subscription: see `__del__`.
+                ours = repeat(run.context), repeat(msgspec.UNSET), repeat(self)  # those never end
+                for message in map(Message, run.items, run.sequences, *ours):
+                    yield message
+                if ready and ready[0] is run:  # another iteration may have been faster
+                    ready.popleft()
             delivery = await self._take(subscriber)
             if delivery is None:
                 if _ended(subscriber):
                     return
                 continue
-            self._fill(subscriber, delivery)
-            handed_over += len(ready)
+            runs = [
+                ReadyRun(first, items, RunContext(delivery, run, self._decoding))
+                for run, first, items in delivery.decode()
+            ]
+            subscriber.hand_over(runs)
+            handed_over += sum(run.remaining for run in runs)
             if handed_over > limits.MESSAGES_PER_TURN_MAX:
                 handed_over = 0
                 await asyncio.sleep(0)
@@ -293,13 +312,12 @@ class Subscription:
         if not subscriber.closed:
             waiter = asyncio.get_running_loop().create_future()
             subscriber.wait(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                if waiter.cancelled():
+                    subscriber.forget_waiter(waiter)
         return None
-
-    def _fill(self, subscriber: Subscriber, delivery: Delivery) -> None:
-        for run, first, items in delivery.decode():
-            context = RunContext(delivery, run, self._decoding)
-            subscriber.ready.extend(zip(items, count(first), repeat(context)))  # those two never end
 
     def __del__(self) -> None:
         if self._subscriber is not None and not self._subscriber.closed:

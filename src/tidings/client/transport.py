@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from tidings.errors import InvalidOption
+
 
 class Dialer(Protocol):
     """Opens connections to one address."""
@@ -47,7 +49,10 @@ class TcpDialer:
     ) -> tuple[asyncio.Transport, asyncio.Protocol]:
         """Opens a connection. asyncio sets TCP_NODELAY: frames are joined here, per turn of the loop."""
         loop = asyncio.get_running_loop()
-        return await loop.create_connection(protocol_factory, self._host, self._port)
+        try:
+            return await loop.create_connection(protocol_factory, self._host, self._port)
+        except UnicodeError as error:
+            raise InvalidOption(f"host {self._host!r} of {self.address} is not a name: {error}") from None
 
     async def close(self) -> None:
         """Does nothing: there is nothing to give back."""

@@ -82,6 +82,10 @@ class Connection:
             self.error = error
         self.state = State.CLOSED
 
+    def presume_alive(self, now_ms: int) -> None:
+        """Takes note that the peer cannot be heard, since nothing is read from it now."""
+        self._heard_ms = now_ms
+
     def frames_received(self) -> list[Received]:
         """Returns the frames that came since the last call, in order. Heartbeats are not among them."""
         received, self._received = self._received, []

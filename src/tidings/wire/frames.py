@@ -152,7 +152,10 @@ class Deliver(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Gap(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Server: these sequences were cut from the backlog and will not come."""
+    """Server: these sequences were cut from the backlog and will not come.
+
+    A durable subscription is told again on its next connection until the client acks them like messages.
+    """
 
     handle: int
     queue: str

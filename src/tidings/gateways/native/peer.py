@@ -70,7 +70,9 @@ class NativePeer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._address = ""
         self._farewell = False
-        self._reading_paused = 0
+        self._paused_by_node = False
+        self._paused_by_client = False
+        self._reading_paused = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- asyncio.Protocol ---
@@ -109,12 +111,14 @@ class NativePeer(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read: nothing is delivered to it, and nothing is taken from it."""
         self._node.submit(inputs.SendBuffer(self.connection, full=True))
-        self.pause_reading()
+        self._paused_by_client = True
+        self._set_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._node.submit(inputs.SendBuffer(self.connection, full=False))
-        self.resume_reading()
+        self._paused_by_client = False
+        self._set_reading()
 
     # --- Peer ---
 
@@ -171,20 +175,34 @@ class NativePeer(asyncio.Protocol):
             transport.close()
 
     def pause_reading(self) -> None:
-        """Stops taking bytes from the client."""
-        self._reading_paused += 1
-        if self._reading_paused == 1 and self._transport and not self._transport.is_closing():
-            self._transport.pause_reading()
+        """Stops taking bytes from the client: the store is behind."""
+        self._paused_by_node = True
+        self._set_reading()
 
     def resume_reading(self) -> None:
-        """Takes bytes again, once every reason to pause is gone."""
-        self._reading_paused -= 1
-        if self._reading_paused == 0 and self._transport and not self._transport.is_closing():
-            self._transport.resume_reading()
+        """Takes bytes again, if the client takes ours."""
+        self._paused_by_node = False
+        self._wire.presume_alive(_steady_ms())
+        self._set_reading()
+
+    def _set_reading(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        paused = self._paused_by_node or self._paused_by_client
+        if paused != self._reading_paused:
+            self._reading_paused = paused
+            if paused:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
 
     def tick(self) -> None:
         """Sends a heartbeat when it is time, and gives up a client that is silent for too long."""
         now_ms = _steady_ms()
+        if self._paused_by_node:
+            # Its heartbeats wait in the socket; whether it lives shows once it is read again.
+            self._wire.presume_alive(now_ms)
         if now_ms >= self._wire.next_deadline_ms():
             self._wire.tick(now_ms)
             self.flush()

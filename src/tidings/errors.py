@@ -154,7 +154,7 @@ class Unavailable(TidingsError):
 
 
 class ConnectionLost(Unavailable):
-    """The connection ended and is not tried again."""
+    """The connection ended; a client tries again unless it was told not to."""
 
     code = "connection_lost"
 

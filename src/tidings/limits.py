@@ -71,6 +71,9 @@ COMMIT_BYTES_MAX: Final = 8 * 1024 * 1024
 LISTING_PAGE_COUNT: Final = 500
 """Entries of a listing in one frame."""
 
+LISTINGS_WAITING_MAX: Final = 100
+"""Listings that one connection may ask for before the first is answered; the server makes one in a round."""
+
 LISTING_NAMES_MAX: Final = 1_000
 """Queues, and subscriptions, that the listing names of one client: the first ones; the other listings have all."""
 

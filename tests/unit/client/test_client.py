@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import tidings
 from tests.unit.client.fake_server import FakeConnection, FakeServer, delivery, json_delivery
 from tidings import limits
+from tidings.client.transport import TcpDialer
 from tidings.wire import Ack, Confirmed, Frame, Gap, Goodbye, Hello, List, Listing, Publish, Refusal, Subscribe
 from tidings.wire.frames import KIND_OF
 
@@ -174,6 +176,18 @@ async def test_a_bad_payload_among_many_stops_them_and_says_how_far_they_came(cl
         await client.publish_many("orders", "created", payloads)
     assert "were confirmed before" in caught.value.__notes__[0]
     await client.publish("orders", "created", 1)
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+async def test_a_time_limit_of_the_source_is_not_taken_for_that_of_the_publish(
+    client: tidings.Client, timeout: float | None
+) -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        raise TimeoutError("the source is slow")
+
+    with pytest.raises(TimeoutError, match="the source is slow"):
+        await client.publish_many("orders", "created", source(), timeout=timeout)
 
 
 async def test_a_refused_batch_of_many_is_raised(server: FakeServer, client: tidings.Client) -> None:
@@ -542,6 +556,26 @@ async def test_as_many_handlers_run_at_once_as_asked_for(server: FakeServer, cli
         await running
 
 
+async def test_a_handler_that_waits_for_something_cancelled_goes_on_with_the_next_message(
+    server: FakeServer, client: tidings.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    @client.on("orders")
+    async def handle_order(message: tidings.Message) -> None:
+        if message.payload == 1:
+            other = asyncio.get_running_loop().create_future()
+            other.cancel()
+            await other
+
+    running = asyncio.ensure_future(client.run())
+    await server.until(lambda: server.latest.of(Subscribe))
+    server.latest.send(*json_delivery(handle(server), 1, 1, 2))
+    await server.until(lambda: acked(server))
+    assert acked(server) == [(1, 2, 2)]
+    assert "the handler of message 1 of queue 'orders'" in caplog.text
+    await client.close()
+    await running
+
+
 async def test_a_refused_handler_ends_run_with_its_error(server: FakeServer, client: tidings.Client) -> None:
     server.answers[Subscribe] = lambda connection, frame: connection.send(
         Refusal(KIND_OF[Subscribe], frame.request, "invalid_filter", "bad")  # type: ignore[union-attr]
@@ -659,6 +693,63 @@ async def test_closing_finishes_publishes_and_sends_acks(server: FakeServer) -> 
     with pytest.raises(tidings.ConnectionLost, match="closed"):
         await client.publish("orders", "a", 2)
     await client.close()
+
+
+async def test_closing_during_an_outage_sends_acks_on_the_next_connection(server: FakeServer) -> None:
+    client = tidings.connect(server.url, client_id="me")
+    await client.open()
+    subscription = client.subscribe("orders")
+    await subscription.attach()
+    server.latest.send(*json_delivery(handle(server), 1, 1, 2))
+    messages = await take(subscription, 2)
+    server.mute.add(Publish)
+    publish = asyncio.ensure_future(client.publish("orders", "a", 1))
+    await server.until(lambda: server.latest.of(Publish))
+    closing = asyncio.ensure_future(client.close())
+    server.mute.clear()
+    server.cut()
+    assert (await publish).sequence == 1
+    await messages[0].ack()
+    await closing
+    assert len(server.connections) == 2
+    assert acked(server) == [(1, 1, 1)]
+    assert isinstance(server.latest.frames[-1], Goodbye)
+
+
+async def test_two_may_close_at_once(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    server.mute.add(Publish)
+    client = tidings.connect(server.url)
+    await client.open()
+    publish = asyncio.ensure_future(client.publish("orders", "a", 1))
+    await server.until(lambda: server.latest.of(Publish))
+    closing = asyncio.gather(client.close(), client.close())
+    await asyncio.sleep(0)
+    server.latest.send(Confirmed(1, 1, 1, "disk", [1]))
+    await closing
+    assert (await publish).sequence == 1
+    assert "longer than" not in caplog.text
+
+
+async def test_a_bug_of_a_dialer_is_an_internal_error_from_open(caplog: pytest.LogCaptureFixture) -> None:
+    class BrokenDialer(TcpDialer):
+        closed = False
+
+        async def dial(self, protocol_factory: object) -> NoReturn:
+            raise ZeroDivisionError("broken")
+
+        async def close(self) -> None:
+            self.closed = True
+
+    dialer = BrokenDialer("127.0.0.1", 1)
+    with pytest.raises(tidings.InternalError, match="broken"):
+        await tidings.Client([dialer]).open()
+    assert dialer.closed
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_host_that_cannot_be_a_name_is_refused() -> None:
+    with pytest.raises(tidings.InvalidOption, match="not a name"):
+        await tidings.connect(f"tidings://{'a' * 64}.example").open()
 
 
 async def test_closing_gives_up_what_is_not_answered_in_time(

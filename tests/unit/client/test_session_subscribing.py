@@ -1,5 +1,7 @@
 """The session keeps subscriptions: deliveries, acks joined into ranges, and where each stands after a reconnect."""
 
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.client.conversation import Conversation, Heard
 from tests.unit.client.fake_server import delivery
 from tidings import limits
-from tidings.client.subscriber import Options, State, Subscriber
+from tidings.client.subscriber import Options, ReadyRun, State, Subscriber
 from tidings.errors import (
     ConnectionLost,
     DeliveryTakenAway,
@@ -54,9 +56,12 @@ def hand_over(subscriber: Subscriber, count: int) -> list[int]:
             taken = subscriber.take()
             if taken is None:
                 break
-            for run, first, items in taken.decode():
-                subscriber.ready.extend((item, first + index, run) for index, item in enumerate(items))
-        sequences.append(subscriber.ready.popleft()[1])
+            subscriber.hand_over([ReadyRun(first, items, run) for run, first, items in taken.decode()])
+        run = subscriber.ready[0]
+        pulled = islice(zip(run.items, run.sequences), count - len(sequences))  # noqa: B905 # sequences never end
+        sequences += [sequence for _, sequence in pulled]
+        if not run.remaining:
+            subscriber.ready.popleft()
     return sequences
 
 
@@ -139,6 +144,38 @@ def test_an_ephemeral_subscription_says_what_was_received() -> None:
     talk.connect()
     resume = talk.attach()[0].resume
     assert sorted(resume, key=lambda each: each.epoch) == [Resume(1, 12, []), Resume(2, 20, [])]
+
+
+def test_messages_in_an_iterations_hands_come_again_though_a_batch_after_them_was_taken() -> None:
+    talk, subscriber = subscribed(durable=False)
+    deliver(talk, subscriber, 1, 5)
+    deliver(talk, subscriber, 6, 5)
+    assert hand_over(subscriber, 2) == [1, 2]
+    assert subscriber.take() is not None
+    talk.lose()
+    talk.connect()
+    assert talk.attach()[0].resume == [Resume(1, 2, [])]
+
+
+def test_an_iteration_that_was_interrupted_by_the_end_of_the_connection_gets_no_more_of_its_run() -> None:
+    talk, subscriber = subscribed()
+    deliver(talk, subscriber, 1, 5)
+    assert hand_over(subscriber, 2) == [1, 2]
+    run = subscriber.ready[0]
+    talk.lose()
+    assert next(run.items, None) is None
+    assert not subscriber.ready
+
+
+def test_who_gave_up_waiting_for_messages_is_forgotten() -> None:
+    talk, subscriber = subscribed()
+    patient, impatient = Heard(), Heard()
+    subscriber.wait(patient)
+    subscriber.wait(impatient)
+    subscriber.forget_waiter(impatient)
+    deliver(talk, subscriber, 1, 1)
+    assert patient.results
+    assert not impatient.results
 
 
 @pytest.mark.parametrize("handed_over", [1, 3])

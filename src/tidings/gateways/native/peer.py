@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Final, assert_never, cast
 
 import msgspec
@@ -10,7 +11,7 @@ from tidings import limits
 from tidings.batch import Batch
 from tidings.broker import effects, inputs
 from tidings.broker.effects import ToConnection
-from tidings.errors import InternalError, ProtocolViolation, TidingsError
+from tidings.errors import InternalError, LimitReached, ProtocolViolation, TidingsError
 from tidings.node import Node
 from tidings.wire import (
     Ack,
@@ -74,6 +75,8 @@ class NativePeer(asyncio.Protocol):
         self._paused_by_client = False
         self._reading_paused = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listings: deque[List] = deque()
+        self._listing = False
 
     # --- asyncio.Protocol ---
 
@@ -119,6 +122,7 @@ class NativePeer(asyncio.Protocol):
         self._node.submit(inputs.SendBuffer(self.connection, full=False))
         self._paused_by_client = False
         self._set_reading()
+        self._list_next()
 
     # --- Peer ---
 
@@ -139,6 +143,8 @@ class NativePeer(asyncio.Protocol):
                 wire.send(Done(effect.request))
             case effects.Refuse():
                 self._refuse(_KINDS[effect.kind], effect.request, effect.error)
+                if effect.kind == "list":
+                    self._listed()
             case effects.Welcome():
                 store = self._node.store
                 wire.send(Welcome(VERSION, effect.token, self._node.id, wire.heartbeat_ms, store.durability, _AGENT))
@@ -158,6 +164,7 @@ class NativePeer(asyncio.Protocol):
             case effects.Listing():
                 entries = msgspec.Raw(msgspec.msgpack.encode(effect.entries))
                 wire.send(Listing(effect.request, entries, effect.after))
+                self._listed()
             case effects.Close():
                 wire.close(effect.error)
             case _:
@@ -233,7 +240,7 @@ class NativePeer(asyncio.Protocol):
             case Unsubscribe():
                 node.submit(inputs.Unsubscribe(connection, frame.request, frame.handle))
             case List():
-                node.submit(inputs.List(connection, frame.request, frame.what, frame.after))
+                self._list(frame)
             case Delete():
                 node.submit(inputs.Delete(connection, frame.request, frame.what, frame.name))
             case Backup():
@@ -266,6 +273,28 @@ class NativePeer(asyncio.Protocol):
                 protocol="tidings",
             )
         )
+
+    # A question of twenty bytes has an answer of a hundred thousand: they are taken one in a round, so that many
+    # of them hold up nobody else, and none while the client does not read.
+
+    def _list(self, frame: List) -> None:
+        if len(self._listings) >= limits.LISTINGS_WAITING_MAX:
+            error = LimitReached(f"{limits.LISTINGS_WAITING_MAX} listings wait on this connection; ask one by one")
+            self._refuse(KIND_OF[List], frame.request, error)
+            self.flush()
+            return
+        self._listings.append(frame)
+        self._list_next()
+
+    def _listed(self) -> None:
+        self._listing = False
+        self._list_next()
+
+    def _list_next(self) -> None:
+        if self._listings and not self._listing and not self._paused_by_client:
+            self._listing = True
+            frame = self._listings.popleft()
+            self._node.submit(inputs.List(self.connection, frame.request, frame.what, frame.after))
 
     async def _backup(self, frame: Backup) -> None:
         try:

@@ -385,6 +385,8 @@ class Subscription:
         except ConnectionLost:
             if not self._loop.closed:
                 raise
+        finally:
+            self._ready.clear()  # their acks would come too late
 
     def __enter__(self) -> "Subscription":
         self.attach()
@@ -396,7 +398,7 @@ class Subscription:
         self.close()
 
     def __iter__(self) -> Iterator[Message]:
-        while True:
+        while not self._loop.closed:
             try:
                 message = self._ready.popleft()
             except IndexError:

@@ -47,6 +47,18 @@ def test_acks_are_sent_before_the_subscription_closes(url: str) -> None:
         assert client.subscriptions()[0].lag == 0
 
 
+def test_what_was_fetched_and_not_seen_is_not_handed_over_after_the_end(url: str) -> None:
+    with tidings.sync.connect(url) as client:
+        first, second = client.subscribe("orders"), client.subscribe("orders")
+        first.attach()
+        second.attach()
+        client.publish_many("orders", "created", range(100))
+        assert [message.payload for message in take(first, 1) + take(second, 1)] == [0, 0]
+        first.close()
+        assert take(first, 1) == []
+    assert take(second, 1) == []
+
+
 def test_batches(url: str) -> None:
     with tidings.sync.connect(url) as client, client.subscribe("orders") as subscription:
         client.publish_many("orders", "created", range(50))

@@ -296,6 +296,7 @@ class Session:
         """Takes back messages that were never on the wire; returns False if they were, and may be stored."""
         withdrawn = self._publisher.withdraw(entry)
         self._grant_room()
+        self._wake()  # the session may be idle now, which somebody who closes it waits for
         return withdrawn
 
     # --- Requests ---

@@ -702,18 +702,31 @@ async def test_closing_during_an_outage_sends_acks_on_the_next_connection(server
     await subscription.attach()
     server.latest.send(*json_delivery(handle(server), 1, 1, 2))
     messages = await take(subscription, 2)
-    server.mute.add(Publish)
-    publish = asyncio.ensure_future(client.publish("orders", "a", 1))
-    await server.until(lambda: server.latest.of(Publish))
-    closing = asyncio.ensure_future(client.close())
-    server.mute.clear()
     server.cut()
-    assert (await publish).sequence == 1
+    async with asyncio.timeout(10):
+        while client.connected:
+            await asyncio.sleep(0)
     await messages[0].ack()
-    await closing
+    publish = asyncio.ensure_future(client.publish("orders", "a", 1))
+    await asyncio.sleep(0)
+    await client.close()
+    assert (await publish).sequence == 1
     assert len(server.connections) == 2
     assert acked(server) == [(1, 1, 1)]
     assert isinstance(server.latest.frames[-1], Goodbye)
+
+
+async def test_closing_does_not_wait_for_a_publish_that_was_cancelled(server: FakeServer) -> None:
+    server.mute.add(Publish)
+    client = tidings.connect(server.url)
+    await client.open()
+    publish = asyncio.ensure_future(client.publish("orders", "a", 1))
+    await server.until(lambda: server.latest.of(Publish))
+    closing = asyncio.ensure_future(client.close(timeout=60))
+    await asyncio.sleep(0)
+    publish.cancel()
+    async with asyncio.timeout(5):
+        await closing
 
 
 async def test_two_may_close_at_once(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:

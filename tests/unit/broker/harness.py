@@ -10,9 +10,8 @@ import msgspec
 
 from tidings import limits
 from tidings.batch import Batch, StoredBatch, decode_items, encode_item
-from tidings.broker import Broker, effects, inputs, restore
+from tidings.broker import PREFIXES, Broker, effects, inputs, queue_epochs, restore
 from tidings.broker.invariants import check
-from tidings.broker.records import PREFIXES, queue_epochs
 from tidings.errors import TidingsError
 from tidings.model import ClientInfo, QueueInfo, Run, SubscriptionInfo
 from tidings.store.memory import MemoryStore

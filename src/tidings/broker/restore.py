@@ -1,0 +1,128 @@
+"""Restoring: a broker's memory read from the records and bounds of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from tidings.broker.broker import Broker
+from tidings.broker.cursors import Cursor
+from tidings.broker.filters import Filter
+from tidings.broker.queues import Queue
+from tidings.broker.records import (
+    ClientRecord,
+    Counters,
+    CursorRecord,
+    ProducerRecord,
+    QueueRecord,
+    SessionRecord,
+    SubscriptionRecord,
+)
+from tidings.broker.sessions import Client, Producer
+from tidings.broker.state import BrokerState
+from tidings.broker.subscriptions import Subscription
+from tidings.ranges import Ranges
+from tidings.transaction import Bounds
+
+
+def restore(
+    records: Mapping[str, bytes],
+    bounds: Mapping[int, Bounds],
+    now_ms: int,
+) -> Broker:
+    """Returns a broker that continues from what a store holds.
+
+    Args:
+        records: all records whose keys start with one of `PREFIXES`.
+        bounds: what the store holds of each queue, by epoch.
+        now_ms: the time.
+
+    Raises:
+        ValueError: a record is damaged.
+    """
+    broker = Broker(now_ms)
+    state = broker.state
+    if "counters" in records:
+        state.counters = msgspec.msgpack.decode(records["counters"], type=Counters)
+    for key, value in _each(records, "queue/"):
+        _restore_queue(state, int(key), msgspec.msgpack.decode(value, type=QueueRecord), bounds.get(int(key)))
+    for key, value in _each(records, "subscription/"):
+        _restore_subscription(state, int(key), msgspec.msgpack.decode(value, type=SubscriptionRecord))
+    _restore_cursors(state, records)
+    for key, value in _each(records, "client/"):
+        client = msgspec.msgpack.decode(value, type=ClientRecord)
+        state.clients[key] = Client(key, client.address, client.protocol, client.last_seen_ms)
+    for key, value in _each(records, "producer/"):
+        found = msgspec.msgpack.decode(value, type=ProducerRecord)
+        producer = state.producers[key] = Producer(key, found.last_seen_ms)
+        producer.answered, producer.stored = found.answered, found.stored
+    for key, _ in _each(records, "trash/"):
+        state.trash[int(key)] = 0
+    lost = [(key, msgspec.msgpack.decode(value, type=SessionRecord)) for key, value in _each(records, "session/")]
+    broker.begin([(token, item.client_id, item.address, item.protocol) for token, item in lost])
+    return broker
+
+
+def queue_epochs(records: Mapping[str, bytes]) -> list[int]:
+    """Returns the epochs of the queues that the records name."""
+    return [int(key) for key, _ in _each(records, "queue/")]
+
+
+def _each(records: Mapping[str, bytes], prefix: str) -> list[tuple[str, bytes]]:
+    return [(key[len(prefix) :], value) for key, value in records.items() if key.startswith(prefix)]
+
+
+def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bounds | None) -> None:
+    queue = Queue(record.name, epoch, record.created_ms)
+    queue.committed = record.last_sequence
+    queue.first_sequence = record.last_sequence + 1
+    queue.last_time_ms = record.last_time_ms
+    if held:
+        queue.committed = max(queue.committed, held.last_sequence)
+        queue.first_sequence = held.first_sequence
+        queue.size_bytes = held.size_bytes
+        queue.last_time_ms = max(queue.last_time_ms, held.last_time_ms)
+    state.counters.next_epoch = max(state.counters.next_epoch, epoch + 1)
+    state.add_queue(queue)
+
+
+def _restore_subscription(state: BrokerState, number: int, record: SubscriptionRecord) -> None:
+    chosen = Filter(record.queue, record.event)
+    item = Subscription(number, record.name, record.client_id, chosen, durable=True, created_ms=record.created_ms)
+    item.in_flight_max = record.in_flight_max
+    item.concurrency = record.concurrency
+    item.ack_timeout_ms = record.ack_timeout_ms
+    item.expires_after_ms = record.expires_after_ms
+    item.last_seen_ms = record.last_seen_ms
+    item.last_ack_ms = record.last_ack_ms
+    item.gaps = record.gaps
+    state.counters.next_subscription = max(state.counters.next_subscription, number + 1)
+    state.add_subscription(item)
+
+
+def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
+    for subscription in state.subscriptions.values():
+        wanted = subscription.filter
+        names = [wanted.queue] if wanted.literal else [name for name in state.queues if wanted.wants_queue(name)]
+        for name in names:
+            queue = state.queues.get(name)
+            if queue is None:
+                continue
+            cursor = Cursor(subscription, queue, position=0)
+            value = records.get(cursor.key)
+            if value is not None:
+                record = msgspec.msgpack.decode(value, type=CursorRecord)
+                cursor.position = min(record.position, queue.committed)
+                cursor.unsettled = Ranges(record.unsettled)
+                cursor.unsettled.remove(queue.committed + 1, max(record.position, queue.committed + 1))
+                cursor.attempts = record.attempts
+            if not queue.is_system and queue.first_sequence > 1:
+                # Only what every durable cursor had settled was trimmed, though the record may be older than that.
+                cursor.position = max(cursor.position, queue.first_sequence - 1)
+                cursor.settle(1, queue.first_sequence - 1)
+            cursor.recorded = cursor.settled_to
+            cursor.take_back()
+            subscription.cursors[queue.epoch] = cursor
+            queue.add(cursor)
+            state.rest(cursor)

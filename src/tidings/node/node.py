@@ -16,7 +16,7 @@ from typing import assert_never
 import msgspec
 
 from tidings import limits
-from tidings.broker import Broker, restore
+from tidings.broker import PREFIXES, Broker, queue_epochs, restore
 from tidings.broker.effects import (
     Close,
     Confirm,
@@ -42,7 +42,6 @@ from tidings.broker.inputs import (
     Surveyed,
     Tick,
 )
-from tidings.broker.records import PREFIXES, queue_epochs
 from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, TidingsError
 from tidings.node.clock import Clock
 from tidings.node.pages import Pages

@@ -1,0 +1,359 @@
+"""The promises of Tidings, and how a simulation's history shows that they were kept.
+
+What is really stored is known from the simulated disk: every row that was ever appended to it.
+
+durable confirm
+    When a publisher is told the sequence of a message, the disk holds that message at that sequence. What a
+    publisher was told is not stored never appears on the disk.
+stored once
+    Each payload is different; none is on the disk twice, however often its batch was sent. What one process
+    published to one queue is stored in the order of its calls.
+dense sequences
+    In one life of a queue the rows follow each other from 1 without a gap, and a life never begins again.
+at least once, without silent loss
+    Once faults have ended and everybody has come back: every confirmed message that a durable subscription wants,
+    and that is after the place where it began, was handed to one of its subscribers or lies in a gap that one of
+    them was told of. The same holds for an ephemeral subscription between the first and the last message of a
+    queue's life that it was handed. A new subscription to the live end begins no earlier than at the moment it
+    was asked for, and no later than at the moment its process was told that it is attached.
+honest gaps
+    A durable subscription is told of a gap only where rows are damaged or a queue was deleted, never for what was
+    trimmed, unless that was gone when it asked for it: what it has not settled stays. A subscription is handed
+    nothing that it did not ask for, and what it is handed is what was published at that sequence.
+
+order
+    To one subscription the first delivery of each message of a queue's life comes in the order of sequences.
+ack means gone
+    When a subscriber is told that an ack is durable, the disk holds a cursor that has settled the message. What was
+    acked, and durably so, is never sent to that subscription again, also not by the server's next life.
+redelivery is marked
+    A message that is handed over again in the same life of the server is marked as redelivered; attempts are
+    counted from 1, never fall in one life of the server, and an attempt above 1 is marked, too.
+presence
+    When all is quiet the listings show exactly the clients that are connected, every durable subscription has
+    lag 0 and nothing in flight; on `$presence` each client's `connected` and `disconnected` take turns, and the
+    last one says how it is.
+
+(The window, and that cursors never move back, are among the broker's invariants, checked after every input.)
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from tests.simulation.history import (
+    AckedDurably,
+    Attached,
+    Attaching,
+    Confirmed,
+    Deleted,
+    Handed,
+    History,
+    Published,
+    Refused,
+    Sent,
+    Told,
+)
+from tidings.batch import decode_items
+from tidings.broker.filters import Filter
+from tidings.model import PRESENCE_QUEUE, ClientInfo, SubscriptionInfo
+from tidings.ranges import Ranges
+from tidings.transaction import Append
+
+
+class Stored(NamedTuple):
+    """A message as it is on the disk."""
+
+    event: str
+    payload: str
+
+
+class Evidence:
+    """All that checkers look at."""
+
+    def __init__(self, history: History, appended: list[Append], queue_of: dict[int, str]) -> None:
+        self.history = history
+        self.queue_of = queue_of
+        """The queue's name, by epoch."""
+        self.appended = appended
+        self.damaged: dict[int, Ranges] = {}
+        self.clients: list[ClientInfo] = []
+        self.subscriptions: list[SubscriptionInfo] = []
+        self.connected: set[str] = set()
+        """Client ids that are connected at the end."""
+        self._stored: dict[int, dict[int, Stored]] = {}
+
+    @property
+    def stored(self) -> dict[int, dict[int, Stored]]:
+        """Epoch -> sequence -> message."""
+        if not self._stored:
+            for epoch, row in self.appended:
+                messages, sequence, offset = self._stored.setdefault(epoch, {}), row.first_sequence, 0
+                for run in row.batch.runs:
+                    assert run.event is not None, "rows are stored whole"
+                    piece = row.batch.body[offset : offset + run.size]
+                    offset += run.size
+                    for item in decode_items(run.count, run.flags, piece):
+                        messages.setdefault(sequence, Stored(run.event, bytes(item[0]).decode()))
+                        sequence += 1
+        return self._stored
+
+
+Checker = Callable[[Evidence], list[str]]
+
+
+def durable_confirm(evidence: Evidence) -> list[str]:
+    broken = []
+    for fact in evidence.history.of(Confirmed):
+        if not fact.stored:
+            broken.append(f"{fact.process} was told of {fact.queue} {fact.sequence} before it was stored: {fact}")
+        for sequence, payload in enumerate(fact.payloads, fact.sequence):
+            found = evidence.stored.get(fact.epoch, {}).get(sequence)
+            if found is None or found.payload != payload:
+                broken.append(f"{payload} was confirmed at epoch {fact.epoch} sequence {sequence}, there is {found}")
+    everything = {message.payload for messages in evidence.stored.values() for message in messages.values()}
+    for refused in evidence.history.of(Refused):
+        broken += [
+            f"{payload} was refused ({refused.code}) and is stored"
+            for payload in refused.payloads
+            if payload in everything
+        ]
+    return broken
+
+
+def stored_once(evidence: Evidence) -> list[str]:
+    broken = []
+    places: dict[str, tuple[int, int]] = {}
+    for epoch, messages in evidence.stored.items():
+        if evidence.queue_of.get(epoch) == PRESENCE_QUEUE:
+            continue
+        for sequence, message in messages.items():
+            if message.payload in places:
+                broken.append(f"{message.payload} is stored at {places[message.payload]} and at {(epoch, sequence)}")
+            places[message.payload] = (epoch, sequence)
+    calls: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for fact in evidence.history.of(Published):
+        calls[fact.process, fact.queue] += fact.payloads
+    for (process, queue), payloads in calls.items():
+        order = [places[payload] for payload in payloads if payload in places]
+        for before, after in pairwise(order):
+            if before > after:
+                broken.append(f"what {process} published to {queue} is stored at {before} and then at {after}")
+    return broken
+
+
+def dense_sequences(evidence: Evidence) -> list[str]:
+    broken, ends = [], dict[int, int]()
+    for epoch, row in evidence.appended:
+        end = ends.get(epoch, 0)
+        if row.first_sequence != end + 1:
+            broken.append(f"epoch {epoch} ended at {end}, the next row begins at {row.first_sequence}")
+        ends[epoch] = row.last_sequence
+    return broken
+
+
+class _Place(NamedTuple):
+    """Where a subscription began in a queue's life: after a sequence between these two."""
+
+    least: int
+    most: int
+
+
+class _Reader:
+    """What is known of one subscription: a durable one by its name, an ephemeral one of one process."""
+
+    def __init__(self, first: Attaching) -> None:
+        self.filter = Filter(first.queue, first.event)
+        self.asked = first
+        self.attached: Attached | None = None
+        self.deleted_before: set[int] = set()
+        """Lives of queues that had ended when it was attached first."""
+        self.handed: dict[int, dict[int, str]] = defaultdict(dict)
+        self.gaps: dict[int, Ranges] = defaultdict(Ranges)
+        self.told: list[Told] = []
+
+    def place(self, epoch: int) -> _Place:
+        """Returns where it began."""
+        asked, attached = self.asked, self.attached
+        if attached is None or epoch not in attached.ends:
+            return _Place(0, 0)  # younger than the subscription
+        if isinstance(asked.start, int):
+            return _Place(asked.start - 1, asked.start - 1)
+        if asked.start == "earliest":
+            return _Place(0, attached.begins.get(epoch, attached.ends[epoch] + 1) - 1)
+        return _Place(asked.ends.get(epoch, 0), attached.ends[epoch])
+
+    def first_kept(self, epoch: int) -> int:
+        """Returns what was left of a queue's life when it began, for one that asked for more than that."""
+        if self.attached is None or self.asked.start == "latest":
+            return 0
+        return self.attached.begins.get(epoch, self.attached.ends.get(epoch, 0) + 1)
+
+
+def _readers(evidence: Evidence) -> dict[tuple[str, str], _Reader]:
+    readers: dict[tuple[str, str], _Reader] = {}
+    deleted = set[int]()
+    durable = {fact.subscription for fact in evidence.history.of(Attached) if fact.durable}
+
+    def reader(fact: Attached | Handed | Told) -> _Reader:
+        return readers[fact.subscription, "" if fact.subscription in durable else fact.process]
+
+    for _, fact in evidence.history.facts:
+        match fact:
+            case Attaching():
+                key = (fact.subscription, "" if fact.subscription in durable else fact.process)
+                readers.setdefault(key, _Reader(fact))
+            case Attached():
+                known = reader(fact)
+                if known.attached is None:
+                    known.attached, known.deleted_before = fact, set(deleted)
+            case Deleted():
+                deleted.add(fact.epoch)
+            case Handed():
+                reader(fact).handed[fact.epoch][fact.sequence] = fact.payload
+            case Told():
+                reader(fact).gaps[fact.epoch].add(fact.first, fact.last)
+                reader(fact).told.append(fact)
+    return readers
+
+
+def at_least_once(evidence: Evidence) -> list[str]:
+    broken = []
+    confirmed: dict[int, list[int]] = defaultdict(list)
+    for fact in evidence.history.of(Confirmed):
+        confirmed[fact.epoch] += range(fact.sequence, fact.sequence + len(fact.payloads))
+    for (name, process), reader in _readers(evidence).items():
+        for epoch, sequences in confirmed.items():
+            if reader.attached is None or epoch in reader.deleted_before:
+                continue
+            if not reader.filter.wants_queue(evidence.queue_of[epoch]):
+                continue
+            handed, gaps, place = reader.handed[epoch], reader.gaps[epoch], reader.place(epoch)
+            first, last = (
+                (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
+            )
+            for sequence in sequences:
+                message = evidence.stored.get(epoch, {}).get(sequence)
+                if message is None or not first <= sequence <= last or not reader.filter.wants_event(message.event):
+                    continue
+                if sequence not in handed and sequence not in gaps:
+                    broken.append(
+                        f"{message.payload} at sequence {sequence} of {evidence.queue_of[epoch]} (epoch {epoch}) never"
+                        f" reached subscription {name!r} {process}, nor was a gap told"
+                    )
+            early = [sequence for sequence in handed if sequence <= place.least]
+            if early and not process:
+                broken.append(f"subscription {name!r} began after {place} in epoch {epoch} and was handed {early[:5]}")
+    return broken
+
+
+def honest_gaps(evidence: Evidence) -> list[str]:
+    broken = []
+    deleted = {fact.epoch for fact in evidence.history.of(Deleted)}
+    for (name, process), reader in _readers(evidence).items():
+        if reader.filter.queue == PRESENCE_QUEUE:
+            continue
+        for told in reader.told:
+            damaged = evidence.damaged.get(told.epoch, Ranges())
+            honest = (
+                (told.reason == "queue deleted" and told.epoch in deleted)
+                or (told.reason == "damaged" and damaged.within(told.first, told.last) == [(told.first, told.last)])
+                or (told.reason == "trimmed" and (process or told.last < reader.first_kept(told.epoch)))
+            )
+            if not honest or told.first > told.last:
+                broken.append(f"subscription {name!r} was told of a gap without reason: {told}")
+        for epoch, handed in reader.handed.items():
+            for sequence, payload in handed.items():
+                message = evidence.stored.get(epoch, {}).get(sequence)
+                if message is None or message.payload != payload or not reader.filter.wants_event(message.event):
+                    broken.append(
+                        f"subscription {name!r} was handed {payload} at {epoch}/{sequence}, stored is {message}"
+                    )
+    return broken
+
+
+def order(evidence: Evidence) -> list[str]:
+    broken = []
+    seen: dict[tuple[str, str, int], Ranges] = defaultdict(Ranges)
+    for fact in evidence.history.of(Handed):
+        known = seen[fact.subscription, "" if fact.durable else fact.process, fact.epoch]
+        if known and fact.sequence not in known and fact.sequence < known.last:
+            broken.append(f"first delivery of {fact.sequence} after that of {known.last}: {fact}")
+        known.add(fact.sequence, fact.sequence)
+    return broken
+
+
+def ack_means_gone(evidence: Evidence) -> list[str]:
+    broken = []
+    gone: dict[tuple[str, int], Ranges] = defaultdict(Ranges)
+    for at, fact in evidence.history.facts:
+        if isinstance(fact, AckedDurably):
+            if not fact.stored:
+                broken.append(f"at {at:.4f} {fact.process} was told of an ack before it was stored: {fact}")
+            gone[fact.subscription, fact.epoch].add(fact.first, fact.last)
+        elif isinstance(fact, Sent):
+            for first, last in fact.ranges:
+                again = gone[fact.subscription, fact.epoch].within(first, last)
+                if again:
+                    broken.append(f"at {at:.4f} {again} of {fact} was sent although its ack was durable")
+    return broken
+
+
+def redelivery_is_marked(evidence: Evidence) -> list[str]:
+    broken = []
+    last: dict[tuple[str, int, int], Handed] = {}
+    for fact in evidence.history.of(Handed):
+        key = (fact.subscription if fact.durable else fact.process + fact.subscription, fact.epoch, fact.sequence)
+        before = last.get(key)
+        if fact.attempt < 1 or (fact.attempt > 1 and not fact.redelivered):
+            broken.append(f"attempt {fact.attempt}, redelivered {fact.redelivered}: {fact}")
+        if before and before.life == fact.life:
+            if not fact.redelivered and fact.durable:
+                broken.append(f"handed over again, not marked: {fact}")
+            if fact.attempt < before.attempt and fact.process == before.process:
+                broken.append(f"attempt fell from {before.attempt} to {fact.attempt}: {fact}")
+        last[key] = fact
+    return broken
+
+
+def presence(evidence: Evidence) -> list[str]:
+    broken = []
+    listed = {client.client_id for client in evidence.clients if client.connected and client.client_id}
+    if listed != evidence.connected:
+        broken.append(f"connected are {sorted(evidence.connected)}, listed {sorted(map(str, listed))}")
+    attached = {fact.subscription for fact in evidence.history.of(Attached) if fact.durable}
+    for info in evidence.subscriptions:
+        if info.durable and (info.lag or info.in_flight or not info.connected):
+            broken.append(f"not settled although all is quiet: {info}")
+    known = {info.name for info in evidence.subscriptions}
+    broken += [f"subscription {name!r} is not listed" for name in sorted(attached - known)]
+    states: dict[str, str] = {}
+    for epoch, messages in evidence.stored.items():
+        if evidence.queue_of.get(epoch) != PRESENCE_QUEUE:
+            continue
+        for sequence, message in sorted(messages.items()):
+            who: dict[str, Any] = msgspec.json.decode(message.payload)
+            if message.event in ("connected", "disconnected") and who["client_id"]:
+                if states.get(who["client_id"], "disconnected") == message.event:
+                    broken.append(f"$presence {sequence}: {who['client_id']} is {message.event} twice in a row")
+                states[who["client_id"]] = message.event
+    told = {client_id for client_id, event in states.items() if event == "connected"}
+    if told != evidence.connected:
+        broken.append(f"connected are {sorted(evidence.connected)}, told on $presence {sorted(told)}")
+    return broken
+
+
+CHECKERS: Final[dict[str, Checker]] = {
+    "durable confirm": durable_confirm,
+    "stored once": stored_once,
+    "dense sequences": dense_sequences,
+    "at least once": at_least_once,
+    "honest gaps": honest_gaps,
+    "order": order,
+    "ack means gone": ack_means_gone,
+    "redelivery is marked": redelivery_is_marked,
+    "presence": presence,
+}

@@ -1,0 +1,171 @@
+"""Random scenarios: what there is, who does what, and what goes wrong, all of it decided by one seed."""
+
+import random
+from typing import Final, Literal
+
+import msgspec
+
+from tidings.testing.crashing_store import StoreFaults
+from tidings.testing.network import NetworkFaults
+
+AckStyle = Literal["each", "durable", "disorder", "cumulative", "late", "forgetful", "batches"]
+Ending = Literal["vanish", "close", "detach"]
+Fault = Literal[
+    "cut", "cut, client unaware", "cut, server unaware", "blackout", "crash", "crash in commit", "drain", "slow reader"
+]
+
+EVENTS: Final = ("created", "file.deleted", "file.moved", "error")
+
+
+class PublisherPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A publisher: how much, how, and how long each of its processes lives."""
+
+    name: str
+    queues: list[str]
+    messages: int
+    group_max: int
+    pause_s_max: float
+    padding_bytes_max: int
+    life_s_max: float | None
+
+
+class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A subscriber. Without a client id it is ephemeral."""
+
+    name: str
+    client_id: str | None
+    queue: str
+    event: str
+    subscription: str | None
+    start: Literal["latest", "earliest"] | int
+    in_flight_max: int
+    concurrency: int
+    ack_timeout_s: float
+    ack: AckStyle
+    handling_s_max: float
+    begins_s_max: float
+    life_s_max: float
+    away_s_max: float
+    endings: list[Ending]
+    take_over: bool
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    seed: int
+    duration_s: float
+    publishers: list[PublisherPlan]
+    subscribers: list[SubscriberPlan]
+    faults: list[Fault]
+    fault_pause_s_max: float
+    down_s_max: float
+    deletions: int
+    damages: int
+    network: NetworkFaults
+    store: StoreFaults
+    limits: dict[str, int]
+    """Bounds that are smaller than usual, so that little data reaches them."""
+
+
+def make(seed: int) -> Scenario:
+    """Returns the scenario of a seed."""
+    chance = random.Random(f"scenario {seed}")
+    queues = [f"queue{number}" for number in range(chance.randint(1, 3))]
+    faults: list[Fault] = ["cut", "cut, client unaware", "cut, server unaware", "blackout", "crash", "crash in commit"]
+    faults += ["crash in commit", "drain", "slow reader"]
+    return Scenario(
+        seed=seed,
+        duration_s=chance.uniform(5, 40),
+        publishers=[_publisher(chance, number, queues) for number in range(chance.randint(1, 3))],
+        subscribers=[_subscriber(chance, number, queues) for number in range(chance.randint(1, 5))],
+        faults=chance.sample(faults, chance.randint(0, len(faults))),
+        fault_pause_s_max=chance.choice([2.0, 5.0, 10.0]),
+        down_s_max=chance.choice([0.1, 2.0, 8.0]),
+        deletions=chance.choice([0, 0, 0, 1, 3]),
+        damages=chance.choice([0, 0, 0, 2]),
+        network=NetworkFaults(
+            delay_s_max=chance.choice([0.001, 0.05, 0.3]),
+            chunk_bytes_max=chance.choice([40, 500, 32_768]),
+            notice_s_max=chance.choice([0.1, 3.0]),
+        ),
+        store=StoreFaults(
+            commit_s_max=chance.choice([0.001, 0.02, 0.2]),
+            read_s_max=chance.choice([0.001, 0.02, 0.2]),
+            commit_fails=chance.choice([0, 0, 0.05]),
+            outcome_unknown=chance.choice([0, 0, 0.05]),
+            read_fails=chance.choice([0, 0, 0.05]),
+        ),
+        limits=_limits(chance),
+    )
+
+
+def _publisher(chance: random.Random, number: int, queues: list[str]) -> PublisherPlan:
+    return PublisherPlan(
+        name=f"publisher{number}",
+        queues=chance.sample(queues, chance.randint(1, len(queues))),
+        messages=chance.randint(10, 150),
+        group_max=chance.choice([1, 5, 30]),
+        pause_s_max=chance.choice([0.0, 0.3, 2.0]),
+        padding_bytes_max=chance.choice([0, 20, 400]),
+        life_s_max=chance.choice([None, None, 5.0]),
+    )
+
+
+def _subscriber(chance: random.Random, number: int, queues: list[str]) -> SubscriberPlan:
+    name = f"subscriber{number}"
+    durable = chance.random() < 0.8
+    queue = chance.choice([*queues, *queues, "*", "#"])
+    if chance.random() < 0.05:
+        queue = "$presence"
+    literal = queue not in ("*", "#")
+    window = chance.choice([1, 2, 3, 10, 100, 1000])
+    return SubscriberPlan(
+        name=name,
+        client_id=name if durable else None,
+        queue=queue,
+        event="#" if queue == "$presence" else chance.choice(["#", "#", "#", "created", "file.*", "file.#", "error"]),
+        subscription=f"named{number}" if durable and chance.random() < 0.2 else None,
+        start=chance.choice(["latest", "latest", "earliest", 1]) if literal else chance.choice(["latest", "earliest"]),
+        in_flight_max=window,
+        concurrency=min(window, chance.choice([1, 1, 3, 50])),
+        ack_timeout_s=chance.choice([0.2, 1.0, 5.0]),
+        ack=chance.choice(["each", "durable", "disorder", "cumulative", "late", "forgetful", "batches"]),
+        handling_s_max=chance.choice([0.0, 0.0, 0.01, 0.3]),
+        begins_s_max=chance.choice([0.0, 0.0, 10.0]),
+        life_s_max=chance.choice([2.0, 10.0, 1000.0]),
+        away_s_max=chance.choice([0.1, 3.0, 15.0]),
+        endings=chance.choice([["vanish"], ["vanish", "close", "detach"], ["close", "detach"]]),
+        take_over=chance.random() < 0.3,
+    )
+
+
+def _limits(chance: random.Random) -> dict[str, int]:
+    small = {
+        "FETCH_SIZE_BYTES": chance.choice([30, 300]),
+        "ROW_SIZE_BYTES_MAX": chance.choice([30, 300]),
+        "BATCH_SIZE_BYTES_MAX": chance.choice([60, 600]),
+        "BATCH_COUNT_MAX": 7,
+        "PAGE_CACHE_BYTES": chance.choice([0, 2000]),
+        "SEND_BUFFER_BYTES_MAX": 1000,
+        "IN_FLIGHT_BYTES_MAX": 1000,
+        "HOLES_MAX": chance.choice([5, 10]),
+        "COMMIT_BYTES_MAX": 300,
+        "CONNECTION_PENDING_BYTES_MAX": 500,
+        "NODE_PENDING_BYTES_MAX": 1000,
+        "UNCONFIRMED_BATCHES_MAX": 3,
+        "PUBLISH_BUFFER_BYTES_MAX": 1000,
+        "FOLLOW_PERSIST_MESSAGES": 5,
+        "LISTING_PAGE_COUNT": 2,
+        "READ_ROWS_MAX": 3,
+        "ACK_RANGES_MAX": 4,
+        "HISTORY_AGE_MS": 2_000,
+        "HEARTBEAT_MS": 2_000,
+        "CURSOR_DELAY_MS": 500,
+        "TRIM_ROWS_MAX": 2,
+    }
+    share = chance.choice([0.0, 0.3, 0.6])
+    chosen = {name: value for name, value in small.items() if chance.random() < share}
+    if "BATCH_COUNT_MAX" in chosen:
+        chosen["PUBLISH_CHUNK_COUNT"] = chosen["BATCH_COUNT_MAX"]  # a chunk fits into a batch
+    return chosen

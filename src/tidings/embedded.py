@@ -136,6 +136,17 @@ def _release(broker: _Broker) -> None:
             broker.stop()
 
 
+def stop(url: str) -> None:
+    """Ends the broker in memory of this name, and with it what it held; nothing happens if there is none.
+
+    For tests that give each other no leftovers; clients that are still connected lose their broker.
+    """
+    with _lock:
+        broker = _brokers.pop(url, None)
+        if broker:
+            broker.stop()
+
+
 def _stop_all() -> None:
     with _lock:
         for broker in _brokers.values():

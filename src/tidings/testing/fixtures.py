@@ -11,7 +11,7 @@ Installed with Tidings; nothing needs to be imported. `tidings_client` wants pyt
 runs asynchronous fixtures. Each test has a broker of its own, in memory: what one test publishes no other sees.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -31,9 +31,13 @@ else:
 
 
 @pytest.fixture
-def tidings_server() -> str:
+def tidings_server() -> Iterator[str]:
     """The URL of a server that belongs to this test, for `tidings.connect` or `tidings.sync.connect`."""
-    return f"memory:{uuid4().hex}"
+    url = f"memory:{uuid4().hex}"
+    yield url
+    from tidings import embedded
+
+    embedded.stop(url)
 
 
 @_asynchronous_fixture  # type: ignore[untyped-decorator]

@@ -5,6 +5,7 @@ what would wait for the outside world waits for ever, and is reported as a deadl
 """
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Never, TypeVar
@@ -54,7 +55,8 @@ class _NoSelector(selectors.BaseSelector):
         if timeout is None:
             raise Deadlock("nothing is ready and no timer is set: every task waits for another one")
         if timeout > 0:
-            self.now_s += timeout
+            # Late in virtual time a short wait may be less than the smallest step of a float: it still moves on.
+            self.now_s = max(self.now_s + timeout, math.nextafter(self.now_s, math.inf))
             if self.now_s > self._time_limit_s:
                 raise TimeLimitReached(f"{self._time_limit_s:g} virtual seconds have passed")
         return []

@@ -5,7 +5,6 @@ what would wait for the outside world waits for ever, and is reported as a deadl
 """
 
 import asyncio
-import math
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Never, TypeVar
@@ -33,6 +32,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # The base class asks for the time while it is made.
         self._virtual = _NoSelector(time_limit_s)
         super().__init__(self._virtual)
+        # The base class takes timers up to this far ahead as due. Its nanosecond is less than a float's smallest step
+        # late in virtual time, and then a timer that is exactly due would never be.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Returns the virtual time in seconds."""
@@ -55,8 +57,7 @@ class _NoSelector(selectors.BaseSelector):
         if timeout is None:
             raise Deadlock("nothing is ready and no timer is set: every task waits for another one")
         if timeout > 0:
-            # Late in virtual time a short wait may be less than the smallest step of a float: it still moves on.
-            self.now_s = max(self.now_s + timeout, math.nextafter(self.now_s, math.inf))
+            self.now_s += timeout
             if self.now_s > self._time_limit_s:
                 raise TimeLimitReached(f"{self._time_limit_s:g} virtual seconds have passed")
         return []

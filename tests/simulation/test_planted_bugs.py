@@ -70,7 +70,9 @@ def answers_a_refused_commit_with_confirms(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by("stored once")
 def forgets_producers_in_a_crash(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(records._SPELLINGS, Producer, lambda item: records._Producer(item.last_seen_ms, item.answered, {}))
+    patch.setitem(
+        records._SPELLINGS, Producer, lambda item: records.ProducerRecord(item.last_seen_ms, item.answered, {})
+    )
 
 
 @caught_by("stored once")

@@ -433,7 +433,7 @@ class Client:
         self, queue: str, event: str, content_type: str, flags: int, body: bytes, entries: list[Entry]
     ) -> Confirm:
         session = self._session
-        if session.full:
+        if session.room.full:
             await self._supervisor.wait_for_room()
         waiter: asyncio.Future[Confirm] = self._supervisor.loop.create_future()
         entry = session.publish(queue, event, content_type, flags, 1, body, waiter)
@@ -451,7 +451,7 @@ class Client:
             await confirms.future  # it has failed: no more is taken
         session = self._session
         for kind, count, body in encoding.encode_many(chunk, content_type):
-            if session.full:
+            if session.room.full:
                 await self._supervisor.wait_for_room()
             elif confirms.bytes_this_turn + len(body) > limits.BATCH_SIZE_BYTES_MAX:
                 confirms.bytes_this_turn = 0

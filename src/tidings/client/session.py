@@ -8,12 +8,12 @@ is asked again on the next one. Order on a new connection:
 Times are milliseconds of any steady clock. Answers go to waiters, see `tidings.client.waiters`.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from tidings import limits
 from tidings.client.publisher import Entry, Publisher
+from tidings.client.room import Room
 from tidings.client.subscriber import Options, State, Subscriber
 from tidings.client.waiters import UNHEARD, Waiter, answer, refuse
 from tidings.errors import (
@@ -54,7 +54,6 @@ Answer: TypeAlias = Done | Listing | Subscribed
 Request: TypeAlias = Subscribe | Unsubscribe | Ack | List | Delete | Backup
 
 _PUBLISH: Final = KIND_OF[Publish]
-_ROOM_GRANTS_MAX: Final = 256
 
 
 class Report(NamedTuple):
@@ -111,8 +110,8 @@ class Session:
         self._open = False
         self._lost: TidingsError | None = None
         self._publisher = Publisher()
-        self._room_waiters: deque[Waiter[None]] = deque()
-        self._room_granted = 0
+        self.room = Room(lambda: self._publisher.buffered_bytes < limits.PUBLISH_BUFFER_BYTES_MAX)
+        """Whoever publishes takes it first."""
         self._pending: dict[int, Pending] = {}
         self._unsent: dict[int, Pending] = {}
         self._next_request = 1
@@ -234,8 +233,7 @@ class Session:
             subscriber.close(None if self.closing else error)
         self._subscribers.clear()
         self._with_acks.clear()
-        while self._room_waiters:
-            refuse(self._room_waiters.popleft(), type(error)(f"{error.text}; the message was never sent"))
+        self.room.refuse(error)
 
     def reports(self) -> list[Report]:
         """Returns what is to be reported since the last call."""
@@ -249,32 +247,6 @@ class Session:
         return not (self._publisher.awaited or acks_wait)
 
     # --- Publishing ---
-
-    @property
-    def full(self) -> bool:
-        """Whether a publish has to wait for room: the buffer is full, or others wait already."""
-        return (
-            self._publisher.buffered_bytes >= limits.PUBLISH_BUFFER_BYTES_MAX
-            or bool(self._room_waiters)
-            or self._room_granted > 0
-        )
-
-    def wait_for_room(self, waiter: Waiter[None]) -> None:
-        """Queues a waiter for room; answered in turn. It must call `room_taken` once it was answered."""
-        self._room_waiters.append(waiter)
-        self._grant_room()
-
-    def room_taken(self) -> None:
-        """Takes note that one who was given room used it, or gave up."""
-        self._room_granted -= 1
-        self._grant_room()
-
-    def forget_room(self, waiter: Waiter[None]) -> None:
-        """Takes note that a waiter gave up before it was answered."""
-        try:
-            self._room_waiters.remove(waiter)
-        except ValueError:
-            return  # answered or failed in the meantime
 
     def publish(
         self,
@@ -295,7 +267,7 @@ class Session:
     def withdraw(self, entry: Entry) -> bool:
         """Takes back messages that were never on the wire; returns False if they were, and may be stored."""
         withdrawn = self._publisher.withdraw(entry)
-        self._grant_room()
+        self.room.grant()
         self._wake()  # the session may be idle now, which somebody who closes it waits for
         return withdrawn
 
@@ -398,17 +370,6 @@ class Session:
         self._with_acks[subscriber.handle] = subscriber
         self._wake()
 
-    def _grant_room(self) -> None:
-        while (
-            self._room_waiters
-            and self._room_granted < _ROOM_GRANTS_MAX
-            and self._publisher.buffered_bytes < limits.PUBLISH_BUFFER_BYTES_MAX
-        ):
-            waiter = self._room_waiters.popleft()
-            if not waiter.done():
-                self._room_granted += 1
-                waiter.set_result(None)
-
     def _frame_received(self, frame: Frame) -> None:
         match frame:
             case Confirmed():
@@ -432,7 +393,7 @@ class Session:
                 raise ProtocolViolation(f"a server does not send {type(frame).__name__}")
 
     def _progress(self) -> None:
-        self._grant_room()
+        self.room.grant()
         if self._publisher.waiting:
             self._wake()
 

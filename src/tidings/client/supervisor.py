@@ -123,16 +123,16 @@ class Supervisor:
         """Waits until there is room to publish. The caller publishes at once, before the loop turns."""
         session, loop = self.session, self.loop
         waiter: asyncio.Future[None] = loop.create_future()
-        session.wait_for_room(waiter)
+        session.room.wait(waiter)
         try:
             await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                session.room_taken()
+                session.room.taken()
             else:
-                session.forget_room(waiter)
+                session.room.forget(waiter)
             raise
-        loop.call_soon(session.room_taken)  # after the caller has published, so that nobody overtakes it
+        loop.call_soon(session.room.taken)  # after the caller has published, so that nobody overtakes it
 
     def unreachable(self, within: str = "") -> Unavailable:
         """Returns the error of a first connection that did not come about."""

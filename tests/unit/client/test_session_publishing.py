@@ -210,18 +210,18 @@ def test_room_is_given_in_turn_when_confirms_make_it(talk: Conversation) -> None
     for _ in range(32):
         talk.publish("orders", "a", b"x" * size)
     talk.carry()
-    assert talk.session.full
+    assert talk.session.room.full
     waiting = [Heard() for _ in range(3)]
     for each in waiting:
-        talk.session.wait_for_room(each)
+        talk.session.room.wait(each)
     assert not any(each.done() for each in waiting)
-    talk.session.forget_room(waiting[1])
+    talk.session.room.forget(waiting[1])
     talk.confirm(1, 1)
     assert [each.done() for each in waiting] == [True, False, True]
-    assert talk.session.full, "those who were given room come before others"
-    talk.session.room_taken()
-    talk.session.room_taken()
-    assert not talk.session.full
+    assert talk.session.room.full, "those who were given room come before others"
+    talk.session.room.taken()
+    talk.session.room.taken()
+    assert not talk.session.room.full
 
 
 @given(

@@ -78,7 +78,8 @@ class Clients:
         seconds = (self._state.now_ms - holder.connected_ms) // 1000
         raise ClientIdInUse(
             f"client id {input.client_id!r} is in use by a client at {holder.address}, connected {seconds} s ago;"
-            " choose another, ask to take over (take_over=True), or let both share one subscription (shared=)"
+            " choose another, or ask to take over (take_over=True);"
+            " that both share one subscription (shared=) is not in this version"
         )
 
     def _close(self, session: Session, error: ConnectionLost | TakenOver, *, reason: str) -> None:

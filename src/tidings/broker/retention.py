@@ -18,7 +18,7 @@ from tidings.transaction import Row, Trim
 
 _LOOKED_AT_MAX = 1_000  # queues looked at in one tick
 _STEP_BYTES_MAX = 8 * 1024 * 1024
-_PAUSE_MS = 10_000  # until a queue that had nothing to trim is looked at again
+_PAUSE_MS = 2_000  # until a queue that had nothing to trim is looked at again
 _EVERYTHING = 2**62
 
 

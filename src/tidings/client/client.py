@@ -161,8 +161,8 @@ class Client:
         Args:
             queue: the queue's name; it exists from its first use.
             event: the event's name.
-            payload: bytes as they are, everything else as JSON (dataclasses and msgspec Structs included); encoded
-                at most 1 MiB.
+            payload: bytes as they are, everything else as JSON (dataclasses and msgspec Structs included; NaN and
+                infinities, which JSON has not, become null); encoded at most 1 MiB.
             headers: at most 64 names and values, 8 KiB together.
             id: 1 to 255 characters, the publisher's identifier.
             key: 1 to 255 characters, what the message is about.
@@ -273,7 +273,8 @@ class Client:
             queue: a queue's name or a pattern (`*` one token, a last `#` any number); "queue/event" is both.
             event: an event's name or a pattern; None for all.
             name: the subscription's name on the server; the default is "CLIENT_ID:QUEUE/EVENT".
-            start: where a new one begins: "latest", "earliest", a sequence, or a datetime with time zone.
+            start: where a new one begins: "latest", "earliest", a sequence (at most the next one of the queue), or a
+                datetime with time zone.
             in_flight_max: most messages delivered and not acked, 1 to 1,048,576; the server's default is 65,536.
             concurrency: how many messages are handled at once, 1 to 4,096; so many run against the ack timeout.
             ack_timeout: seconds or timedelta, 0.1 s to 24 h, until an unacked message is delivered again; the
@@ -379,6 +380,7 @@ class Client:
 
         Raises:
             NotFound: there is none.
+            SubscriptionInUse: it has a subscriber; stop that first.
             TimedOut: the time limit passed; it may be deleted.
         """
         await self._ask(

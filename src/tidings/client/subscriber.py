@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tidings import limits
-from tidings.batch import decode_items
+from tidings.batch import Batch, decode_items
 from tidings.client.waiters import Waiter, answer
 from tidings.errors import ProtocolViolation, TidingsError
 from tidings.model import Run
@@ -228,9 +228,9 @@ class Subscriber:
 
     def take(self) -> Delivery | None:
         """Returns the next part and counts it as handed over; None if there is none now."""
-        if not self._arrived:
+        delivery = self._next_unacked()
+        if delivery is None:
             return None
-        delivery = self._arrived.popleft()
         epoch = delivery.epoch
         before = self._received.get(epoch, 0)
         self._taken = epoch, before
@@ -346,6 +346,24 @@ class Subscriber:
         self._call_waiters()
 
     # --- Helpers ---
+
+    def _next_unacked(self) -> Delivery | None:
+        """Returns what arrived next, without what was acked while it came again: that ack settles it, too."""
+        while self._arrived:
+            delivery = self._arrived.popleft()
+            if not delivery.redelivered:
+                return delivery
+            first, part = delivery.part.first_sequence, delivery.part
+            wanted = Ranges(delivery.ranges())
+            for low, high in self._acked.get(delivery.epoch, ()):
+                wanted.remove(low, high)
+            for epoch, low, high in self._pending_acks():
+                if epoch == delivery.epoch:
+                    wanted.remove(low, high)
+            batch = Batch(part.runs, bytes(delivery.body)).keep([(low - first, high - first) for low, high in wanted])
+            if batch is not None:
+                return delivery._replace(part=Part(first, part.time_ms, list(batch.runs)), body=batch.body)
+        return None
 
     def _forget_ready(self) -> None:
         for run in self.ready:

@@ -190,6 +190,27 @@ def test_a_redelivery_does_not_move_back_what_was_received(handed_over: int) -> 
     assert talk.attach()[0].resume == [Resume(1, 9, [])]
 
 
+def test_what_was_acked_while_it_came_again_is_not_handed_over_again() -> None:
+    talk, subscriber = subscribed()
+
+    def deliver_again(first: int, last: int) -> None:
+        payloads = [b"x"] * (last - first + 1)
+        talk.answer(*delivery(subscriber.handle, first, payloads, attempts=[(first, 2)]))
+
+    deliver(talk, subscriber, 1, 5)
+    hand_over(subscriber, 5)
+    deliver_again(1, 5)
+    subscriber.ack(1, 1, 2)
+    talk.carry()
+    subscriber.ack(1, 4, 4)
+    taken = subscriber.take()
+    assert taken is not None
+    assert taken.ranges() == [(3, 3), (5, 5)]
+    assert [(first, len(items)) for _, first, items in taken.decode()] == [(3, 1), (5, 1)]
+    deliver_again(4, 4)
+    assert subscriber.take() is None
+
+
 def test_acks_wait_until_the_subscription_is_attached_again() -> None:
     talk, subscriber = subscribed()
     talk.lose()

@@ -181,12 +181,12 @@ class Node:
         for prefix in PREFIXES:
             records.update(await self.store.list(prefix))
         bounds = await self.store.bounds(queue_epochs(records))
+        value = await self.store.get(_COMMIT_KEY)
         try:
             self._broker = restore(records, bounds, self.clock.now_ms())
+            self._commit_number = msgspec.msgpack.decode(value, type=int) if value else 0
         except (msgspec.MsgspecError, ValueError, TidingsError) as error:
             raise StoreDamaged(f"a record of the store is damaged ({error}); `tidings check` says where") from error
-        value = await self.store.get(_COMMIT_KEY)
-        self._commit_number = msgspec.msgpack.decode(value, type=int) if value else 0
 
     # --- rounds ---
 

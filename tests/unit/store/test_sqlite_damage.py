@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from tidings.batch import StoredBatch
-from tidings.errors import StoreUnusable
+from tidings.errors import StoreDamaged, StoreUnusable
 from tidings.store.port import Append, Commit, Damage
 from tidings.store.sqlite import SqliteStore, check
+from tidings.store.sqlite.schema import PAGE_BYTES
 from tidings.testing.store_contract import append_all, make_batch, make_rows
 
 ALL_BYTES = 1 << 30
@@ -46,6 +47,15 @@ def break_chain(path: Path, letter: bytes, body_page: BodyPage) -> None:
     content = bytearray(path.read_bytes())
     page = body_page(content, letter)
     content[page : page + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+
+
+def overwrite_records(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    root_page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'records'").fetchone()[0]
+    connection.close()
+    content = bytearray(path.read_bytes())
+    content[(root_page - 1) * PAGE_BYTES : root_page * PAGE_BYTES] = b"\xff" * PAGE_BYTES
     path.write_bytes(content)
 
 
@@ -158,6 +168,18 @@ async def test_the_store_goes_on_beside_damage(path: Path, body_page: BodyPage) 
     await store.commit(append_all(make_rows(1, first=9)))
     bounds = (await store.bounds([1]))[1]
     assert (bounds.first_sequence, bounds.last_sequence) == (1, 9)
+    await store.close()
+
+
+async def test_damage_that_only_reading_shows_is_named_with_what_to_do(path: Path) -> None:
+    await fill(path)
+    overwrite_records(path)
+    store = SqliteStore(path)
+    await store.open()
+    with pytest.raises(StoreDamaged, match="tidings check"):
+        await store.list("")
+    with pytest.raises(StoreDamaged, match="tidings check"):
+        await store.get("a")
     await store.close()
 
 

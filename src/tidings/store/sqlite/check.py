@@ -89,7 +89,7 @@ class _Check:
             self._check_integrity(connection)
             self._check_rows(connection)
             self._check_records(connection)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self._problem(f"{self._path} cannot be read further: {error}; {_REWRITE}")
         finally:
             connection.close()

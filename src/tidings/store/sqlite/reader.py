@@ -122,6 +122,8 @@ class Reader:
         found = []
         cursor = self.connection.execute("SELECT key, value FROM records WHERE key >= ? ORDER BY key", (prefix,))
         for key, value in cursor:
+            if not isinstance(key, str) or not isinstance(value, bytes):
+                raise schema.damaged(self._path, "a record is not a text and its bytes")
             if not key.startswith(prefix):
                 break
             found.append((key, value))

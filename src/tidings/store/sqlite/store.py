@@ -84,27 +84,27 @@ class SqliteStore:
 
     async def read(self, queue: int, after: int, limit_bytes: int) -> list[StoredBatch | Damage]:
         """Returns rows that hold sequences above `after`; what is damaged is returned as such."""
-        return await self._run(self._read_thread, self._opened_reader().read, queue, after, limit_bytes)
+        return await self._look_up(self._opened_reader().read, queue, after, limit_bytes)
 
     async def survey(self, queue: int, after: int, rows_max: int) -> list[Row]:
         """Returns rows that hold sequences above `after`, without bodies."""
-        return await self._run(self._read_thread, self._opened_reader().survey, queue, after, rows_max)
+        return await self._look_up(self._opened_reader().survey, queue, after, rows_max)
 
     async def locate(self, queue: int, time_ms: int) -> int | None:
         """Returns the first sequence of the first row taken at or after `time_ms`."""
-        return await self._run(self._read_thread, self._opened_reader().locate, queue, time_ms)
+        return await self._look_up(self._opened_reader().locate, queue, time_ms)
 
     async def bounds(self, queues: Sequence[int]) -> dict[int, Bounds]:
         """Returns the bounds of those of `queues` that hold rows."""
-        return await self._run(self._read_thread, self._opened_reader().bounds, queues)
+        return await self._look_up(self._opened_reader().bounds, queues)
 
     async def get(self, key: str) -> bytes | None:
         """Returns a record."""
-        return await self._run(self._read_thread, self._opened_reader().get, key)
+        return await self._look_up(self._opened_reader().get, key)
 
     async def list(self, prefix: str) -> list[tuple[str, bytes]]:
         """Returns the records whose keys start with `prefix`, in the order of their keys."""
-        return await self._run(self._read_thread, self._opened_reader().records, prefix)
+        return await self._look_up(self._opened_reader().records, prefix)
 
     def free_bytes(self) -> int:
         """Returns the free space where the file lives."""
@@ -132,7 +132,7 @@ class SqliteStore:
             if isinstance(error, StoreForeign):
                 self._lock.release(in_vain=True)
             self._close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | UnicodeDecodeError):
                 raise _unusable(self._path, error) from error
             raise
 
@@ -208,6 +208,13 @@ class SqliteStore:
         finally:
             copy.close()
 
+    async def _look_up(self, call: Callable[..., _T], *arguments: object) -> _T:
+        try:
+            return await self._run(self._read_thread, call, *arguments)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # A page that only shows its damage once it is read; rows of messages have been dealt with before.
+            raise _unusable(self._path, error) from error
+
     async def _run(self, thread: ThreadPoolExecutor | None, call: Callable[..., _T], *arguments: object) -> _T:
         if thread is None:
             raise AssertionError(f"{self._path} is not open")
@@ -219,10 +226,12 @@ class SqliteStore:
         return self._reader
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> StoreUnusable:
+def _unusable(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> StoreUnusable:
+    if isinstance(error, UnicodeDecodeError):
+        return schema.damaged(path, f"a text in it is not UTF-8: {error}")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return schema.damaged(path, error)
     if code == sqlite3.SQLITE_FULL:
-        return StoreUnusable(f"{path} cannot be opened: no space left on its disk; free some space")
-    return StoreUnusable(f"{path} cannot be opened: {error}")
+        return StoreUnusable(f"{path} cannot be used: no space left on its disk; free some space")
+    return StoreUnusable(f"{path} cannot be used: {error}")

@@ -33,12 +33,23 @@ presence
     When all is quiet the listings show exactly the clients that are connected, every durable subscription has
     lag 0 and nothing in flight; on `$presence` each client's `connected` and `disconnected` take turns, and the
     last one says how it is.
+window
+    A subscriber of a durable subscription never has more messages in flight than it asked for: sent over one
+    connection, not acked, and not so old that the ack timeout may have taken them back.
+subscriptions stay
+    A durable subscription that a process was told of stays until an administrator deletes it, or until it has been
+    without a subscriber for as long as it may; the server's absence does not count for those that had one until
+    then, as soon as the disk knows of it. One that an administrator was told is deleted is gone for good.
+one process for a client id
+    While a process is connected, another one with its client id is let in only by taking over, and then the first
+    one is out. Nobody is told of having been taken over from unless somebody asked to.
 
-(The window, and that cursors never move back, are among the broker's invariants, checked after every input.)
+(That cursors never move back is among the broker's invariants, checked after every input, and so is the window.)
 """
 
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -46,17 +57,25 @@ import msgspec
 
 from tests.simulation.history import (
     AckedDurably,
+    AckTaken,
     Attached,
     Attaching,
     Confirmed,
     Deleted,
+    Forgotten,
     Handed,
     History,
+    Made,
+    Opened,
+    Opening,
+    Ousted,
     Published,
     Refused,
     Sent,
     Told,
+    ToldForgotten,
 )
+from tests.simulation.scenario import SubscriberPlan
 from tidings.batch import decode_items
 from tidings.broker.filters import Filter
 from tidings.model import PRESENCE_QUEUE, ClientInfo, SubscriptionInfo
@@ -84,7 +103,23 @@ class Evidence:
         self.subscriptions: list[SubscriptionInfo] = []
         self.connected: set[str] = set()
         """Client ids that are connected at the end."""
+        self.name_of: dict[str, str] = {}
+        """The name of each durable subscription; several have one name, after each other."""
+        self.alive: set[str] = set()
+        """Durable subscriptions that the server has at the end."""
+        self.plans: dict[str, SubscriberPlan] = {}
+        """What was asked for, by the subscription's name."""
         self._stored: dict[int, dict[int, Stored]] = {}
+
+    def plan(self, subscription: str) -> SubscriberPlan:
+        """Returns what was asked for."""
+        return self.plans[self.name_of.get(subscription, subscription)]
+
+    def last_before(self, epoch: int, time_ms: int) -> int:
+        """Returns the last sequence that was taken before a time; 0 if there is none."""
+        return max(
+            (row.last_sequence for other, row in self.appended if other == epoch and row.time_ms < time_ms), default=0
+        )
 
     @property
     def stored(self) -> dict[int, dict[int, Stored]]:
@@ -163,28 +198,36 @@ class _Place(NamedTuple):
 
 
 class _Reader:
-    """What is known of one subscription: a durable one by its name, an ephemeral one of one process."""
+    """What is known of one subscription: a durable one, or an ephemeral one of one process."""
 
-    def __init__(self, first: Attaching) -> None:
+    def __init__(self, evidence: Evidence, first: Attaching) -> None:
         self.filter = Filter(first.queue, first.event)
         self.asked = first
         self.attached: Attached | None = None
+        self.told_made = False
+        """Whether `attached` is what a process was told, and not only what the server did."""
         self.deleted_before: set[int] = set()
         """Lives of queues that had ended when it was attached first."""
         self.handed: dict[int, dict[int, str]] = defaultdict(dict)
         self.gaps: dict[int, Ranges] = defaultdict(Ranges)
         self.told: list[Told] = []
+        self._evidence = evidence
 
     def place(self, epoch: int) -> _Place:
         """Returns where it began."""
         asked, attached = self.asked, self.attached
         if attached is None or epoch not in attached.ends:
             return _Place(0, 0)  # younger than the subscription
+        begins = attached.begins.get(epoch, attached.ends[epoch] + 1)
+        least, most = asked.ends.get(epoch, 0), attached.ends[epoch]
+        if isinstance(asked.start, datetime):
+            before = self._evidence.last_before(epoch, int(asked.start.timestamp() * 1000))
+            return _Place(min(before, least), max(min(before, most), begins - 1))
         if isinstance(asked.start, int):
             return _Place(asked.start - 1, asked.start - 1)
         if asked.start == "earliest":
-            return _Place(0, attached.begins.get(epoch, attached.ends[epoch] + 1) - 1)
-        return _Place(asked.ends.get(epoch, 0), attached.ends[epoch])
+            return _Place(0, begins - 1)
+        return _Place(least, most)
 
     def first_kept(self, epoch: int) -> int:
         """Returns what was left of a queue's life when it began, for one that asked for more than that."""
@@ -196,27 +239,33 @@ class _Reader:
 def _readers(evidence: Evidence) -> dict[tuple[str, str], _Reader]:
     readers: dict[tuple[str, str], _Reader] = {}
     deleted = set[int]()
-    durable = {fact.subscription for fact in evidence.history.of(Attached) if fact.durable}
+    asking: dict[str, Attaching] = {}  # the latest of each name
 
-    def reader(fact: Attached | Handed | Told) -> _Reader:
-        return readers[fact.subscription, "" if fact.subscription in durable else fact.process]
+    def key(fact: Attached | Handed | Told) -> tuple[str, str]:
+        return fact.subscription, "" if fact.subscription in evidence.name_of else fact.process
 
     for _, fact in evidence.history.facts:
         match fact:
             case Attaching():
-                key = (fact.subscription, "" if fact.subscription in durable else fact.process)
-                readers.setdefault(key, _Reader(fact))
+                # What was asked for first is what counts until it is made: it may be made at any time from then on.
+                asking.setdefault(fact.subscription, fact)
+                if fact.subscription.startswith("~"):
+                    readers.setdefault((fact.subscription, fact.process), _Reader(evidence, fact))
+            case Made():
+                made = readers[fact.subscription, ""] = _Reader(evidence, asking[fact.name])
+                made.attached = Attached("", fact.subscription, True, True, fact.ends, {})
+                made.deleted_before = set(deleted)
             case Attached():
-                known = reader(fact)
-                if known.attached is None:
-                    known.attached, known.deleted_before = fact, set(deleted)
+                known = readers[key(fact)]
+                if not known.told_made:
+                    known.attached, known.deleted_before, known.told_made = fact, set(deleted), True
             case Deleted():
                 deleted.add(fact.epoch)
             case Handed():
-                reader(fact).handed[fact.epoch][fact.sequence] = fact.payload
+                readers[key(fact)].handed[fact.epoch][fact.sequence] = fact.payload
             case Told():
-                reader(fact).gaps[fact.epoch].add(fact.first, fact.last)
-                reader(fact).told.append(fact)
+                readers[key(fact)].gaps[fact.epoch].add(fact.first, fact.last)
+                readers[key(fact)].told.append(fact)
     return readers
 
 
@@ -225,13 +274,23 @@ def at_least_once(evidence: Evidence) -> list[str]:
     confirmed: dict[int, list[int]] = defaultdict(list)
     for fact in evidence.history.of(Confirmed):
         confirmed[fact.epoch] += range(fact.sequence, fact.sequence + len(fact.payloads))
-    for (name, process), reader in _readers(evidence).items():
+    readers = _readers(evidence)
+    for (name, process), reader in readers.items():
         for epoch, sequences in confirmed.items():
             if reader.attached is None or epoch in reader.deleted_before:
                 continue
+            if not process and name not in evidence.alive:
+                continue  # what it had not settled is gone with it
             if not reader.filter.wants_queue(evidence.queue_of[epoch]):
                 continue
-            handed, gaps, place = reader.handed[epoch], reader.gaps[epoch], reader.place(epoch)
+            # A process whose subscription was made again while it was away does not get again what it has acked.
+            handed = {
+                sequence
+                for (other, owner), known in readers.items()
+                if owner == process and evidence.name_of.get(other, other) == evidence.name_of.get(name, name)
+                for sequence in known.handed[epoch]
+            }
+            gaps, place = reader.gaps[epoch], reader.place(epoch)
             first, last = (
                 (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
             )
@@ -244,7 +303,7 @@ def at_least_once(evidence: Evidence) -> list[str]:
                         f"{message.payload} at sequence {sequence} of {evidence.queue_of[epoch]} (epoch {epoch}) never"
                         f" reached subscription {name!r} {process}, nor was a gap told"
                     )
-            early = [sequence for sequence in handed if sequence <= place.least]
+            early = [sequence for sequence in reader.handed[epoch] if sequence <= place.least]
             if early and not process:
                 broken.append(f"subscription {name!r} began after {place} in epoch {epoch} and was handed {early[:5]}")
     return broken
@@ -324,7 +383,7 @@ def presence(evidence: Evidence) -> list[str]:
     listed = {client.client_id for client in evidence.clients if client.connected and client.client_id}
     if listed != evidence.connected:
         broken.append(f"connected are {sorted(evidence.connected)}, listed {sorted(map(str, listed))}")
-    attached = {fact.subscription for fact in evidence.history.of(Attached) if fact.durable}
+    attached = {evidence.name_of[fact.subscription] for fact in evidence.history.of(Attached) if fact.durable}
     for info in evidence.subscriptions:
         if info.durable and (info.lag or info.in_flight or not info.connected):
             broken.append(f"not settled although all is quiet: {info}")
@@ -346,6 +405,72 @@ def presence(evidence: Evidence) -> list[str]:
     return broken
 
 
+def window(evidence: Evidence) -> list[str]:
+    broken = []
+    in_flight: dict[tuple[int, int, int], dict[tuple[int, int], float]] = defaultdict(dict)
+    for at, fact in evidence.history.facts:
+        if isinstance(fact, AckTaken):
+            flying = in_flight[fact.life, fact.connection, fact.handle]
+            for epoch, first, last in fact.ranges:
+                for key in [key for key in flying if key[0] == epoch and first <= key[1] <= last]:
+                    del flying[key]
+        elif isinstance(fact, Deleted):
+            for flying in in_flight.values():
+                for key in [key for key in flying if key[0] == fact.epoch]:
+                    del flying[key]
+        elif isinstance(fact, Sent) and fact.durable:
+            plan = evidence.plan(fact.subscription)
+            flying = in_flight[fact.life, fact.connection, fact.handle]
+            for key in [key for key, sent_at in flying.items() if sent_at <= at - plan.ack_timeout_s + 0.002]:
+                del flying[key]  # it may have been taken back
+            flying.update(
+                ((fact.epoch, sequence), at) for first, last in fact.ranges for sequence in range(first, last + 1)
+            )
+            if len(flying) > plan.in_flight_max:
+                broken.append(f"at {at:.4f} {len(flying)} of {plan.in_flight_max} are in flight: {fact}")
+    return broken
+
+
+def subscriptions_stay(evidence: Evidence) -> list[str]:
+    broken = []
+    told, gone, deleted = set[str](), set[str](), set[str]()
+    for at, fact in evidence.history.facts:
+        if isinstance(fact, Attached) and fact.durable:
+            told.add(fact.subscription)
+        elif isinstance(fact, Made) and fact.subscription in told:
+            broken.append(f"at {at:.4f} {fact.subscription} was made again although it was there: {fact}")
+        elif isinstance(fact, Forgotten):
+            gone.add(fact.subscription)
+            after_s = evidence.plan(fact.subscription).expires_after_s
+            # Times of the server are whole milliseconds.
+            if not fact.asked and (after_s is None or fact.away_s < after_s - 0.002):
+                broken.append(f"at {at:.4f} {fact} although it may be away for {after_s} s")
+        elif isinstance(fact, ToldForgotten):
+            deleted.add(fact.subscription)
+        elif isinstance(fact, Sent) and fact.subscription in deleted:
+            broken.append(f"at {at:.4f} {fact} to a subscription that is deleted")
+    broken += [f"{name} is not there any more" for name in sorted(told - gone - evidence.alive)]
+    broken += [f"{name} is there although it was deleted" for name in sorted(deleted & evidence.alive)]
+    return broken
+
+
+def one_process(evidence: Evidence) -> list[str]:
+    broken = []
+    contenders: dict[str, set[str]] = defaultdict(set)
+    for fact in evidence.history.of(Opening | Opened | Ousted):
+        match fact:
+            case Opening(process, client_id, take_over):
+                if take_over:
+                    contenders[client_id].add(process)
+            case Opened(_, _, take_over, holder):
+                if holder:
+                    broken.append(f"{fact}, and the other one stayed")
+            case Ousted(process, client_id):
+                if not contenders[client_id] - {process}:
+                    broken.append(f"{fact}, and nobody had asked for that")
+    return broken
+
+
 CHECKERS: Final[dict[str, Checker]] = {
     "durable confirm": durable_confirm,
     "stored once": stored_once,
@@ -356,4 +481,7 @@ CHECKERS: Final[dict[str, Checker]] = {
     "ack means gone": ack_means_gone,
     "redelivery is marked": redelivery_is_marked,
     "presence": presence,
+    "window": window,
+    "subscriptions stay": subscriptions_stay,
+    "one process for a client id": one_process,
 }

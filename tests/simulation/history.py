@@ -1,6 +1,7 @@
 """What happened in a simulation, as facts in the order of virtual time; what checkers read."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import NamedTuple, TypeAlias, TypeVar
 
 
@@ -39,7 +40,7 @@ class Attaching(NamedTuple):
     subscription: str
     queue: str
     event: str
-    start: str | int
+    start: str | int | datetime
     ends: dict[int, int]
 
 
@@ -57,6 +58,8 @@ class Attached(NamedTuple):
 class Sent(NamedTuple):
     """The server sends messages to a subscription, in its life number `life`."""
 
+    connection: int
+    handle: int
     subscription: str
     durable: bool
     life: int
@@ -64,6 +67,68 @@ class Sent(NamedTuple):
     epoch: int
     ranges: tuple[tuple[int, int], ...]
     redelivered: bool
+
+
+class AckTaken(NamedTuple):
+    """An ack reaches the server, in its life number `life`."""
+
+    connection: int
+    handle: int
+    life: int
+    ranges: tuple[tuple[int, int, int], ...]
+
+
+class Made(NamedTuple):
+    """The server makes a durable subscription; `ends` is the last sequence of each queue's life on the disk.
+
+    `subscription` tells those apart that had one name after each other; everywhere else, too.
+    """
+
+    subscription: str
+    name: str
+    ends: dict[int, int]
+
+
+class Forgotten(NamedTuple):
+    """The server forgets a durable subscription that a process was told of.
+
+    `away_s`: how long it has had no subscriber, without the server's absence if it had one until then.
+    `asked`: an administrator deletes it.
+    """
+
+    subscription: str
+    asked: bool
+    away_s: float
+
+
+class ToldForgotten(NamedTuple):
+    """An administrator is told that a subscription is deleted."""
+
+    subscription: str
+
+
+class Opening(NamedTuple):
+    """A process asks to be let in, now and after each loss of its connection."""
+
+    process: str
+    client_id: str
+    take_over: bool
+
+
+class Opened(NamedTuple):
+    """A process is let in. `holder` had the client id for sure all the time that this took; "" if none did."""
+
+    process: str
+    client_id: str
+    take_over: bool
+    holder: str
+
+
+class Ousted(NamedTuple):
+    """A process is told that another one has taken over its client id."""
+
+    process: str
+    client_id: str
 
 
 class Handed(NamedTuple):
@@ -118,7 +183,24 @@ class Note(NamedTuple):
 
 
 Fact: TypeAlias = (
-    Published | Confirmed | Refused | Attaching | Attached | Sent | Handed | AckedDurably | Told | Deleted | Note
+    Published
+    | Confirmed
+    | Refused
+    | Opening
+    | Opened
+    | Ousted
+    | Attaching
+    | Attached
+    | Made
+    | Forgotten
+    | ToldForgotten
+    | Sent
+    | AckTaken
+    | Handed
+    | AckedDurably
+    | Told
+    | Deleted
+    | Note
 )
 F = TypeVar("F", bound=Fact)
 

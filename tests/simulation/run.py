@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -15,25 +16,32 @@ import msgspec
 from tests.simulation.checkers import CHECKERS, Evidence
 from tests.simulation.history import (
     AckedDurably,
+    AckTaken,
     Attached,
     Attaching,
     Confirmed,
     Deleted,
     Fact,
+    Forgotten,
     Handed,
     History,
+    Made,
     Note,
+    Opened,
+    Opening,
+    Ousted,
     Published,
     Refused,
     Sent,
     Told,
+    ToldForgotten,
 )
 from tests.simulation.scenario import EVENTS, Ending, Fault, PublisherPlan, Scenario, SubscriberPlan, make
 from tidings import limits
 from tidings.batch import StoredBatch
 from tidings.broker.broker import Broker
-from tidings.broker.effects import Deliver, Effect
-from tidings.broker.inputs import Input
+from tidings.broker.effects import Deliver, Effect, Subscribed
+from tidings.broker.inputs import Ack, Delete, Input
 from tidings.broker.invariants import Invariants
 from tidings.client import Client, Message, Subscription
 from tidings.errors import (
@@ -50,11 +58,12 @@ from tidings.ranges import Ranges
 from tidings.server import Server
 from tidings.testing.clock import LoopClock
 from tidings.testing.crashing_store import CrashingStore, Disk
-from tidings.testing.network import Network, SimulatedDialer
+from tidings.testing.network import Network, SimulatedConnection, SimulatedDialer
 from tidings.testing.virtual_time import TimeLimitReached, VirtualLoop
 
 _TIME_LIMIT_S: Final = 1_500.0
 _EVER_S: Final = 2_000.0  # longer than anything may take
+_BEGINNING: Final = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # what LoopClock tells at virtual time 0
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -71,11 +80,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     faults: dict[str, int]
 
 
-def run(seed: int) -> Outcome:
-    """Runs the scenario of a seed and checks every promise."""
+def run(seed: int, *, invariants: bool = True) -> Outcome:
+    """Runs the scenario of a seed and checks every promise; and the broker's invariants, unless told not to."""
     began_s = time.perf_counter()
     scenario = make(seed)
-    simulation = Simulation(scenario)
+    simulation = Simulation(scenario, invariants=invariants)
     collecting = gc.isenabled()
     gc.disable()  # the collector runs finalizers when it likes, which no seed decides
     logging.disable(logging.CRITICAL)
@@ -123,6 +132,15 @@ class Process:
         self.client = client
         self.dialer = dialer
 
+    @property
+    def connection(self) -> SimulatedConnection | None:
+        """The connection by which it is let in, if both ends have it."""
+        if not self.client.connected or not self.dialer.transports:
+            return None
+        connection = self.dialer.transports[-1].connection
+        ended = connection.is_cut or connection.client.is_closing() or connection.server.is_closing()
+        return None if ended else connection
+
     async def vanish(self) -> None:
         """Ends without a word."""
         self.dialer.kill()
@@ -132,8 +150,9 @@ class Process:
 class Simulation:
     """One scenario under way."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, *, invariants: bool) -> None:
         self.scenario = scenario
+        self._invariants = invariants
         self.history = History()
         self.faults: Counter[str] = Counter()
         self.disk = Disk()
@@ -153,7 +172,21 @@ class Simulation:
         self._publishing = 0
         self._main: asyncio.Task[object] | None = None
         self._mistakes: list[str] = []
+        self._rivaling = 0
+        self._holders: dict[str, list[Process]] = {}
+        """Processes that were let in, by client id."""
+        self.reader_of: dict[str, str] = {}
+        """Which of the subscriptions that had one name a process is attached to, or was at last."""
+        self._readers: dict[tuple[str, int], str] = {}
+        self._told: set[str] = set()
+        """Durable subscriptions that somebody was told of."""
+        self._seen_s: dict[str, float] = {}
+        """When each had a subscriber at last; for those who had one when the server ended, when it was up again."""
+        self._at_end: dict[int, str] = {}
+        """Durable subscriptions of the server's last life when it ended, by number, and those with a subscriber."""
+        self._there_at_end: set[str] = set()
         self._evidence = Evidence(self.history, self.disk.appended, self.queue_of)
+        self._evidence.plans = {plan.full_name: plan for plan in scenario.subscribers}
 
     @property
     def quiet(self) -> bool:
@@ -172,6 +205,9 @@ class Simulation:
             self._publishing = len(self.scenario.publishers)
             works = [self._publisher(plan) for plan in self.scenario.publishers]
             works += [self._subscriber(plan) for plan in self.scenario.subscribers]
+            rivals = [plan for plan in self.scenario.subscribers if plan.rivals]
+            self._rivaling = len(rivals)
+            works += [self._rivals(plan) for plan in rivals]
             actors = [loop.create_task(self._guarded(work)) for work in works]
             await self._make_faults()
             self._quiet.set()
@@ -185,6 +221,7 @@ class Simulation:
         await asyncio.gather(*actors, return_exceptions=True)
         if self._mistakes:
             return {"no mistakes": self._mistakes}
+        self._evidence.alive = {reader for reader, _ in self._living().values()}
         await self._drain()
         self._evidence.damaged = self._damaged
         found = {promise: check(self._evidence) for promise, check in CHECKERS.items()}
@@ -231,6 +268,7 @@ class Simulation:
                 names = {info.name for info in subscriptions if info.connected}
                 if (
                     not self._publishing
+                    and not self._rivaling
                     and all(
                         plan.name in self._evidence.connected or not plan.client_id
                         for plan in self.scenario.subscribers
@@ -259,26 +297,42 @@ class Simulation:
         self._server = server
         self.lives[server.node.id] = self.life
         loop = asyncio.get_running_loop()
+        began_s = loop.time()
         self._serving = loop.create_task(self._guarded(server.run()))
         await server.node.ready.wait()
-        self._watch(server.node._broker)
+        self._watch(server.node._broker, began_s)
         self.network.listen(server.native.protocol_factory)
         self.note(f"server is up, life {self.life}")
 
-    def _watch(self, broker: Broker) -> None:
-        """Checks the invariants after each input, and writes down what is sent."""
+    def _watch(self, broker: Broker, began_s: float) -> None:
+        """Checks the invariants after each input, and writes down what is sent, and who comes and goes."""
         invariants, handle, life = Invariants(broker), broker.handle, self.life
         known = dict[int, str]()
+        living = self._living()
+        self._seen_s.update(dict.fromkeys(self._there_at_end, began_s))
+        for number, reader in self._at_end.items():
+            if number not in living and reader in self._told:
+                # It expired while the server was down, or in its first moment.
+                away_s = asyncio.get_running_loop().time() - self._seen_s[reader]
+                self.fact(Forgotten(reader, False, away_s))
 
         def watched(input: Input, now_ms: int) -> list[Effect]:
-            nonlocal known
+            nonlocal known, living
+            if isinstance(input, Ack):
+                self.fact(AckTaken(input.connection, input.handle, life, tuple(input.ranges)))
             names = {
                 (session.connection, handle): subscriber.subscription
                 for session in broker.state.sessions.values()
                 for handle, subscriber in session.subscribers.items()
             }
             effects = handle(input, now_ms)
+            living = self._compare(living, asked=isinstance(input, Delete))
             for effect in effects:
+                if isinstance(effect, Subscribed):
+                    process = broker.state.sessions[effect.connection].address.rpartition(":")[0]
+                    self.reader_of[process] = self._reader(effect.name)
+                    if effect.durable:
+                        self._told.add(self._reader(effect.name))
                 if isinstance(effect, Deliver):
                     session = broker.state.sessions.get(effect.connection)
                     subscription = (
@@ -289,7 +343,9 @@ class Simulation:
                     ranges = tuple(span for row in effect.rows for span in _present(row))
                     self.fact(
                         Sent(
-                            subscription.name,
+                            effect.connection,
+                            effect.handle,
+                            self._readers.get((subscription.name, subscription.number), subscription.name),
                             subscription.durable,
                             life,
                             effect.queue,
@@ -305,12 +361,55 @@ class Simulation:
                     if epoch not in now:
                         self.fact(Deleted(name, epoch))
                 known = now
-            invariants.check()
+            if self._invariants:
+                invariants.check()
             return effects
 
         known = {epoch: queue.name for epoch, queue in broker.state.epochs.items()}
         self.queue_of.update(known)
         broker.handle = watched  # type: ignore[method-assign]
+
+    def _living(self) -> dict[int, tuple[str, bool]]:
+        """Returns the durable subscriptions that the server has, and whether they have a subscriber, by number."""
+        assert self._server is not None
+        return {
+            item.number: (
+                self._readers.setdefault((item.name, item.number), f"{item.name} number {item.number}"),
+                item.subscriber is not None,
+            )
+            for item in self._server.node._broker.state.subscriptions.values()
+            if item.durable
+        }
+
+    def _server_ends(self) -> None:
+        living = self._living()
+        self._at_end = {number: reader for number, (reader, _) in living.items()}
+        self._there_at_end = {reader for reader, attached in living.values() if attached}
+
+    def _reader(self, name: str) -> str:
+        """Returns what the subscription that has a name now is called in the history."""
+        assert self._server is not None
+        known = self._server.node._broker.state.subscriptions.get(name)
+        return self._readers.get((name, known.number), name) if known else name
+
+    def _compare(self, before: dict[int, tuple[str, bool]], *, asked: bool) -> dict[int, tuple[str, bool]]:
+        """Writes down which durable subscriptions were made or forgotten by an input."""
+        now_s, living = asyncio.get_running_loop().time(), self._living()
+        if living == before and not any(attached for _, attached in living.values()):
+            return living
+        for number, (reader, attached) in before.items():
+            if attached:
+                self._seen_s[reader] = now_s
+            if number not in living and reader in self._told:
+                self.fact(Forgotten(reader, asked, now_s - self._seen_s[reader]))
+                self.faults["subscription deleted" if asked else "subscription expired"] += 1
+        for number, (reader, _) in living.items():
+            if number not in before:
+                self._seen_s[reader] = now_s
+                name = reader.removesuffix(f" number {number}")
+                self._evidence.name_of[reader] = name
+                self.fact(Made(reader, name, dict(self._stored_ends())))
+        return living
 
     async def _stop_serving(self) -> None:
         assert self._serving is not None
@@ -322,6 +421,11 @@ class Simulation:
         self._store.crash()
         self.network.kill_server()
         self._count_store_faults()
+        self._server_ends()
+        for number, reader in self._at_end.items():
+            record = await self.disk.content.get(f"subscription/{number}")
+            if record is None or msgspec.msgpack.decode(record)[9] is not None:
+                self._there_at_end.discard(reader)  # it was attached in this moment, which is not on the disk yet
         self.note(f"server crashed, life {self.life}")
         await self._stop_serving()
 
@@ -329,6 +433,7 @@ class Simulation:
         assert self._server is not None
         assert self._serving is not None
         self.network.stop_listening()
+        self._server_ends()
         self.note("server drains")
         await self._server.drain()
         await self._serving
@@ -342,8 +447,9 @@ class Simulation:
     # --- faults ---
 
     async def _make_faults(self) -> None:
-        scenario, chance = self.scenario, self._randomness("faults")
+        scenario, chance, lives = self.scenario, self._randomness("faults"), self._randomness("lives")
         loop = asyncio.get_running_loop()
+        forgettings = scenario.forgettings
         deletions, ends_at = scenario.deletions, loop.time() + scenario.duration_s
         while True:
             pause_s = chance.uniform(0, scenario.fault_pause_s_max)
@@ -353,6 +459,9 @@ class Simulation:
             if deletions and chance.random() < 0.5:
                 deletions -= 1
                 await self._delete_a_queue(chance)
+            elif forgettings and lives.random() < 0.5:
+                forgettings -= 1
+                await self._delete_a_subscription(lives)
             elif scenario.faults:
                 await self._make_fault(chance.choice(scenario.faults), chance)
         await asyncio.sleep(max(0, ends_at - loop.time()))
@@ -419,6 +528,25 @@ class Simulation:
         except (NotFound, StoreUnavailable, DiskFull) as error:
             self.note(f"deleting {name}: {error}")
 
+    async def _delete_a_subscription(self, chance: random.Random) -> None:
+        names = [plan.full_name for plan in self.scenario.subscribers if plan.client_id]
+        if not names:
+            return
+        name = chance.choice(names)
+        reader = self._reader(name)
+        process = self._client("administrator", None, take_over=False)
+        self.note(f"deleting subscription {name}")
+        try:
+            async with process.client as client:
+                await client.delete_subscription(name, timeout=_EVER_S)
+        except (NotFound, SubscriptionInUse, StoreUnavailable, DiskFull) as error:
+            self.note(f"deleting subscription {name}: {error}")
+        else:
+            # While the administrator connected it may have expired and been made again: then it was another one.
+            forgotten = [fact.subscription for fact in self.history.of(Forgotten) if fact.asked]
+            if reader in forgotten:
+                self.fact(ToldForgotten(reader))
+
     # --- processes ---
 
     def _client(self, name: str, client_id: str | None, *, take_over: bool) -> Process:
@@ -433,6 +561,60 @@ class Simulation:
             randomness=self._randomness(process),
         )
         return Process(process, client, dialer)
+
+    async def _open(self, process: Process, client_id: str | None, *, take_over: bool) -> None:
+        """Connects a process; writes down who had the client id meanwhile."""
+        if client_id is None:
+            await process.client.open()
+            return
+        self.fact(Opening(process.name, client_id, take_over))
+        holders = self._holders.setdefault(client_id, [])
+        held = {holder.name: holder.connection for holder in holders if holder.connection}
+        await process.client.open()
+        still = [holder.name for holder in holders if holder.connection and holder.connection is held.get(holder.name)]
+        self.fact(Opened(process.name, client_id, take_over, still[0] if still else ""))
+        holders.append(process)
+
+    async def _rivals(self, plan: SubscriberPlan) -> None:
+        """Lets other processes come with the client id of a subscriber, whether it is there or not."""
+        chance = self._randomness(f"{plan.name} rivals")
+        for _ in range(plan.rivals):
+            await self._until_quiet(chance.uniform(0, 15))
+            if self.quiet:
+                break
+            take_over = chance.random() < 0.5
+            process = self._client(f"{plan.name}rival", plan.client_id, take_over=take_over)
+            try:
+                await self._open(process, plan.client_id, take_over=take_over)
+            except ClientIdInUse:
+                self.note(f"{process.name} is refused")
+                self.faults["rival refused"] += 1
+                continue
+            self.faults["rival took over" if take_over else "rival let in"] += 1
+            consumer = Consumer(self, plan, process, self._randomness(f"{process.name} acks"))
+            work = asyncio.get_running_loop().create_task(consumer.run())
+            await asyncio.wait((work,), timeout=chance.uniform(0, 6))
+            if work.done():
+                error = work.exception()
+                self._lost(plan, process, error)
+            consumer.note_gaps()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            self.note(f"{process.name} ends")
+            if chance.random() < 0.5:
+                await process.vanish()
+            else:
+                await process.client.close(timeout=20.0)
+        self._rivaling -= 1
+
+    def _lost(self, plan: SubscriberPlan, process: Process, error: BaseException | None) -> None:
+        """Takes note of why a process stopped to consume; only some reasons are good ones."""
+        usual = SubscriptionInUse | TakenOver | StoreUnavailable | DiskFull | TimedOut
+        if not isinstance(error, usual) and not (plan.rivals and isinstance(error, ClientIdInUse)):
+            raise AssertionError(f"{process.name} stopped to consume: {error!r}") from error
+        self.note(f"{process.name}: {error!r}")
+        if isinstance(error, TakenOver) and plan.client_id:
+            self.fact(Ousted(process.name, plan.client_id))
 
     # --- publishers ---
 
@@ -513,13 +695,13 @@ class Simulation:
         assert self._server is not None
         return {epoch: queue.committed for epoch, queue in self._server.node._broker.state.epochs.items()}
 
-    async def is_settled(self, subscription: str, epoch: int, sequence: int) -> bool:
+    async def is_settled(self, subscription: str, reader: str, epoch: int, sequence: int) -> bool:
         """Whether the disk has a cursor by which a message is settled."""
         assert self._server is not None
         state = self._server.node._broker.state
         known = state.subscriptions.get(subscription)
-        if known is None or not known.durable or epoch not in state.epochs:
-            return True  # an ephemeral one is nowhere on the disk, nor is the cursor of a deleted queue
+        if known is None or not known.durable or epoch not in state.epochs or self._reader(subscription) != reader:
+            return True  # an ephemeral one is nowhere on the disk, nor is the cursor of what was deleted
         record = await self.disk.content.get(f"cursor/{known.number}/{epoch}")
         position, unsettled = msgspec.msgpack.decode(record)[:2] if record else (0, [])
         return sequence <= position and not any(first <= sequence <= last for first, last in unsettled)
@@ -532,7 +714,7 @@ class Simulation:
         while True:
             process = self._client(plan.name, plan.client_id, take_over=plan.take_over)
             try:
-                await process.client.open()
+                await self._open(process, plan.client_id, take_over=plan.take_over)
             except ClientIdInUse:
                 # The server has not noticed yet that the process before is gone.
                 await asyncio.sleep(1.0)
@@ -567,13 +749,10 @@ class Simulation:
             while not work.done() and (self.quiet or asyncio.get_running_loop().time() < ends_at):
                 await asyncio.wait((work,), timeout=0.5)
             if work.done():
-                error = work.exception()
-                if isinstance(error, SubscriptionInUse | TakenOver | StoreUnavailable | DiskFull | TimedOut):
-                    self.note(f"{process.name}: {error!r}")
-                    await process.client.close(timeout=20.0)
-                    await asyncio.sleep(0.5)
-                    return True
-                raise AssertionError(f"{process.name} stopped to consume: {error!r}") from error
+                self._lost(plan, process, work.exception())
+                await process.client.close(timeout=20.0)
+                await asyncio.sleep(0.5)
+                return True
             if ending == "detach":
                 await consumer.detach()
             return False
@@ -592,33 +771,40 @@ class Consumer:
         self._process = process
         self._chance = chance
         self._subscription: Subscription | None = None
-        self._name = plan.name
+        self._name = plan.full_name
         self._gaps_noted = 0
         self._held: list[Message] = []
         self._cumulated = 0
+
+    @property
+    def reader(self) -> str:
+        """What the subscription that it is attached to is called in the history."""
+        known = self._simulation.reader_of.get(self._process.name)
+        return self._name if known is None or self._plan.client_id is None else known
 
     async def run(self) -> None:
         """Subscribes and consumes for ever."""
         plan, simulation = self._plan, self._simulation
         durable = plan.client_id is not None
-        self._name = plan.subscription or f"{plan.client_id}:{plan.queue}/{plan.event}" if durable else f"~{plan.name}"
+        start = plan.start if plan.starts_at_s is None else _BEGINNING + timedelta(seconds=round(plan.starts_at_s, 3))
         subscription = self._subscription = self._process.client.subscribe(
             plan.queue,
             plan.event,
             name=plan.subscription,
-            start=plan.start,
+            start=start,
             in_flight_max=plan.in_flight_max,
             concurrency=plan.concurrency,
             ack_timeout=plan.ack_timeout_s,
+            expires_after=plan.expires_after_s,
             timeout=_EVER_S,
         )
         # The server may not know yet of what the disk has stored already.
         ends = simulation.reported_ends()
-        simulation.fact(Attaching(self._process.name, self._name, plan.queue, plan.event, plan.start, ends))
+        simulation.fact(Attaching(self._process.name, self._name, plan.queue, plan.event, start, ends))
         await subscription.attach()
         ends = dict(simulation._stored_ends())
         begins = {epoch: bounds.first_sequence for epoch, bounds in (await self._bounds(list(ends))).items()}
-        attached = Attached(self._process.name, self._name, subscription.durable, subscription.created, ends, begins)
+        attached = Attached(self._process.name, self.reader, subscription.durable, subscription.created, ends, begins)
         simulation.fact(attached)
         assert subscription.durable == durable, f"{attached} of {plan}"
         if plan.ack == "batches":
@@ -648,7 +834,7 @@ class Consumer:
         if subscriber is not None and subscriber.gaps_seen > self._gaps_noted:
             for gap in subscriber.gaps[self._gaps_noted - subscriber.gaps_seen :]:
                 first, last = gap.first_sequence, gap.last_sequence
-                self._simulation.fact(Told(self._process.name, self._name, gap.epoch, first, last, gap.reason))
+                self._simulation.fact(Told(self._process.name, self.reader, gap.epoch, first, last, gap.reason))
             self._gaps_noted = subscriber.gaps_seen
 
     async def _bounds(self, epochs: list[int]) -> dict[int, object]:
@@ -663,7 +849,7 @@ class Consumer:
         self._simulation.fact(
             Handed(
                 self._process.name,
-                self._name,
+                self.reader,
                 self._plan.client_id is not None,
                 self._simulation.lives[self._process.client._session.node],  # that sent it
                 message.queue,
@@ -702,16 +888,15 @@ class Consumer:
                 raise AssertionError("batches are settled as batches")
 
     async def _ack_durably(self, message: Message) -> None:
+        reader = self.reader
         try:
             await message.ack(wait=True, timeout=20.0)
         except TidingsError as error:
             self._simulation.note(f"{self._process.name}: ack of {message.sequence}: {error!r}")
         else:
             sequence = message.sequence
-            stored = await self._simulation.is_settled(self._name, message.epoch, sequence)
-            self._simulation.fact(
-                AckedDurably(self._process.name, self._name, message.epoch, sequence, sequence, stored)
-            )
+            stored = await self._simulation.is_settled(self._name, reader, message.epoch, sequence)
+            self._simulation.fact(AckedDurably(self._process.name, reader, message.epoch, sequence, sequence, stored))
 
 
 def _present(row: StoredBatch) -> list[tuple[int, int]]:

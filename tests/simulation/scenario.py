@@ -1,7 +1,7 @@
 """Random scenarios: what there is, who does what, and what goes wrong, all of it decided by one seed."""
 
 import random
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -38,6 +38,11 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     subscription: str | None
     start: Literal["latest", "earliest"] | int
+    starts_at_s: float | None = None
+    """Begins at this virtual time instead of at `start`."""
+    expires_after_s: float | None = None
+    rivals: int = 0
+    """How often a second process with the same client id comes, without asking or by taking over."""
     in_flight_max: int
     concurrency: int
     ack_timeout_s: float
@@ -48,6 +53,13 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
     away_s_max: float
     endings: list[Ending]
     take_over: bool
+
+    @property
+    def full_name(self) -> str:
+        """The subscription's name, as the server makes it; an ephemeral one's is made up here."""
+        if self.client_id is None:
+            return f"~{self.name}"
+        return self.subscription or f"{self.client_id}:{self.queue}/{self.event}"
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +74,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     down_s_max: float
     deletions: int
     damages: int
+    forgettings: int
+    """How often an administrator tries to delete a subscription."""
     network: NetworkFaults
     store: StoreFaults
     limits: dict[str, int]
@@ -74,16 +88,19 @@ def make(seed: int) -> Scenario:
     queues = [f"queue{number}" for number in range(chance.randint(1, 3))]
     faults: list[Fault] = ["cut", "cut, client unaware", "cut, server unaware", "blackout", "crash", "crash in commit"]
     faults += ["crash in commit", "drain", "slow reader"]
+    # What came later has a randomness of its own, so that other scenarios stay what they were.
+    later = random.Random(f"scenario {seed}, lives of subscriptions")
     return Scenario(
         seed=seed,
         duration_s=chance.uniform(5, 40),
         publishers=[_publisher(chance, number, queues) for number in range(chance.randint(1, 3))],
-        subscribers=[_subscriber(chance, number, queues) for number in range(chance.randint(1, 5))],
+        subscribers=[_with_lives(later, _subscriber(chance, number, queues)) for number in range(chance.randint(1, 5))],
         faults=chance.sample(faults, chance.randint(0, len(faults))),
         fault_pause_s_max=chance.choice([2.0, 5.0, 10.0]),
         down_s_max=chance.choice([0.1, 2.0, 8.0]),
         deletions=chance.choice([0, 0, 0, 1, 3]),
         damages=chance.choice([0, 0, 0, 2]),
+        forgettings=later.choice([0, 0, 3, 10]),
         network=NetworkFaults(
             delay_s_max=chance.choice([0.001, 0.05, 0.3]),
             chunk_bytes_max=chance.choice([40, 500, 32_768]),
@@ -138,6 +155,19 @@ def _subscriber(chance: random.Random, number: int, queues: list[str]) -> Subscr
         endings=chance.choice([["vanish"], ["vanish", "close", "detach"], ["close", "detach"]]),
         take_over=chance.random() < 0.3,
     )
+
+
+def _with_lives(chance: random.Random, plan: SubscriberPlan) -> SubscriberPlan:
+    """Lets some begin at a time, some expire, some meet another process of their name."""
+    chosen: dict[str, Any] = {}
+    if chance.random() < 0.15 and plan.queue != "$presence":
+        chosen["starts_at_s"] = chance.uniform(0, 20)
+        chosen["begins_s_max"] = 25.0
+    if chance.random() < 0.2:
+        chosen["expires_after_s"] = chance.choice([0.5, 3.0, 1000.0])
+    if chance.random() < 0.25 and plan.client_id is not None:
+        chosen["rivals"] = chance.choice([1, 3])
+    return msgspec.structs.replace(plan, **chosen)
 
 
 def _limits(chance: random.Random) -> dict[str, int]:

@@ -3,22 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.simulation.run import run
 from tidings.broker import records
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
+from tidings.broker.clients import Clients
 from tidings.broker.cursors import Cursor
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Effect
 from tidings.broker.inputs import Input, StoreReady
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
-from tidings.broker.sessions import Producer
+from tidings.broker.queues import Queue
+from tidings.broker.sessions import Producer, Session
+from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
+from tidings.broker.subscriptions import Subscription
 from tidings.client.publisher import Publisher
 from tidings.client.subscriber import Subscriber as ClientSubscriber
+from tidings.errors import TakenOver
 from tidings.node.node import Node
 from tidings.ranges import Ranges
 from tidings.store.port import Commit, OutcomeUnknown
@@ -27,13 +33,14 @@ from tidings.testing.crashing_store import CrashingStore
 _SEEDS = range(1, 121)
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-PLANTS: dict[str, tuple[Plant, set[str]]] = {}
-"""Name of the bug -> how it is planted, and the promises whose checkers may be the first to see it."""
+PLANTS: dict[str, tuple[Plant, set[str], bool]] = {}
+"""Name of the bug -> how it is planted, the promises whose checkers may be the first to see it, and whether the
+broker's invariants, which may see it before them, are checked."""
 
 
-def caught_by(*promises: str) -> Callable[[Plant], Plant]:
+def caught_by(*promises: str, invariants: bool = True) -> Callable[[Plant], Plant]:
     def register(plant: Plant) -> Plant:
-        PLANTS[plant.__name__] = plant, set(promises)
+        PLANTS[plant.__name__] = plant, set(promises), invariants
         return plant
 
     return register
@@ -88,13 +95,13 @@ def sends_again_under_a_new_number(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Publisher, "frames_again", again)
 
 
-@caught_by("at least once", "no mistakes")
+@caught_by("at least once", invariants=False)
 def moves_the_cursor_past_unacked_messages(patch: pytest.MonkeyPatch) -> None:
     settle = Cursor.settle
     patch.setattr(Cursor, "settle", lambda self, first, last: settle(self, 1, last))
 
 
-@caught_by("at least once", "no mistakes")
+@caught_by("at least once", invariants=False)
 def forgets_to_deliver_again_after_a_disconnect(patch: pytest.MonkeyPatch) -> None:
     def take_back(self: Cursor) -> None:
         self.unsettled, self.due = Ranges(), Ranges()
@@ -189,7 +196,7 @@ def forgets_to_mark_redeliveries(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Cursor, "take", lambda self, row, room: take(self, row, room)._replace(redelivered=False))
 
 
-@caught_by("no mistakes")
+@caught_by("window", invariants=False)
 def ignores_the_window(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Subscriber, "room", lambda self: 1_000_000)
 
@@ -207,6 +214,62 @@ def reads_the_end_of_a_queue_from_its_record_alone(patch: pytest.MonkeyPatch) ->
     patch.setattr(CrashingStore, "bounds", nothing)
 
 
+@caught_by("dense sequences")
+def begins_a_queue_at_the_second_sequence(patch: pytest.MonkeyPatch) -> None:
+    add_queue = BrokerState.add_queue
+
+    def begin(self: BrokerState, queue: Queue) -> None:
+        if queue.committed == 0:
+            queue.committed, queue.first_sequence = 1, 2
+        add_queue(self, queue)
+
+    patch.setattr(BrokerState, "add_queue", begin)
+
+
+@caught_by("subscriptions stay")
+def counts_time_before_a_crash_as_absence(patch: pytest.MonkeyPatch) -> None:
+    spell = records._SPELLINGS[Subscription]
+
+    def absent(item: Subscription) -> Any:
+        record = spell(item)
+        record.last_seen_ms = item.last_seen_ms
+        return record
+
+    patch.setitem(records._SPELLINGS, Subscription, absent)
+
+
+@caught_by("subscriptions stay")
+def tells_of_a_deletion_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    done = Catalog.done_when_durable
+
+    def early(self: Catalog, connection: int, kind: Any, request: int) -> None:
+        if kind == "delete":
+            self._state.effects.append(_done(connection, request))
+        else:
+            done(self, connection, kind, request)
+
+    patch.setattr(Catalog, "done_when_durable", early)
+
+
+@caught_by("subscriptions stay", "at least once")
+def tells_of_a_subscription_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Catalog, "_answer", lambda self, subscriber: self._attached(subscriber))
+
+
+@caught_by("at least once")
+def begins_with_the_oldest_message_instead_of_at_a_time(patch: pytest.MonkeyPatch) -> None:
+    located = Catalog.located
+    patch.setattr(Catalog, "located", lambda self, input: located(self, msgspec.structs.replace(input, sequence=1)))
+
+
+@caught_by("one process for a client id")
+def lets_everybody_take_over(patch: pytest.MonkeyPatch) -> None:
+    def close(self: Clients, holder: Session, input: Any) -> None:
+        self._close(holder, TakenOver("another client took over"), reason="taken over")
+
+    patch.setattr(Clients, "_take_over", close)
+
+
 def _page() -> Any:
     from tidings.broker.deliveries import _Page
 
@@ -221,11 +284,11 @@ def _done(connection: int, request: int) -> Any:
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant, promises = PLANTS[name]
+    plant, promises, invariants = PLANTS[name]
     plant(monkeypatch)
     others: dict[int, list[str]] = {}
     for seed in _SEEDS:
-        broken = run(seed).broken
+        broken = run(seed, invariants=invariants).broken
         if promises & set(broken):
             return
         if broken:

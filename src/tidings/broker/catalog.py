@@ -8,7 +8,7 @@ from tidings import limits
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Done, Gap, Locate, Refuse, Subscribed
 from tidings.broker.filters import Filter
-from tidings.broker.inputs import Delete, Located, Request, Resume, Subscribe, Unsubscribe
+from tidings.broker.inputs import Delete, Located, Request, Subscribe, Unsubscribe
 from tidings.broker.ledger import Answer
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
@@ -69,16 +69,20 @@ class Catalog:
         subscription.subscriber = subscriber
         session.subscribers[input.handle] = subscriber
         self._deliveries.attach(subscriber)
-        self._resume(subscription, input.resume)
-        if subscription.durable:
-            state.changed(subscription)
+        subscriber.resume = input.resume
+        if not subscription.durable:
+            self._resume(subscriber)
         self._presence.announce(session)
         if created and input.start == "time":
-            for cursor in subscription.cursors.values():
+            # Where an ephemeral one stood counts, and not where it began once.
+            placed = set() if subscription.durable else {place.epoch for place in input.resume}
+            for epoch in subscription.cursors:
+                if epoch in placed:
+                    continue
                 subscriber.locating += 1
-                state.effects.append(Locate(subscription.number, cursor.queue.epoch, input.start_value))
+                state.effects.append(Locate(subscription.number, epoch, input.start_value))
         if not subscriber.locating:
-            self._answer(subscriber)
+            self._ready(subscriber)
 
     def located(self, input: Located) -> None:
         """Moves a new subscription to the time it asked for, in one of its queues."""
@@ -93,7 +97,7 @@ class Catalog:
             self._state.changed_cursor(cursor)
         subscriber.locating -= 1
         if not subscriber.locating:
-            self._answer(subscriber)
+            self._ready(subscriber)
 
     def unsubscribe(self, session: Session, input: Unsubscribe) -> None:
         """Detaches a client.
@@ -156,7 +160,9 @@ class Catalog:
             state.add_cursor(subscription, queue, position=position)
         return subscription
 
-    def _resume(self, subscription: Subscription, places: list[Resume]) -> None:
+    def _resume(self, subscriber: Subscriber) -> None:
+        subscription, places = subscriber.subscription, subscriber.resume
+        subscriber.resume = []
         for place in places:
             cursor = subscription.cursors.get(place.epoch)
             if cursor is None:
@@ -169,6 +175,13 @@ class Catalog:
                 self._state.changed_cursor(cursor)
             else:
                 cursor.position = min(max(place.received, 0), committed)
+
+    def _ready(self, subscriber: Subscriber) -> None:
+        # Recorded only now: a crash before it is placed must leave nothing that begins at another place.
+        if subscriber.subscription.durable:
+            self._resume(subscriber)
+            self._state.changed(subscriber.subscription)
+        self._answer(subscriber)
 
     def _answer(self, subscriber: Subscriber) -> None:
         """Tells the client that it is attached, a new durable subscription only once it is on disk."""
@@ -262,6 +275,8 @@ class Catalog:
             return
         gap = MissedGap(queue.name, queue.epoch, first, last, "queue deleted")
         subscriber = subscription.subscriber
+        if subscriber and subscriber.locating:
+            return  # it has not begun yet
         if subscriber and not subscriber.starting:
             self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
         self._deliveries.remember_gap(subscription, gap)
@@ -325,8 +340,8 @@ def _check_same(subscription: Subscription, session: Session, chosen: Filter) ->
     if subscription.client_id != session.client_id:
         owner = f"client {subscription.client_id!r}" if subscription.client_id is not None else "anonymous clients"
         raise SubscriptionConflict(
-            f"subscription {subscription.name!r} belongs to {owner}; use another name,"
-            " or let several clients share one (shared=)"
+            f"subscription {subscription.name!r} belongs to {owner}; use another name;"
+            " that several clients share one (shared=) is not in this version"
         )
     if subscription.filter != chosen:
         raise SubscriptionConflict(
@@ -336,7 +351,7 @@ def _check_same(subscription: Subscription, session: Session, chosen: Filter) ->
     if subscription.subscriber:
         raise SubscriptionInUse(
             f"subscription {subscription.name!r} has a subscriber at {subscription.subscriber.session.address};"
-            " use another name, or let several clients share one (shared=)"
+            " use another name; that several clients share one (shared=) is not in this version"
         )
 
 

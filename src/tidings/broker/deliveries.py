@@ -297,6 +297,7 @@ class Deliveries:
                 cursor.fail(sequence)
         subscription.subscriber = None
         subscription.last_seen_ms = state.now_ms
+        subscription.left_in_drain = state.draining
         state.deadlines.remove(("ack", subscription.number))
         for cursor in subscription.cursors.values():
             cursor.take_back()

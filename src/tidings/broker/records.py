@@ -68,7 +68,8 @@ class SubscriptionRecord(msgspec.Struct, array_like=True):
     concurrency: int
     ack_timeout_ms: int
     expires_after_ms: int | None
-    last_seen_ms: int
+    last_seen_ms: int | None
+    """None if it has a subscriber until the server ends, however it ends: the server's absence is not its own."""
     last_ack_ms: int | None
     gaps: list[MissedGap]
 
@@ -121,7 +122,7 @@ def _subscription(item: Subscription) -> SubscriptionRecord:
         item.concurrency,
         item.ack_timeout_ms,
         item.expires_after_ms,
-        item.last_seen_ms,
+        None if item.subscriber or item.left_in_drain else item.last_seen_ms,
         item.last_ack_ms,
         item.gaps,
     )

@@ -48,7 +48,7 @@ def restore(
     for key, value in _each(records, "queue/"):
         _restore_queue(state, int(key), msgspec.msgpack.decode(value, type=QueueRecord), bounds.get(int(key)))
     for key, value in _each(records, "subscription/"):
-        _restore_subscription(state, int(key), msgspec.msgpack.decode(value, type=SubscriptionRecord))
+        _restore_subscription(state, int(key), msgspec.msgpack.decode(value, type=SubscriptionRecord), now_ms)
     _restore_cursors(state, records)
     for key, value in _each(records, "client/"):
         client = msgspec.msgpack.decode(value, type=ClientRecord)
@@ -87,14 +87,14 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
     state.add_queue(queue)
 
 
-def _restore_subscription(state: BrokerState, number: int, record: SubscriptionRecord) -> None:
+def _restore_subscription(state: BrokerState, number: int, record: SubscriptionRecord, now_ms: int) -> None:
     chosen = Filter(record.queue, record.event)
     item = Subscription(number, record.name, record.client_id, chosen, durable=True, created_ms=record.created_ms)
     item.in_flight_max = record.in_flight_max
     item.concurrency = record.concurrency
     item.ack_timeout_ms = record.ack_timeout_ms
     item.expires_after_ms = record.expires_after_ms
-    item.last_seen_ms = record.last_seen_ms
+    item.last_seen_ms = now_ms if record.last_seen_ms is None else record.last_seen_ms
     item.last_ack_ms = record.last_ack_ms
     item.gaps = record.gaps
     state.counters.next_subscription = max(state.counters.next_subscription, number + 1)

@@ -9,6 +9,7 @@ from tidings import limits
 from tidings.broker.cursors import Cursor
 
 if TYPE_CHECKING:
+    from tidings.broker.inputs import Resume
     from tidings.broker.sessions import Session
     from tidings.broker.subscriptions import Subscription
 
@@ -32,6 +33,8 @@ class Subscriber:
         """Whether that request made the subscription."""
         self.starting = True
         """Until the client was told that it is attached, nothing is delivered."""
+        self.resume: list[Resume] = []
+        """What its client says of where it stood, until that is taken into account."""
         self.locating = 0
         """Start positions that are still being looked up."""
         self.in_flight = 0

@@ -36,6 +36,8 @@ class Subscription:
         self.ack_timeout_ms = 1
         self.expires_after_ms: int | None = None
         self.last_seen_ms = created_ms
+        self.left_in_drain = False
+        """Whether its last subscriber left because the server ends."""
         self.last_ack_ms: int | None = None
         self.gaps: list[MissedGap] = []
         self.cursors: dict[int, Cursor] = {}

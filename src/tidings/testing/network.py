@@ -99,7 +99,8 @@ class SimulatedDialer:
         self.address = f"simulated://{name}"
         self._network = network
         self._name = name
-        self._transports: list[Transport] = []
+        self.transports: list[Transport] = []
+        """The process's ends of its connections, the latest one last."""
         self._dead = False
 
     async def dial(
@@ -113,7 +114,7 @@ class SimulatedDialer:
         if self._dead:
             raise ConnectionRefusedError("this process is gone")
         transport, protocol = await self._network.connect(self._name, protocol_factory)
-        self._transports = [open for open in self._transports if not open.is_closing()] + [transport]
+        self.transports = [open for open in self.transports if not open.is_closing()] + [transport]
         return transport, protocol
 
     async def close(self) -> None:
@@ -122,7 +123,7 @@ class SimulatedDialer:
     def kill(self) -> None:
         """The dialing process is gone: nothing it says is heard any more; the server notices, or not."""
         self._dead = True
-        for transport in self._transports:
+        for transport in self.transports:
             transport.connection.kill(transport)
 
 

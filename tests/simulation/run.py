@@ -401,6 +401,7 @@ class Simulation:
             if attached:
                 self._seen_s[reader] = now_s
             if number not in living and reader in self._told:
+                self._at_end.pop(number, None)  # told here, if a draining server still forgot it
                 self.fact(Forgotten(reader, asked, now_s - self._seen_s[reader]))
                 self.faults["subscription deleted" if asked else "subscription expired"] += 1
         for number, (reader, _) in living.items():
@@ -422,10 +423,6 @@ class Simulation:
         self.network.kill_server()
         self._count_store_faults()
         self._server_ends()
-        for number, reader in self._at_end.items():
-            record = await self.disk.content.get(f"subscription/{number}")
-            if record is None or msgspec.msgpack.decode(record)[9] is not None:
-                self._there_at_end.discard(reader)  # it was attached in this moment, which is not on the disk yet
         self.note(f"server crashed, life {self.life}")
         await self._stop_serving()
 

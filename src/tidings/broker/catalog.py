@@ -31,6 +31,7 @@ from tidings.errors import (
 from tidings.model import check_label
 
 _STARTS = ("latest", "earliest", "sequence", "time")
+_RETURN_MS = 60_000  # longest time that a restart adds to an expiry
 
 
 class Catalog:
@@ -135,9 +136,16 @@ class Catalog:
             self._watch_expiry(subscription)
 
     def watch_expiries(self) -> None:
-        """Starts the time of all subscriptions that may expire, after a restart."""
+        """Lets the time of all subscriptions that may expire go on after a restart.
+
+        Nobody could come back while the server was down, and who had just come may not be on disk as that: all get
+        a while to be attached.
+        """
         for subscription in self._state.subscriptions.values():
-            self._watch_expiry(subscription)
+            if subscription.expires_after_ms is not None:
+                due_ms = subscription.last_seen_ms + subscription.expires_after_ms
+                least_ms = self._state.now_ms + min(subscription.expires_after_ms, _RETURN_MS)
+                self._state.deadlines.set(("expire", subscription.number), max(due_ms, least_ms))
 
     def _create(self, session: Session, input: Subscribe, chosen: Filter, name: str) -> Subscription:
         state = self._state

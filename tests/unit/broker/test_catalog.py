@@ -373,11 +373,26 @@ def test_coming_back_starts_an_expiry_anew_and_zero_removes_it() -> None:
 def test_an_expiry_goes_on_after_a_restart() -> None:
     harness = Harness()
     client = harness.connect("reader")
-    client.subscribe("orders", expires_after_ms=10_000)
+    client.subscribe("orders", expires_after_ms=1_000_000)
     client.disconnect()
-    harness.advance(5_000)
+    harness.advance(500_000)
     harness.restart()
-    harness.advance(5_000)
+    harness.advance(499_999)
+    assert harness.broker.state.subscriptions
+    harness.advance(1)
+    assert harness.broker.state.subscriptions == {}
+
+
+def test_after_a_restart_there_is_time_to_come_back_before_an_expiry() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    client.subscribe("orders", expires_after_ms=1_000_000)
+    client.disconnect()
+    harness.advance(999_999)
+    harness.restart()
+    harness.advance(59_999)
+    assert harness.broker.state.subscriptions
+    harness.advance(1)
     assert harness.broker.state.subscriptions == {}
 
 

@@ -15,6 +15,7 @@ from tidings.broker.cursors import Cursor
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Effect
 from tidings.broker.inputs import Input, StoreReady
+from tidings.broker.ledger import Ledger
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.queues import Queue
@@ -95,7 +96,7 @@ def sends_again_under_a_new_number(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Publisher, "frames_again", again)
 
 
-@caught_by("at least once", invariants=False)
+@caught_by("at least once", "no mistakes")
 def moves_the_cursor_past_unacked_messages(patch: pytest.MonkeyPatch) -> None:
     settle = Cursor.settle
     patch.setattr(Cursor, "settle", lambda self, first, last: settle(self, 1, last))
@@ -235,20 +236,25 @@ def counts_time_before_a_crash_as_absence(patch: pytest.MonkeyPatch) -> None:
         record.last_seen_ms = item.last_seen_ms
         return record
 
+    def at_once(self: Catalog) -> None:
+        for subscription in self._state.subscriptions.values():
+            self._watch_expiry(subscription)
+
     patch.setitem(records._SPELLINGS, Subscription, absent)
+    patch.setattr(Catalog, "watch_expiries", at_once)
 
 
 @caught_by("subscriptions stay")
-def tells_of_a_deletion_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
-    done = Catalog.done_when_durable
+def leaves_the_record_of_a_deleted_subscription(patch: pytest.MonkeyPatch) -> None:
+    deleted = Ledger.deleted
 
-    def early(self: Catalog, connection: int, kind: Any, request: int) -> None:
-        if kind == "delete":
-            self._state.effects.append(_done(connection, request))
+    def forgetful(self: Ledger, key: str, now_ms: int) -> None:
+        if key.startswith("subscription/"):
+            self._changes.pop(key, None)
         else:
-            done(self, connection, kind, request)
+            deleted(self, key, now_ms)
 
-    patch.setattr(Catalog, "done_when_durable", early)
+    patch.setattr(Ledger, "deleted", forgetful)
 
 
 @caught_by("subscriptions stay", "at least once")

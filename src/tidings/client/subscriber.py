@@ -355,11 +355,16 @@ class Subscriber:
                 return delivery
             first, part = delivery.part.first_sequence, delivery.part
             wanted = Ranges(delivery.ranges())
+            again: list[tuple[int, int]] = []
             for low, high in self._acked.get(delivery.epoch, ()):
+                again += wanted.within(low, high)
                 wanted.remove(low, high)
             for epoch, low, high in self._pending_acks():
                 if epoch == delivery.epoch:
                     wanted.remove(low, high)
+            for low, high in again:
+                # The ack may have been lost with a connection: unsaid it would come for ever, said again it does no harm.
+                self.ack(delivery.epoch, low, high)
             batch = Batch(part.runs, bytes(delivery.body)).keep([(low - first, high - first) for low, high in wanted])
             if batch is not None:
                 return delivery._replace(part=Part(first, part.time_ms, list(batch.runs)), body=batch.body)

@@ -363,7 +363,7 @@ class Subscriber:
                 if epoch == delivery.epoch:
                     wanted.remove(low, high)
             for low, high in again:
-                # The ack may have been lost with a connection: unsaid it would come for ever, said again it does no harm.
+                # That ack may have been lost with a connection; saying it again does no harm.
                 self.ack(delivery.epoch, low, high)
             batch = Batch(part.runs, bytes(delivery.body)).keep([(low - first, high - first) for low, high in wanted])
             if batch is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tidings import limits
 from tidings.batch import Batch
-from tidings.broker.effects import Close, Confirm, Refuse
+from tidings.broker.effects import Confirm, Refuse
 from tidings.broker.inputs import Publish
 from tidings.broker.ledger import Round
 from tidings.broker.sessions import Pending, Session
@@ -116,8 +116,3 @@ class Publishing:
         queue = self._state.epochs.get(epoch)
         matching = [queue.matching(run.event) if queue and run.event else 0 for run in batch.runs]
         self._state.effects.append(Confirm(connection, number, epoch, first_sequence, matching))
-
-    def close_all(self) -> None:
-        """Tells every client that the server is about to stop."""
-        error = Draining("the server is about to stop; connect again")
-        self._state.effects.extend(Close(connection, error) for connection in self._state.sessions)

@@ -103,6 +103,46 @@ ACK_TIMEOUT_MS_MIN: Final = 100
 ACK_TIMEOUT_MS_MAX: Final = 24 * 3600 * 1000
 """Longest ack timeout."""
 
+EXTEND_MS_MAX: Final = 12 * 3600 * 1000
+"""Longest time that one delivery may be handled by asking for more time. SQS stops at 12 h, too."""
+
+ATTEMPTS_MAX: Final = 10
+"""Default attempts of a message before it goes to the dead letters. With the default backoff that takes about
+seven minutes; RabbitMQ quorum queues choose 20, Pub/Sub 5, SQS leaves it open."""
+
+ATTEMPTS_MAX_MAX: Final = 1_000_000_000
+"""Most attempts that may be asked for."""
+
+BACKOFF_MIN_MS: Final = 1_000
+"""Default time before the second attempt of a message."""
+
+BACKOFF_MAX_MS: Final = 5 * 60 * 1000
+"""Default longest time between two attempts of a message. Pub/Sub allows 10 min, and so do most retry libraries."""
+
+RETRY_DELAY_MS_MAX: Final = 7 * 24 * 3600 * 1000
+"""Longest delay of a nack, and longest backoff that may be asked for."""
+
+PARKED_MAX: Final = 4_096
+"""Messages of one cursor that wait for a retry at which deliveries pause: when so many fail, the next one will."""
+
+DEAD_LETTERS_MAX: Final = 100_000
+"""Dead letters of one subscription; at this bound messages are retried without end instead of being given up."""
+
+DEAD_LETTERS_PAGE_COUNT: Final = 100
+"""Dead letters in one answer."""
+
+REDRIVE_STEP_COUNT: Final = 100
+"""Dead letters that one step of a redrive moves, so that no step delays a confirm noticeably."""
+
+REDRIVE_RATE_MAX: Final = 100_000
+"""Most messages a second that a redrive may be asked to move."""
+
+FAILURE_TEXT_LENGTH_MAX: Final = 1_000
+"""Characters that are kept of the message of an error that a handler raised."""
+
+FAILURE_TRACEBACK_LENGTH_MAX: Final = 8_000
+"""Characters that are kept of its traceback: the innermost frames."""
+
 HOLES_MAX: Final = 4_096
 """Unsettled ranges of one cursor at which deliveries pause: a message that is never acked holds the rest."""
 

@@ -98,6 +98,60 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
     subscriptions: int
 
 
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Why a handler failed: the exception's type and message, its traceback, and the innermost frame of one's own.
+
+    `place` looks like "bill() in orders.py": with the type it tells which failures are the same, so it has no
+    line number.
+    """
+
+    type: str
+    text: str = ""
+    place: str = ""
+    traceback: str = ""
+
+
+class DeadLetterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was given up, for one subscription. Times are UTC milliseconds since 1970.
+
+    `number` names it within its subscription. `reason` is "attempts", "rejected", "ack timeout" or
+    "connection lost"; `failure` is the last error, if its client told one; `client_id` who had it last.
+    """
+
+    number: int
+    queue: str
+    epoch: int
+    sequence: int
+    event: str
+    payload: bytes
+    content_type: str
+    id: str | None
+    key: str | None
+    headers: dict[str, str]
+    published: int
+    died: int
+    reason: str
+    attempts: int
+    client_id: str | None
+    fingerprint: str
+    failure: Failure | None
+    edited: bool
+
+
+class DeadLetterGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead letters of one subscription that failed in the same way. Times are UTC milliseconds since 1970.
+
+    `text` tells how, from the latest one: "KeyError: 'vat' in bill() in orders.py", or "ack timeout".
+    """
+
+    fingerprint: str
+    count: int
+    text: str
+    first_died: int
+    last_died: int
+    last_number: int
+
+
 class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A client, connected or away. Times are UTC milliseconds since 1970.
 
@@ -152,3 +206,12 @@ class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: int | None
     expires_after_ms: int | None
     paused: str
+    retrying: int = 0
+    """Messages that failed and wait for their next attempt."""
+    dead: int = 0
+    """Dead letters of the subscription, from all its queues."""
+    ack_timeout_ms: int = 0
+    in_flight_max: int = 0
+    attempts_max: int = 0
+    backoff_min_ms: int = 0
+    backoff_max_ms: int = 0

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from typing import TypeVar, assert_never
 
 from tidings import limits
+from tidings.broker.answers import done_when_durable
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.effects import Close, Effect, Listing, Refuse, StartCommit
+from tidings.broker.effects import Close, Done, Effect, Listing, Refuse, StartCommit
+from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import (
     Ack,
+    Call,
     CommitRefused,
     Committed,
     Connect,
@@ -22,12 +25,16 @@ from tidings.broker.inputs import (
     Disconnect,
     DiskSpace,
     Drain,
+    Extend,
     Fetched,
     Input,
     List,
     Located,
+    Nack,
     Publish,
+    RecordsRead,
     Request,
+    RowsRead,
     SendBuffer,
     StoreReady,
     Subscribe,
@@ -38,8 +45,18 @@ from tidings.broker.inputs import (
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.retention import Retention
+from tidings.broker.retries import Retries
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
+from tidings.broker.subscribers import Subscriber
+from tidings.calls import (
+    ConfigureSubscription,
+    DeadLetterGroups,
+    DeleteDeadLetters,
+    EditDeadLetter,
+    ListDeadLetters,
+    Redrive,
+)
 from tidings.errors import DeliveryTakenAway, TidingsError
 from tidings.model import PRESENCE_QUEUE
 
@@ -55,7 +72,9 @@ class Broker:
         self._publishing = Publishing(self.state)
         self._deliveries = Deliveries(self.state)
         self._presence = Presence(self.state, self._publishing)
-        self._catalog = Catalog(self.state, self._deliveries, self._presence)
+        self._giving_up = GivingUp(self.state, self._deliveries, self._publishing)
+        self._retries = Retries(self.state, self._deliveries, self._giving_up)
+        self._catalog = Catalog(self.state, self._deliveries, self._retries, self._presence)
         self._clients = Clients(self.state, self._catalog, self._presence)
         self._retention = Retention(self.state)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
@@ -64,6 +83,8 @@ class Broker:
         """Starts after a restart: (token, client id, address, protocol) of clients that were connected before."""
         self.state.open_queue(PRESENCE_QUEUE)
         self._catalog.watch_expiries()
+        for subscription in self.state.subscriptions.values():
+            self._retries.watch(subscription)
         for session in lost:
             self._presence.lost(*session)
 
@@ -83,6 +104,16 @@ class Broker:
                 self._request(input.connection, "ack", input.request, self._ack, input)
             case Fetched():
                 self._deliveries.fetched(input)
+            case Nack():
+                self._request(input.connection, "nack", input.request, self._nack, input)
+            case Extend():
+                self._request(input.connection, "extend", input.request, self._extend, input)
+            case Call():
+                self._request(input.connection, "call", input.request, self._call, input)
+            case RowsRead():
+                state.lookups.rows_read(input.ticket, input.rows)
+            case RecordsRead():
+                state.lookups.records_read(input.ticket, input.records)
             case StoreReady():
                 self._store_ready()
             case Committed():
@@ -150,14 +181,36 @@ class Broker:
             self._presence.announce(session)
 
     def _ack(self, session: Session, input: Ack) -> None:
-        subscriber = session.subscribers.get(input.handle)
-        if subscriber is None:
-            raise DeliveryTakenAway(
-                f"ack over handle {input.handle}: nothing is attached with it; what it delivered comes again"
-            )
-        self._deliveries.ack(subscriber, input.ranges)
+        self._deliveries.ack(_subscriber(session, input.handle, "ack"), input.ranges)
         if input.request:
-            self._catalog.done_when_durable(input.connection, "ack", input.request)
+            done_when_durable(self.state, input.connection, "ack", input.request)
+
+    def _nack(self, session: Session, input: Nack) -> None:
+        self._retries.nack(_subscriber(session, input.handle, "nack"), input)
+        if input.request:
+            done_when_durable(self.state, input.connection, "nack", input.request)
+
+    def _extend(self, session: Session, input: Extend) -> None:
+        self._retries.extend(_subscriber(session, input.handle, "extend"), input)
+        if input.request:
+            self.state.effects.append(Done(input.connection, input.request))
+
+    def _call(self, session: Session, input: Call) -> None:
+        match input.call:
+            case ConfigureSubscription():
+                self._catalog.configure(session, input.request, input.call)
+            case DeadLetterGroups():
+                self._giving_up.groups(session, input.request, input.call)
+            case ListDeadLetters():
+                self._giving_up.page(session, input.request, input.call)
+            case EditDeadLetter():
+                self._giving_up.edit(session, input.request, input.call)
+            case DeleteDeadLetters():
+                self._giving_up.delete(session, input.request, input.call)
+            case Redrive():
+                self._giving_up.redrive(session, input.request, input.call)
+            case _:
+                assert_never(input.call)
 
     def _list(self, session: Session, input: List) -> None:
         if session.client_id is None and not session.announced:
@@ -216,7 +269,11 @@ class Broker:
         if subscription is None:
             return
         if what == "ack":
-            self._deliveries.overdue(subscription)
+            self._retries.overdue(subscription)
+        elif what == "retry":
+            self._retries.due(subscription)
+        elif what == "redrive":
+            self._giving_up.redrive_some(subscription)
         else:
             self._catalog.expire(subscription)
 
@@ -233,3 +290,12 @@ class Broker:
                 break
             del state.producers[producer.id]
             state.ledger.deleted(producer.key, state.now_ms)
+
+
+def _subscriber(session: Session, handle: int, what: str) -> Subscriber:
+    subscriber = session.subscribers.get(handle)
+    if subscriber is None:
+        raise DeliveryTakenAway(
+            f"{what} over handle {handle}: nothing is attached with it; what it delivered comes again"
+        )
+    return subscriber

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from itertools import islice
 
+from msgspec import UNSET
+
 from tidings import limits
+from tidings.broker.answers import answered_when_durable, done_when_durable, refuse
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.effects import Done, Gap, Locate, Refuse, Subscribed
+from tidings.broker.effects import Locate, Subscribed
 from tidings.broker.filters import Filter
-from tidings.broker.inputs import Delete, Located, Request, Subscribe, Unsubscribe
+from tidings.broker.inputs import Delete, Located, Subscribe, Unsubscribe
 from tidings.broker.ledger import Answer
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
-from tidings.broker.records import Trash
+from tidings.broker.retries import Retries
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
-from tidings.broker.subscriptions import MissedGap, Subscription
+from tidings.broker.subscriptions import Subscription
+from tidings.calls import ConfigureSubscription
 from tidings.errors import (
-    DiskFull,
     InvalidOption,
     LimitReached,
     NotFound,
-    Refused,
-    StoreUnavailable,
     SubscriptionConflict,
     SubscriptionInUse,
     SystemQueue,
@@ -31,15 +32,24 @@ from tidings.errors import (
 from tidings.model import check_label
 
 _STARTS = ("latest", "earliest", "sequence", "time")
+_RANGES = {
+    "in_flight_max": (1, limits.IN_FLIGHT_MAX),
+    "ack_timeout_ms": (limits.ACK_TIMEOUT_MS_MIN, limits.ACK_TIMEOUT_MS_MAX),
+    "attempts_max": (1, limits.ATTEMPTS_MAX_MAX),
+    "backoff_min_ms": (1, limits.RETRY_DELAY_MS_MAX),
+    "backoff_max_ms": (1, limits.RETRY_DELAY_MS_MAX),
+    "expires_after_ms": (1, 2**53),
+}
 _RETURN_MS = 60_000  # longest time that a restart adds to an expiry
 
 
 class Catalog:
     """The rules of subscriptions and queues, on the broker's state."""
 
-    def __init__(self, state: BrokerState, deliveries: Deliveries, presence: Presence) -> None:
+    def __init__(self, state: BrokerState, deliveries: Deliveries, retries: Retries, presence: Presence) -> None:
         self._state = state
         self._deliveries = deliveries
+        self._retries = retries
         self._presence = presence
 
     # --- subscribing ---
@@ -111,13 +121,15 @@ class Catalog:
             raise NotFound(f"handle {input.handle} is not a subscription of this connection")
         self._presence.unsubscribed(session, subscriber.subscription)
         self.detach(subscriber, lost=False)
-        self.done_when_durable(session.connection, "unsubscribe", input.request)
+        done_when_durable(self._state, session.connection, "unsubscribe", input.request)
 
     def detach(self, subscriber: Subscriber, *, lost: bool) -> None:
         """Ends an attachment, and with it an ephemeral subscription."""
         subscription = subscriber.subscription
         subscriber.session.subscribers.pop(subscriber.handle, None)
-        self._deliveries.detach(subscriber, lost=lost)
+        if lost:
+            self._retries.connection_lost(subscriber)
+        self._deliveries.detach(subscriber)
         if subscription.durable and not subscriber.locating:
             self._state.changed(subscription)
             self._watch_expiry(subscription)
@@ -193,7 +205,7 @@ class Catalog:
 
     def _answer(self, subscriber: Subscriber) -> None:
         """Tells the client that it is attached, a new durable subscription only once it is on disk."""
-        subscription = subscriber.subscription
+        state, subscription = self._state, subscriber.subscription
         if not (subscription.durable and subscriber.created):
             self._attached(subscriber)
             return
@@ -204,11 +216,11 @@ class Catalog:
 
         def failed(reason: str, full: bool) -> None:
             if subscription.subscriber is subscriber:
-                self._refuse(subscriber.session.connection, "subscribe", subscriber.request, reason, full=full)
+                refuse(state, subscriber.session.connection, "subscribe", subscriber.request, reason, full=full)
                 self.detach(subscriber, lost=False)
-                self._state.remove_subscription(subscription)
+                state.remove_subscription(subscription)
 
-        self._state.ledger.when_durable(Answer(reached, failed))
+        state.ledger.when_durable(Answer(reached, failed))
 
     def _attached(self, subscriber: Subscriber) -> None:
         subscription, session = subscriber.subscription, subscriber.session
@@ -234,6 +246,35 @@ class Catalog:
             due_ms = subscription.last_seen_ms + subscription.expires_after_ms
             self._state.deadlines.set(("expire", subscription.number), due_ms)
 
+    # --- changing ---
+
+    def configure(self, session: Session, request: int, call: ConfigureSubscription) -> None:
+        """Changes the settings of a subscription, connected or away.
+
+        Raises:
+            NotFound: there is no such subscription.
+            InvalidOption: a setting is out of its range.
+        """
+        subscription = self._state.find(call.name)
+        given = {
+            name: value
+            for name in call.__struct_fields__
+            if name != "name" and (value := getattr(call, name)) is not UNSET
+        }
+        for name, value in given.items():
+            if value is not None:
+                _check_range(name, value, *_RANGES[name])
+        _set_backoff(subscription, given.pop("backoff_min_ms", None), given.pop("backoff_max_ms", None))
+        for name, value in given.items():
+            setattr(subscription, name, value)
+        self._watch_expiry(subscription)
+        if subscription.subscriber:
+            self._deliveries.watch(subscription.subscriber)
+            self._deliveries.pump(subscription.subscriber)
+        if subscription.durable:
+            self._state.changed(subscription)
+        answered_when_durable(self._state, session.connection, request, None)
+
     # --- deleting ---
 
     def delete(self, session: Session, input: Delete) -> None:
@@ -251,7 +292,7 @@ class Catalog:
             self._delete_subscription(input.name)
         else:
             raise InvalidOption(f"{input.what!r} cannot be deleted; a 'queue' and a 'subscription' can")
-        self.done_when_durable(session.connection, "delete", input.request)
+        done_when_durable(self._state, session.connection, "delete", input.request)
 
     def _delete_queue(self, name: str) -> None:
         state = self._state
@@ -267,11 +308,7 @@ class Catalog:
             if subscriber:
                 subscriber.wind(state.now_ms)
                 self._deliveries.pump(subscriber)
-        del state.queues[name]
-        del state.epochs[queue.epoch]
-        state.trash[queue.epoch] = 0
-        state.ledger.deleted(queue.key, state.now_ms)
-        state.changed(Trash(queue.epoch))
+        state.remove_queue(queue)
 
     def _cut(self, queue: Queue, subscription: Subscription, first: int) -> None:
         """Tells a subscriber, now or when it comes back, that the rest of a queue will not come."""
@@ -281,49 +318,18 @@ class Catalog:
         last = rows[-1].last_sequence if rows else queue.committed
         if first > last:
             return
-        gap = MissedGap(queue.name, queue.epoch, first, last, "queue deleted")
-        subscriber = subscription.subscriber
-        if subscriber and subscriber.locating:
+        if subscription.subscriber and subscription.subscriber.locating:
             return  # it has not begun yet
-        if subscriber and not subscriber.starting:
-            self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
-        self._deliveries.remember_gap(subscription, gap)
+        self._deliveries.tell_gap(subscription, queue, first, last, "queue deleted")
 
     def _delete_subscription(self, name: str) -> None:
-        subscription = self._find(name)
+        subscription = self._state.find(name)
         if subscription.subscriber:
             address = subscription.subscriber.session.address
             raise SubscriptionInUse(
                 f"subscription {subscription.name!r} has a subscriber at {address}; stop it first, then delete"
             )
         self._state.remove_subscription(subscription)
-
-    def _find(self, name: str) -> Subscription:
-        found = self._state.subscriptions.get(name)
-        if found:
-            return found
-        owned = [item for item in self._state.subscriptions.values() if item.client_id == name and item.durable]
-        if len(owned) == 1:
-            return owned[0]
-        if owned:
-            names = ", ".join(repr(item.name) for item in owned[:5])
-            raise Refused(f"client {name!r} has {len(owned)} subscriptions; name one: {names}")
-        raise NotFound(f"there is no subscription {name!r}; `tidings subscriptions` lists them")
-
-    def done_when_durable(self, connection: int, kind: Request, request: int) -> None:
-        """Answers a request once all that it changed is durable."""
-
-        def reached() -> None:
-            self._state.effects.append(Done(connection, request))
-
-        def failed(reason: str, full: bool) -> None:
-            self._refuse(connection, kind, request, reason, full=full)
-
-        self._state.ledger.when_durable(Answer(reached, failed))
-
-    def _refuse(self, connection: int, kind: Request, request: int, reason: str, *, full: bool) -> None:
-        error = DiskFull(reason) if full else StoreUnavailable(reason)
-        self._state.effects.append(Refuse(connection, kind, request, error))
 
 
 def _name(session: Session, input: Subscribe, chosen: Filter) -> str:
@@ -364,13 +370,15 @@ def _check_same(subscription: Subscription, session: Session, chosen: Filter) ->
 
 
 def _check_options(input: Subscribe, chosen: Filter) -> None:
-    _check_range("in_flight_max", input.in_flight_max, 1, limits.IN_FLIGHT_MAX, default=0)
+    for name, (least, most) in _RANGES.items():
+        value = getattr(input, name)
+        if value is not None:
+            _check_range(name, value, least, most, default=0)
     _check_range("concurrency", input.concurrency, 1, limits.CONCURRENCY_MAX)
-    _check_range(
-        "ack_timeout_ms", input.ack_timeout_ms, limits.ACK_TIMEOUT_MS_MIN, limits.ACK_TIMEOUT_MS_MAX, default=0
-    )
-    if input.expires_after_ms is not None:
-        _check_range("expires_after_ms", input.expires_after_ms, 1, 2**53, default=0)
+    if 0 < input.backoff_max_ms < input.backoff_min_ms:
+        raise InvalidOption(
+            f"backoff_max_ms of {input.backoff_max_ms} is less than backoff_min_ms of {input.backoff_min_ms}"
+        )
     if input.start not in _STARTS:
         raise InvalidOption(f"start {input.start!r} is not known; there are {', '.join(_STARTS)}")
     if input.start == "sequence" and not chosen.literal:
@@ -385,11 +393,25 @@ def _check_range(what: str, value: int, least: int, most: int, *, default: int |
 
 
 def _apply_options(subscription: Subscription, input: Subscribe) -> None:
-    subscription.in_flight_max = input.in_flight_max or limits.IN_FLIGHT_DEFAULT
+    subscription.in_flight_max = input.in_flight_max or subscription.in_flight_max
     subscription.concurrency = input.concurrency
-    subscription.ack_timeout_ms = input.ack_timeout_ms or limits.ACK_TIMEOUT_MS
+    subscription.ack_timeout_ms = input.ack_timeout_ms or subscription.ack_timeout_ms
+    subscription.attempts_max = input.attempts_max or subscription.attempts_max
+    _set_backoff(subscription, input.backoff_min_ms or None, input.backoff_max_ms or None)
     if input.expires_after_ms is not None:
         subscription.expires_after_ms = input.expires_after_ms or None
+
+
+def _set_backoff(subscription: Subscription, least_ms: int | None, most_ms: int | None) -> None:
+    """Sets one or both ends of the backoff; one that is given alone moves the other where they would cross."""
+    if least_ms is not None and most_ms is not None and most_ms < least_ms:
+        raise InvalidOption(f"backoff_max_ms of {most_ms} is less than backoff_min_ms of {least_ms}")
+    if least_ms is not None:
+        subscription.backoff_min_ms = least_ms
+        subscription.backoff_max_ms = max(subscription.backoff_max_ms, least_ms)
+    if most_ms is not None:
+        subscription.backoff_max_ms = most_ms
+        subscription.backoff_min_ms = min(subscription.backoff_min_ms, most_ms)
 
 
 def _start(input: Subscribe, queue: Queue) -> int:

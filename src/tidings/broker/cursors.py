@@ -3,8 +3,11 @@
     1 ......... settled_to .......................... position .......... committed
     all settled            some settled, `unsettled`            not looked at yet
                            are not; of these `due` are
-                           to be delivered (again), the
-                           others are in flight
+                           to be delivered (again),
+                           `parked` wait, the others
+                           are in flight
+
+A parked message failed and waits for its retry, or (time None) is on its way to the dead letters.
 
 A cursor is in one of five states:
 
@@ -18,7 +21,8 @@ A cursor is in one of five states:
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tidings.batch import StoredBatch
 from tidings.ranges import Ranges
@@ -26,6 +30,8 @@ from tidings.ranges import Ranges
 if TYPE_CHECKING:
     from tidings.broker.queues import Queue
     from tidings.broker.subscriptions import Subscription
+
+I = TypeVar("I")  # noqa: E741  what is kept of a message
 
 
 class State(Enum):
@@ -51,10 +57,13 @@ class Cursor:
     """One subscription's place in one queue."""
 
     __slots__ = (
+        "_retries",
         "attempts",
         "due",
         "fetch_after",
         "fetch_to",
+        "filter",
+        "parked",
         "position",
         "queue",
         "recorded",
@@ -66,11 +75,15 @@ class Cursor:
     def __init__(self, subscription: Subscription, queue: Queue, position: int) -> None:
         self.subscription = subscription
         self.queue = queue
+        self.filter = queue.filter or subscription.filter
         self.position = position
         self.unsettled = Ranges()
         self.due = Ranges()
         self.attempts: dict[int, int] = {}
         """Failed attempts of unsettled messages, where there were any."""
+        self.parked: dict[int, int | None] = {}
+        """Unsettled messages that failed -> when they become due again; None: they are given up."""
+        self._retries: list[tuple[int, int]] = []  # heap of (time, sequence) of what is parked, and of what was
         self.state = State.WAITING
         self.fetch_after: int | None = None
         """After which sequence a page is being fetched; None if none is."""
@@ -99,7 +112,11 @@ class Cursor:
     @property
     def in_flight(self) -> int:
         """How many messages are sent and not settled."""
-        return self.unsettled.count - self.due.count
+        return self.unsettled.count - self.due.count - len(self.parked)
+
+    def is_in_flight(self, sequence: int) -> bool:
+        """Whether a message is sent and not settled."""
+        return sequence in self.unsettled and sequence not in self.due and sequence not in self.parked
 
     def next_read(self) -> int:
         """Returns after which sequence the next page is to be read."""
@@ -108,7 +125,7 @@ class Cursor:
     def take(self, row: StoredBatch, room: int) -> Taken:
         """Takes from a row what is wanted and due, at most `room` messages, and moves on past it."""
         batch, first, last = row.batch, row.first_sequence, row.last_sequence
-        chosen = self.subscription.filter
+        chosen = self.filter
         if chosen.all_events and not self.due and self.position == first - 1 and batch.count <= room:
             self.unsettled.add(first, last)
             self.position = last
@@ -138,12 +155,10 @@ class Cursor:
         removed = self.unsettled.remove(first, last)
         if removed and self.due:
             removed -= self.due.remove(first, last)
-        if last - first < len(self.attempts):
-            for sequence in range(first, last + 1):
-                self.attempts.pop(sequence, None)
-        elif self.attempts:
-            for sequence in [sequence for sequence in self.attempts if first <= sequence <= last]:
-                del self.attempts[sequence]
+        if self.attempts:
+            _forget(self.attempts, first, last)
+        if self.parked:
+            removed -= _forget(self.parked, first, last)
         return removed
 
     def skip(self, first: int, last: int) -> list[tuple[int, int]]:
@@ -164,13 +179,41 @@ class Cursor:
             self.position = last
         self.settle(first, last)
 
-    def fail(self, sequence: int) -> None:
-        """Counts a failed attempt of a message that was in flight."""
-        self.attempts[sequence] = self.attempts.get(sequence, 0) + 1
+    def fail(self, sequence: int) -> int:
+        """Counts a failed attempt of a message that was in flight; returns how many there were."""
+        failed = self.attempts[sequence] = self.attempts.get(sequence, 0) + 1
+        return failed
+
+    def park(self, sequence: int, until_ms: int | None) -> None:
+        """Lets an unsettled message wait until a time, or (None) until it is given up."""
+        self.due.remove(sequence, sequence)
+        self.parked[sequence] = until_ms
+        if until_ms is not None:
+            heappush(self._retries, (until_ms, sequence))
+
+    def is_given_up(self, sequence: int) -> bool:
+        """Whether a message is on its way to the dead letters."""
+        return sequence in self.parked and self.parked[sequence] is None
+
+    def unpark(self, now_ms: int) -> None:
+        """Makes the parked messages due whose time has come."""
+        while (until_ms := self.next_unpark_ms()) is not None and until_ms <= now_ms:
+            sequence = heappop(self._retries)[1]
+            del self.parked[sequence]
+            self.due.add(sequence, sequence)
+
+    def next_unpark_ms(self) -> int | None:
+        """Returns when the next parked message becomes due."""
+        retries = self._retries
+        while retries and self.parked.get(retries[0][1]) != retries[0][0]:
+            heappop(retries)
+        return retries[0][0] if retries else None
 
     def take_back(self) -> None:
-        """Makes everything in flight due again."""
+        """Makes everything in flight due again; what is parked stays so."""
         self.due = Ranges(self.unsettled)
+        for sequence in self.parked:
+            self.due.remove(sequence, sequence)
 
     def attempts_in(self, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Returns (sequence, attempt) of the messages in `ranges` that failed before."""
@@ -191,6 +234,18 @@ class Cursor:
                 rest.remove(*inner)
             for unwanted in list(rest):
                 self.settle(*unwanted)
+
+
+def _forget(kept: dict[int, I], first: int, last: int) -> int:
+    """Removes a range of sequences; returns how many were there."""
+    count = len(kept)
+    if last - first < count:
+        for sequence in range(first, last + 1):
+            kept.pop(sequence, None)
+    else:
+        for sequence in [sequence for sequence in kept if first <= sequence <= last]:
+            del kept[sequence]
+    return count - len(kept)
 
 
 def _limit(ranges: list[tuple[int, int]], room: int) -> tuple[list[tuple[int, int]], bool]:

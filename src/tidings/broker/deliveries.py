@@ -3,7 +3,7 @@
 1. What is committed goes at once to cursors at the tail whose subscriber has room and whose socket takes it.
 2. Whoever is not served then falls behind and reads pages from the store until it meets the tail.
 3. An ack settles; it never matters in which order acks come, or whether they come twice.
-4. What is not acked in time, or was in flight when its connection ended, becomes due and is read again.
+4. What failed (see `retries`), or was in flight when its connection ended, becomes due and is read again.
 5. What cannot be read any more is told in place, as a gap; to a durable subscription again on every connection,
    until it is acked like a message.
 """
@@ -19,7 +19,7 @@ from tidings.broker.queues import Queue
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
-from tidings.errors import InvalidOption, NeverDelivered
+from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
 from tidings.transaction import Damage
 
 _FETCHES_MAX = 2  # pages on their way to one subscriber: one to read while one is sent
@@ -79,8 +79,7 @@ class Deliveries:
                     break
         self._send(subscriber, cursor, page)
         if behind:
-            cursor.queue.set_state(cursor, State.BEHIND)
-            subscriber.behind[cursor] = None
+            self.fall_behind(cursor)
         elif not page.rows:
             self._state.followed(cursor)
 
@@ -142,31 +141,31 @@ class Deliveries:
         expected = after + 1
         for row in rows:
             if row.first_sequence > expected:
-                self._tell_gap(subscriber, cursor, page, expected, row.first_sequence - 1, "trimmed")
+                self._skip(subscriber, cursor, page, expected, row.first_sequence - 1, "trimmed")
             expected = row.last_sequence + 1
             if isinstance(row, Damage):
-                self._tell_gap(subscriber, cursor, page, row.first_sequence, row.last_sequence, row.reason)
+                self._skip(subscriber, cursor, page, row.first_sequence, row.last_sequence, row.reason)
             elif self._take(subscriber, cursor, row, subscriber.room() - _count(page.ranges), page):
                 break
         if not rows and after < cursor.fetch_to:
-            self._tell_gap(subscriber, cursor, page, expected, cursor.fetch_to, "trimmed")
+            self._skip(subscriber, cursor, page, expected, cursor.fetch_to, "trimmed")
         self._send(subscriber, cursor, page)
         if not page.rows:
             self._state.followed(cursor)
 
-    def _tell_gap(
-        self, subscriber: Subscriber, cursor: Cursor, page: _Page, first: int, last: int, reason: str
-    ) -> None:
+    def _skip(self, subscriber: Subscriber, cursor: Cursor, page: _Page, first: int, last: int, reason: str) -> None:
         self._send(subscriber, cursor, page)
-        connection, queue = subscriber.session.connection, cursor.queue
         for low, high in cursor.skip(first, last):
-            self._state.effects.append(Gap(connection, subscriber.handle, queue.name, queue.epoch, low, high, reason))
-            self.remember_gap(subscriber.subscription, MissedGap(queue.name, queue.epoch, low, high, reason))
+            self.tell_gap(subscriber.subscription, cursor.queue, low, high, reason)
         self._state.changed_cursor(cursor)
 
-    def remember_gap(self, subscription: Subscription, gap: MissedGap) -> None:
-        """Keeps a gap until it is acked: what a lost connection swallows is told again on the next one."""
-        if subscription.durable:
+    def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
+        """Tells a subscription, now or when its subscriber comes back, that messages will not come."""
+        gap = MissedGap(queue.shown_as, queue.epoch, first, last, reason)
+        subscriber = subscription.subscriber
+        if subscriber and not subscriber.starting:
+            self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
+        if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
             subscription.gaps = [*subscription.gaps, gap][-limits.GAPS_MAX :]
             self._state.changed(subscription)
 
@@ -204,15 +203,16 @@ class Deliveries:
             Deliver(
                 subscriber.session.connection,
                 subscriber.handle,
-                cursor.queue.name,
+                cursor.queue.shown_as,
                 cursor.queue.epoch,
                 page.rows,
                 page.redelivered,
                 cursor.attempts_in(page.ranges),
+                cursor.queue.owner is not None,
             )
         )
         page.clear()
-        self._watch(subscriber)
+        self.watch(subscriber)
         state.changed_cursor(cursor)
 
     def _go_live(self, subscriber: Subscriber, cursor: Cursor) -> None:
@@ -234,9 +234,10 @@ class Deliveries:
         Raises:
             InvalidOption: a range is malformed.
             NeverDelivered: a range names messages that were never delivered.
+            DeliveryTakenAway: a message of a range was given up meanwhile.
         """
         state, subscription = self._state, subscriber.subscription
-        refused: InvalidOption | NeverDelivered | None = None
+        refused: TidingsError | None = None
         for epoch, first, last in ranges:
             cursor = subscription.cursors.get(epoch)
             first = max(first, 1)
@@ -253,29 +254,29 @@ class Deliveries:
             else:
                 subscriber.settled(cursor, first, last, cursor.settle(first, last), state.now_ms)
                 state.changed_cursor(cursor)
+                # A cumulative ack means what was delivered before it, not what was given up.
+                dead = subscription.dead_within(epoch, first, last) if first > 1 or last == 1 else None
+                if dead:
+                    refused = DeliveryTakenAway(
+                        f"ack of sequence {dead.sequence} of queue {dead.queue!r}: it was given up after"
+                        f" {dead.attempts} attempts ({dead.reason}) and is dead letter {dead.number} of subscription"
+                        f" {subscription.name!r}; delete it there if it was done"
+                    )
         subscription.last_ack_ms = state.now_ms
-        self._watch(subscriber)
+        self.watch(subscriber)
         self.pump(subscriber)
         if refused:
             raise refused
 
-    def overdue(self, subscription: Subscription) -> None:
-        """Takes back what was not acked in time, and delivers it again."""
-        subscriber = subscription.subscriber
-        if subscriber is None:
-            return
-        for cursor, sequence in subscriber.overdue(self._state.now_ms):
-            cursor.fail(sequence)
-            cursor.due.add(sequence, sequence)
-            subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
-            if cursor.state is State.LIVE:
-                cursor.queue.set_state(cursor, State.BEHIND)
-                subscriber.behind[cursor] = None
-            self._state.changed_cursor(cursor)
-        self._watch(subscriber)
-        self.pump(subscriber)
+    def fall_behind(self, cursor: Cursor) -> None:
+        """Lets a live cursor read from the store what became due again."""
+        subscriber = cursor.subscription.subscriber
+        assert subscriber is not None, "a live cursor has a subscriber"
+        cursor.queue.set_state(cursor, State.BEHIND)
+        subscriber.behind[cursor] = None
 
-    def _watch(self, subscriber: Subscriber) -> None:
+    def watch(self, subscriber: Subscriber) -> None:
+        """Takes note of when the next delivery runs out of time."""
         deadline_ms = subscriber.deadline_ms()
         if deadline_ms is not None:
             self._state.deadlines.set_at_latest(("ack", subscriber.subscription.number), deadline_ms)
@@ -289,12 +290,9 @@ class Deliveries:
             cursor.queue.set_state(cursor, State.BEHIND)
             subscriber.behind[cursor] = None
 
-    def detach(self, subscriber: Subscriber, *, lost: bool) -> None:
-        """Takes back what is in flight. If the connection was lost, it may have failed what was being handled."""
+    def detach(self, subscriber: Subscriber) -> None:
+        """Takes back what is in flight."""
         state, subscription = self._state, subscriber.subscription
-        if lost:
-            for cursor, sequence in subscriber.on_the_clock():
-                cursor.fail(sequence)
         subscription.subscriber = None
         subscription.last_seen_ms = state.now_ms
         subscription.left_in_drain = state.draining
@@ -325,7 +323,7 @@ class Deliveries:
             self._state.rest(cursor)  # it was attached meanwhile, and has read on
             return
         found = False
-        wants_event = cursor.subscription.filter.wants_event
+        wants_event = cursor.filter.wants_event
         for row in rows:
             if isinstance(row, Damage) or any(run.event and wants_event(run.event) for run in row.batch.runs):
                 found = True
@@ -345,4 +343,5 @@ def _count(ranges: list[tuple[int, int]]) -> int:
 
 
 def _has_too_many_holes(cursor: Cursor) -> bool:
-    return len(cursor.unsettled) >= limits.HOLES_MAX and not cursor.due
+    many = len(cursor.unsettled) >= limits.HOLES_MAX or len(cursor.parked) >= limits.PARKED_MAX
+    return many and not cursor.due

@@ -54,6 +54,7 @@ class Deliver(msgspec.Struct, frozen=True):
     rows: list[StoredBatch]
     redelivered: bool
     attempts: list[tuple[int, int]]
+    redriven: bool = False
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -82,6 +83,14 @@ class Done(msgspec.Struct, frozen=True):
 
     connection: int
     request: int
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A call is answered; what it changed is durable."""
+
+    connection: int
+    request: int
+    value: object
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -118,6 +127,22 @@ class Fetch(msgspec.Struct, frozen=True):
     limit_bytes: int
 
 
+class ReadRows(msgspec.Struct, frozen=True):
+    """Read rows with sequences above `after`, about `limit_bytes` of them, then report RowsRead."""
+
+    ticket: int
+    epoch: int
+    after: int
+    limit_bytes: int
+
+
+class ReadRecords(msgspec.Struct, frozen=True):
+    """Read records, then report RecordsRead."""
+
+    ticket: int
+    keys: list[str]
+
+
 class Survey(msgspec.Struct, frozen=True):
     """Look at the oldest rows of a queue, and at the bytes up to `settled_to`, then report Surveyed."""
 
@@ -133,5 +158,6 @@ class Locate(msgspec.Struct, frozen=True):
     time_ms: int
 
 
-ToConnection: TypeAlias = Welcome | Confirm | Subscribed | Deliver | Gap | Listing | Done | Refuse | Close
-Effect: TypeAlias = ToConnection | StartCommit | Fetch | Survey | Locate
+ToConnection: TypeAlias = Welcome | Confirm | Subscribed | Deliver | Gap | Listing | Done | Answered | Refuse | Close
+Read: TypeAlias = Fetch | ReadRows | ReadRecords | Survey | Locate
+Effect: TypeAlias = ToConnection | StartCommit | Read

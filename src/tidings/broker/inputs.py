@@ -4,7 +4,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from tidings import calls
 from tidings.batch import Batch, StoredBatch
+from tidings.model import Failure
 from tidings.transaction import Damage, Row
 
 # --- Commands: `connection` is the node's number of the connection that they came over ---
@@ -63,6 +65,9 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     in_flight_max: int = 0
     concurrency: int = 1
     ack_timeout_ms: int = 0
+    attempts_max: int = 0
+    backoff_min_ms: int = 0
+    backoff_max_ms: int = 0
     expires_after_ms: int | None = None
     resume: list[Resume] = []
 
@@ -82,6 +87,38 @@ class Ack(msgspec.Struct, frozen=True):
     handle: int
     ranges: list[tuple[int, int, int]]
     request: int = 0
+
+
+class Nack(msgspec.Struct, frozen=True):
+    """A client gives back (epoch, first, last) ranges as failed; with `request` above 0 it wants an answer.
+
+    They are delivered again after `delay_ms`, or None for the subscription's backoff; not at all with `reject`.
+    """
+
+    connection: int
+    handle: int
+    ranges: list[tuple[int, int, int]]
+    request: int = 0
+    delay_ms: int | None = None
+    reject: bool = False
+    failure: Failure | None = None
+
+
+class Extend(msgspec.Struct, frozen=True):
+    """A client needs more time for what it is handling; with `request` above 0 it wants an answer."""
+
+    connection: int
+    handle: int
+    ranges: list[tuple[int, int, int]]
+    request: int = 0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A client asks for something else, see `tidings.calls`."""
+
+    connection: int
+    request: int
+    call: calls.Call
 
 
 class List(msgspec.Struct, frozen=True):
@@ -135,6 +172,20 @@ class Fetched(msgspec.Struct, frozen=True):
     rows: list[StoredBatch | Damage]
 
 
+class RowsRead(msgspec.Struct, frozen=True):
+    """The rows that a ReadRows asked for."""
+
+    ticket: int
+    rows: list[StoredBatch | Damage]
+
+
+class RecordsRead(msgspec.Struct, frozen=True):
+    """The records that a ReadRecords asked for, None for those that are not there."""
+
+    ticket: int
+    records: list[bytes | None]
+
+
 class Surveyed(msgspec.Struct, frozen=True):
     """The oldest rows of a queue, and how many bytes from its beginning up to the surveyed sequence."""
 
@@ -172,6 +223,9 @@ Input: TypeAlias = (
     | Subscribe
     | Unsubscribe
     | Ack
+    | Nack
+    | Extend
+    | Call
     | List
     | Delete
     | SendBuffer
@@ -179,6 +233,8 @@ Input: TypeAlias = (
     | Committed
     | CommitRefused
     | Fetched
+    | RowsRead
+    | RecordsRead
     | Surveyed
     | Located
     | DiskSpace
@@ -186,4 +242,6 @@ Input: TypeAlias = (
     | Drain
 )
 
-Request: TypeAlias = Literal["publish", "subscribe", "unsubscribe", "ack", "list", "delete", "backup"]
+Request: TypeAlias = Literal[
+    "publish", "subscribe", "unsubscribe", "ack", "nack", "extend", "call", "list", "delete", "backup"
+]

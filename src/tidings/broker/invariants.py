@@ -1,8 +1,8 @@
 """What is true of a broker between any two inputs; for simulations and tests.
 
 1. A queue: first_sequence <= committed + 1. Only a round under way may have given out sequences above `committed`.
-2. A cursor: `due` lies within `unsettled`, `unsettled` within 1..position, position <= committed; attempts are
-   counted only of what is unsettled.
+2. A cursor: `due` and `parked` lie within `unsettled` and have nothing in common, `unsettled` lies within
+   1..position, position <= committed; attempts are counted only of what is unsettled.
 3. A cursor's state: LIVE and BEHIND have a subscriber, the others have none; LIVE is at the tail, and exactly the
    LIVE ones are in the queue's set; exactly the BEHIND ones are in their subscriber's; IDLE has nothing unsettled;
    WAITING has something outstanding; SCANNING is being looked through or will be.
@@ -85,6 +85,9 @@ def _check_cursor(state: BrokerState, cursor: Cursor) -> None:
         assert cursor.unsettled.last <= cursor.position, f"{where}: unsettled beyond {cursor.position}"
     for first, last in cursor.due:
         assert cursor.unsettled.within(first, last) == [(first, last)], f"{where}: {first}..{last} due but settled"
+    for sequence in cursor.parked:
+        assert sequence in cursor.unsettled, f"{where}: {sequence} waits for a retry but is settled"
+        assert sequence not in cursor.due, f"{where}: {sequence} waits for a retry but is due"
     for sequence in cursor.attempts:
         assert sequence in cursor.unsettled, f"{where}: attempts of {sequence}, which is settled"
     attached = cursor.state in (State.LIVE, State.BEHIND)
@@ -103,7 +106,7 @@ def _check_cursor(state: BrokerState, cursor: Cursor) -> None:
         case State.WAITING:
             outstanding = cursor.unsettled or cursor.position < queue.committed
             assert outstanding, f"{where}: waiting with nothing outstanding"
-            assert cursor.due == cursor.unsettled, f"{where}: away with {cursor.in_flight} in flight"
+            assert cursor.in_flight == 0, f"{where}: away with {cursor.in_flight} in flight"
         case State.SCANNING:
             coming = cursor in state.scans or cursor is state.scanning or cursor.fetch_after is not None
             assert coming, f"{where}: scanning, but nobody looks"
@@ -119,8 +122,7 @@ def _check_subscriber(state: BrokerState, subscription: Subscription, subscriber
     clock = subscriber.on_the_clock()
     assert len(clock) <= subscription.concurrency, f"{where}: the clock runs for {len(clock)} deliveries"
     for cursor, sequence in clock:
-        running = sequence in cursor.unsettled and sequence not in cursor.due
-        assert running, f"{where}: the clock runs for {sequence}, which is not in flight"
+        assert cursor.is_in_flight(sequence), f"{where}: the clock runs for {sequence}, which is not in flight"
     assert len(clock) == min(in_flight, subscription.concurrency), f"{where}: {in_flight} in flight, clock {clock}"
     assert subscriber.session.subscribers.get(subscriber.handle) is subscriber, f"{where}: unknown to its session"
     assert state.sessions.get(subscriber.session.connection) is subscriber.session, f"{where}: its session is gone"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from tidings import limits
@@ -38,6 +38,7 @@ class Round:
         self.rows: dict[Queue, list[StoredBatch]] = {}
         self.trims: list[Trim] = []
         self.changes: dict[str, Recorded] = {}
+        self.together: list[Recorded] = []
         self.deletions: dict[str, None] = {}
         self.answers: list[Answer] = []
 
@@ -55,6 +56,7 @@ class Ledger:
         self._pending: list[Pending] = []
         self._own: list[Pending] = []
         self._changes: dict[str, Recorded] = {}
+        self._together: dict[str, Recorded] = {}
         self._deletions: dict[str, None] = {}
         self._trims: list[Trim] = []
         self._answers: list[Answer] = []
@@ -75,15 +77,30 @@ class Ledger:
         """Puts back messages of the server itself that were not stored: before what was published since."""
         self._own[:0] = refused
 
+    def forget_own(self, queue: str) -> None:
+        """Drops messages of the server itself to a queue that is gone."""
+        self._own = [pending for pending in self._own if pending.queue != queue]
+
     def changed(self, item: Recorded, now_ms: int) -> None:
         """Takes note that the record of `item` is out of date."""
-        self._changes[item.key] = item
+        if item.key not in self._together:
+            self._changes[item.key] = item
         self._deletions.pop(item.key, None)
+        self._touch(now_ms)
+
+    def changed_together(self, items: Iterable[Recorded], now_ms: int) -> None:
+        """Takes note that records are out of date that have to be written in one transaction."""
+        for item in items:
+            self._changes.pop(item.key, None)
+            self._awaited.discard(item.key)
+            self._together[item.key] = item
+            self._deletions.pop(item.key, None)
         self._touch(now_ms)
 
     def deleted(self, key: str, now_ms: int) -> None:
         """Takes note that a record is to be removed."""
         self._changes.pop(key, None)
+        self._together.pop(key, None)
         self._awaited.discard(key)
         self._deletions[key] = None
         self._touch(now_ms)
@@ -103,6 +120,7 @@ class Ledger:
             or self._pending
             or self._own
             or self._changes
+            or self._together
             or self._deletions
             or self._trims
             or self._answers
@@ -127,6 +145,9 @@ class Ledger:
         round.pending = self._take_pending()
         self._place(round, now_ms, open_queue)
         round.trims, self._trims = self._trims, []
+        round.together = list(self._together.values())
+        round.changes.update(self._together)
+        self._together = {}
         for key in list(self._changes)[:_PUTS_MAX]:
             round.changes[key] = self._changes.pop(key)
         round.deletions, self._deletions = self._deletions, {}
@@ -144,11 +165,12 @@ class Ledger:
         round, self.round = self.round, None
         assert round is not None, "the store answered although nothing was ordered"
         if not stored:
+            self.changed_together([item for item in round.together if item.key not in self._deletions], now_ms)
             for key, item in round.changes.items():
-                if key not in self._deletions:
+                if key not in self._deletions and key not in self._together:
                     self._changes.setdefault(key, item)
             for key in round.deletions:
-                if key not in self._changes:
+                if key not in self._changes and key not in self._together:
                     self._deletions[key] = None
             # Some of what the late answers wait for may have been in this round.
             round.answers += self._late

@@ -79,7 +79,8 @@ class Presence:
         if what == "clients":
             return _page(self._clients(), after)
         if what == "queues":
-            return _page([(name, partial(self._queue, name)) for name in self._state.queues], after)
+            queues = self._state.queues.items()
+            return _page([(name, partial(self._queue, name)) for name, item in queues if item.owner is None], after)
         if what == "subscriptions":
             return _page(self._subscriptions(after), after)
         raise InvalidOption(f"there is no listing of {what!r}; there are 'clients', 'queues' and 'subscriptions'")
@@ -109,7 +110,7 @@ class Presence:
             attached |= {subscription.name: subscription for subscription in owned.get(session.client_id, [])}
         queues = set(session.queues)
         for subscription in attached.values():
-            queues |= {cursor.queue.name for cursor in subscription.cursors.values()}
+            queues |= {cursor.queue.shown_as for cursor in subscription.cursors.values()}
         return ClientInfo(
             client_id=session.client_id,
             address=session.address,
@@ -130,7 +131,7 @@ class Presence:
             connected=False,
             connected_since=None,
             last_seen=client.last_seen_ms,
-            queues=_first({cursor.queue.name for item in owned for cursor in item.cursors.values()}),
+            queues=_first({cursor.queue.shown_as for item in owned for cursor in item.cursors.values()}),
             subscriptions=_first(subscription.name for subscription in owned),
             waiting=sum(subscription.outstanding() for subscription in owned),
         )
@@ -158,6 +159,8 @@ class Presence:
             if item.name < name:
                 continue
             for cursor in item.cursors.values():
+                if cursor.queue.owner is not None and cursor.settled_to == cursor.queue.committed:
+                    continue  # nothing that was redriven is left
                 entries.append((f"{item.name}\0{cursor.queue.name}", partial(self._subscription, item, cursor)))
             if not item.cursors:
                 entries.append((f"{item.name}\0", partial(self._subscription, item, None)))
@@ -182,6 +185,13 @@ class Presence:
             last_seen=self._state.now_ms if item.subscriber else item.last_seen_ms,
             expires_after_ms=item.expires_after_ms,
             paused=self._paused(item, cursor) if cursor else "",
+            retrying=len(cursor.parked) if cursor else 0,
+            dead=len(item.dead),
+            ack_timeout_ms=item.ack_timeout_ms,
+            in_flight_max=item.in_flight_max,
+            attempts_max=item.attempts_max,
+            backoff_min_ms=item.backoff_min_ms,
+            backoff_max_ms=item.backoff_max_ms,
         )
 
     def _paused(self, item: Subscription, cursor: Cursor) -> str:
@@ -192,6 +202,10 @@ class Presence:
             return "slow subscriber: its send buffer is full"
         if not subscriber.has_room():
             return "the window is full: waiting for acks"
+        if len(cursor.parked) >= limits.PARKED_MAX:
+            return f"{limits.PARKED_MAX} messages wait for a retry; see why they fail"
+        if len(item.dead) >= limits.DEAD_LETTERS_MAX:
+            return f"{limits.DEAD_LETTERS_MAX} dead letters: no message is given up before some are redriven or deleted"
         if len(cursor.unsettled) >= limits.HOLES_MAX:
             return f"{limits.HOLES_MAX} ranges are unsettled: waiting for the oldest acks"
         return ""

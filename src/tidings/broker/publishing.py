@@ -75,7 +75,9 @@ class Publishing:
     def refused(self, round: Round, reason: str, *, full: bool) -> None:
         """Refuses the batches of a round that was not stored; the server's own are tried again."""
         error = DiskFull(reason) if full else StoreUnavailable(reason)
-        self._state.ledger.publish_own_again([pending for pending in round.pending if pending.producer is None])
+        queues = self._state.queues
+        own = [pending for pending in round.pending if pending.producer is None and pending.queue in queues]
+        self._state.ledger.publish_own_again(own)
         for pending in round.pending:
             producer = pending.producer
             if producer is None:

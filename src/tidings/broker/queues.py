@@ -1,4 +1,8 @@
-"""The queue: a named, ordered, retained sequence of messages, and the cursors of those who read it."""
+"""The queue: a named, ordered, retained sequence of messages, and the cursors of those who read it.
+
+A *side queue* belongs to one subscription: what was redriven from its dead letters goes through it, so that a
+message comes back to the subscription that failed and to no other. Its name is `$redriven/NUMBER/QUEUE`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,16 @@ from collections.abc import Iterable
 
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
+from tidings.broker.filters import Filter
+from tidings.model import PRESENCE_QUEUE
 
 _EVENTS_REMEMBERED_MAX = 1_024
+_EVERYTHING = Filter("*", "#")
+
+
+def side_queue_name(number: int, queue: str) -> str:
+    """Returns the name of the side queue of a subscription for messages that were published into a queue."""
+    return f"$redriven/{number}/{queue}"
 
 
 class Queue:
@@ -25,6 +37,10 @@ class Queue:
         """The last durable sequence."""
         self.last_time_ms = created_ms
         self.size_bytes = 0
+        self.owner: int | None = None
+        """Of a side queue: the number of the only subscription that reads it."""
+        self.filter: Filter | None = None
+        """Of a side queue: what is wanted of it, whatever its reader's filter says."""
         self.trim_after_ms = 0
         """When it is worth to look for something to trim again."""
         self.cursors: dict[Cursor, None] = {}
@@ -32,6 +48,9 @@ class Queue:
         self._idle: dict[str, dict[Cursor, None]] = {}  # by event pattern
         self._idle_wide: dict[str, None] = {}  # those of these patterns that have wildcards
         self._matching: dict[str, int] = {}  # event -> number of subscriptions that want it
+        if name.startswith("$redriven/"):
+            self.owner = int(name.split("/", 2)[1])
+            self.filter = _EVERYTHING
 
     @property
     def key(self) -> str:
@@ -42,6 +61,16 @@ class Queue:
     def is_system(self) -> bool:
         """Whether the queue is the server's own."""
         return self.name.startswith("$")
+
+    @property
+    def is_presence(self) -> bool:
+        """Whether this is the one queue that keeps nothing for its subscriptions."""
+        return self.name == PRESENCE_QUEUE
+
+    @property
+    def shown_as(self) -> str:
+        """The queue's name in deliveries: of a side queue, where its messages were published first."""
+        return self.name if self.owner is None else self.name.split("/", 2)[2]
 
     def add(self, cursor: Cursor) -> None:
         """Lets a cursor belong to this queue."""
@@ -60,7 +89,7 @@ class Queue:
         if count is None:
             if len(self._matching) >= _EVENTS_REMEMBERED_MAX:
                 self._matching.clear()
-            count = sum(cursor.subscription.filter.wants_event(event) for cursor in self.cursors)
+            count = sum(cursor.filter.wants_event(event) for cursor in self.cursors)
             self._matching[event] = count
         return count
 
@@ -74,7 +103,7 @@ class Queue:
             self.live.pop(cursor, None)
         elif cursor.state is State.IDLE:
             cursor.position = self.committed
-            pattern = cursor.subscription.filter.event
+            pattern = cursor.filter.event
             followers = self._idle[pattern]
             followers.pop(cursor, None)
             if not followers:
@@ -84,7 +113,7 @@ class Queue:
         if state is State.LIVE:
             self.live[cursor] = None
         elif state is State.IDLE:
-            pattern = cursor.subscription.filter.event
+            pattern = cursor.filter.event
             self._idle.setdefault(pattern, {})[cursor] = None
             if "*" in pattern or "#" in pattern:
                 self._idle_wide[pattern] = None
@@ -99,7 +128,7 @@ class Queue:
             found.extend(self._idle.get(event, ()))
         for pattern in self._idle_wide:
             followers = self._idle[pattern]
-            wants_event = next(iter(followers)).subscription.filter.wants_event
+            wants_event = next(iter(followers)).filter.wants_event
             if any(wants_event(event) for event in events):
                 found.extend(followers)
         return found

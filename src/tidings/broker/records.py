@@ -5,6 +5,8 @@
     subscription/NUMBER                      name, owner, filter, options
     cursor/NUMBER/EPOCH                      position, what is unsettled up to it, failed attempts
     client/CLIENT_ID                         where it was seen last
+    dead/NUMBER/DEAD                         a dead letter of a subscription: where from, why
+    dead-content/NUMBER/DEAD                 its message and error; read only when somebody looks
     session/TOKEN                            who is connected; what is left of it after a crash is told
     producer/ID                              which unanswered batches are stored
     trash/EPOCH                              rows of a deleted queue are still to be removed
@@ -19,15 +21,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tidings import limits
 from tidings.broker.cursors import Cursor
+from tidings.broker.dead_letters import DeadContent, DeadLetter
 from tidings.broker.queues import Queue
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
+from tidings.model import Failure, Run
 
 if TYPE_CHECKING:
     from tidings.broker.ledger import Recorded
 
-PREFIXES: Final = ("counters", "queue/", "subscription/", "cursor/", "client/", "session/", "producer/", "trash/")
+PREFIXES: Final = (
+    "counters",
+    "queue/",
+    "subscription/",
+    "cursor/",
+    "dead/",
+    "client/",
+    "session/",
+    "producer/",
+    "trash/",
+)
 """What `restore` wants to be given."""
 
 
@@ -72,6 +87,10 @@ class SubscriptionRecord(msgspec.Struct, array_like=True):
     """None if it has a subscriber until the server ends, however it ends: the server's absence is not its own."""
     last_ack_ms: int | None
     gaps: list[MissedGap]
+    attempts_max: int = limits.ATTEMPTS_MAX
+    backoff_min_ms: int = limits.BACKOFF_MIN_MS
+    backoff_max_ms: int = limits.BACKOFF_MAX_MS
+    next_dead: int = 1
 
 
 class CursorRecord(msgspec.Struct, array_like=True):
@@ -80,6 +99,32 @@ class CursorRecord(msgspec.Struct, array_like=True):
     position: int
     unsettled: list[tuple[int, int]]
     attempts: dict[int, int]
+    parked: dict[int, int] = {}
+    """Which messages wait for a retry, and until when. Those on their way to the dead letters are not told."""
+
+
+class DeadLetterRecord(msgspec.Struct, array_like=True):
+    """A dead letter, without its message."""
+
+    queue: str
+    epoch: int
+    sequence: int
+    reason: str
+    attempts: int
+    died_ms: int
+    type: str
+    place: str
+
+
+class DeadContentRecord(msgspec.Struct, array_like=True):
+    """The message of a dead letter: one run and its body, and what is told about its end."""
+
+    run: Run
+    body: bytes
+    published_ms: int
+    client_id: str | None
+    failure: Failure | None
+    edited: bool
 
 
 class ClientRecord(msgspec.Struct, array_like=True):
@@ -125,13 +170,35 @@ def _subscription(item: Subscription) -> SubscriptionRecord:
         None if item.subscriber or item.left_in_drain else item.last_seen_ms,
         item.last_ack_ms,
         item.gaps,
+        item.attempts_max,
+        item.backoff_min_ms,
+        item.backoff_max_ms,
+        item.next_dead,
     )
 
 
 def _cursor(cursor: Cursor) -> CursorRecord:
     cursor.recorded = cursor.settled_to
     position = max(cursor.position, cursor.recorded)
-    return CursorRecord(position, list(cursor.unsettled), cursor.attempts)
+    parked = {sequence: until_ms for sequence, until_ms in cursor.parked.items() if until_ms is not None}
+    return CursorRecord(position, list(cursor.unsettled), cursor.attempts, parked)
+
+
+def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:
+    return DeadLetterRecord(
+        letter.queue,
+        letter.epoch,
+        letter.sequence,
+        letter.reason,
+        letter.attempts,
+        letter.died_ms,
+        letter.type,
+        letter.place,
+    )
+
+
+def _dead_content(item: DeadContent) -> DeadContentRecord:
+    return DeadContentRecord(item.run, item.body, item.published_ms, item.client_id, item.failure, item.edited)
 
 
 _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
@@ -140,6 +207,8 @@ _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
     Queue: _queue,
     Subscription: _subscription,
     Cursor: _cursor,
+    DeadLetter: _dead_letter,
+    DeadContent: _dead_content,
     Client: lambda item: ClientRecord(item.address, item.protocol, item.last_seen_ms),
     Session: lambda item: SessionRecord(item.client_id, item.address, item.protocol, item.connected_ms),
     Producer: lambda item: ProducerRecord(item.last_seen_ms, item.answered, item.stored),
@@ -149,3 +218,11 @@ _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
 def encode(item: Recorded) -> bytes:
     """Returns the record of something as it is now."""
     return msgspec.msgpack.encode(_SPELLINGS[type(item)](item))
+
+
+def decode_dead_content(key: str, value: bytes) -> DeadContent:
+    """Returns the content of a dead letter from its record."""
+    record = msgspec.msgpack.decode(value, type=DeadContentRecord)
+    content = DeadContent(key, record.run, record.body, record.published_ms, record.client_id, record.failure)
+    content.edited = record.edited
+    return content

@@ -8,12 +8,14 @@ import msgspec
 
 from tidings.broker.broker import Broker
 from tidings.broker.cursors import Cursor
+from tidings.broker.dead_letters import DeadLetter
 from tidings.broker.filters import Filter
 from tidings.broker.queues import Queue
 from tidings.broker.records import (
     ClientRecord,
     Counters,
     CursorRecord,
+    DeadLetterRecord,
     ProducerRecord,
     QueueRecord,
     SessionRecord,
@@ -49,6 +51,8 @@ def restore(
         _restore_queue(state, int(key), msgspec.msgpack.decode(value, type=QueueRecord), bounds.get(int(key)))
     for key, value in _each(records, "subscription/"):
         _restore_subscription(state, int(key), msgspec.msgpack.decode(value, type=SubscriptionRecord), now_ms)
+    for key, value in sorted(_each(records, "dead/"), key=lambda item: int(item[0].rpartition("/")[2])):
+        _restore_dead_letter(state, key, msgspec.msgpack.decode(value, type=DeadLetterRecord))
     _restore_cursors(state, records)
     for key, value in _each(records, "client/"):
         client = msgspec.msgpack.decode(value, type=ClientRecord)
@@ -97,19 +101,48 @@ def _restore_subscription(state: BrokerState, number: int, record: SubscriptionR
     item.last_seen_ms = now_ms if record.last_seen_ms is None else record.last_seen_ms
     item.last_ack_ms = record.last_ack_ms
     item.gaps = record.gaps
+    item.attempts_max = record.attempts_max
+    item.backoff_min_ms = record.backoff_min_ms
+    item.backoff_max_ms = record.backoff_max_ms
+    item.next_dead = record.next_dead
     state.counters.next_subscription = max(state.counters.next_subscription, number + 1)
     state.add_subscription(item)
 
 
+def _restore_dead_letter(state: BrokerState, key: str, record: DeadLetterRecord) -> None:
+    subscription, number = map(int, key.split("/"))
+    owner = state.numbers.get(subscription)
+    if owner:
+        owner.bury(
+            DeadLetter(
+                subscription,
+                number,
+                queue=record.queue,
+                epoch=record.epoch,
+                sequence=record.sequence,
+                reason=record.reason,
+                attempts=record.attempts,
+                died_ms=record.died_ms,
+                type=record.type,
+                place=record.place,
+            )
+        )
+
+
 def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
+    side_queues: dict[int, list[str]] = {}
+    for side_queue in state.queues.values():
+        if side_queue.owner is not None:
+            side_queues.setdefault(side_queue.owner, []).append(side_queue.name)
     for subscription in state.subscriptions.values():
         wanted = subscription.filter
         names = [wanted.queue] if wanted.literal else [name for name in state.queues if wanted.wants_queue(name)]
-        for name in names:
+        for name in [*names, *side_queues.get(subscription.number, ())]:
             queue = state.queues.get(name)
             if queue is None:
                 continue
             cursor = Cursor(subscription, queue, position=0)
+            parked: dict[int, int] = {}
             value = records.get(cursor.key)
             if value is not None:
                 record = msgspec.msgpack.decode(value, type=CursorRecord)
@@ -117,12 +150,16 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
                 cursor.unsettled = Ranges(record.unsettled)
                 cursor.unsettled.remove(queue.committed + 1, max(record.position, queue.committed + 1))
                 cursor.attempts = record.attempts
-            if not queue.is_system and queue.first_sequence > 1:
+                parked = record.parked
+            if not queue.is_presence and queue.first_sequence > 1:
                 # Only what every durable cursor had settled was trimmed, though the record may be older than that.
                 cursor.position = max(cursor.position, queue.first_sequence - 1)
                 cursor.settle(1, queue.first_sequence - 1)
             cursor.recorded = cursor.settled_to
             cursor.take_back()
+            for sequence, until_ms in parked.items():
+                if sequence in cursor.unsettled:
+                    cursor.park(sequence, until_ms)
             subscription.cursors[queue.epoch] = cursor
             queue.add(cursor)
             state.rest(cursor)

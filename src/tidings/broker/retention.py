@@ -128,7 +128,7 @@ class Retention:
 
     def _decide(self, queue: Queue, rows: list[Row], settled_bytes: int) -> tuple[int, int]:
         settled_to = _settled_to(queue)
-        excess = settled_bytes - (limits.PRESENCE_HISTORY_BYTES if queue.is_system else limits.HISTORY_BYTES)
+        excess = settled_bytes - _history_bytes(queue)
         oldest_ms = self._state.now_ms - limits.HISTORY_AGE_MS
         last = size_bytes = 0
         for row in rows:
@@ -143,6 +143,12 @@ class Retention:
         return last, size_bytes
 
 
+def _history_bytes(queue: Queue) -> int:
+    if queue.owner is not None:
+        return 0  # nobody but its subscription could ever read it again
+    return limits.PRESENCE_HISTORY_BYTES if queue.is_presence else limits.HISTORY_BYTES
+
+
 def _settled_to(queue: Queue) -> int:
-    slowest = None if queue.is_system else queue.slowest()
+    slowest = None if queue.is_presence else queue.slowest()
     return slowest.settled_to if slowest else queue.committed

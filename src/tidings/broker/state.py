@@ -7,11 +7,12 @@ from tidings.broker.cursors import Cursor, State
 from tidings.broker.deadlines import Deadlines
 from tidings.broker.effects import Effect
 from tidings.broker.ledger import Ledger, Recorded
-from tidings.broker.queues import Queue
-from tidings.broker.records import Counters, encode
+from tidings.broker.lookups import Lookups
+from tidings.broker.queues import Queue, side_queue_name
+from tidings.broker.records import Counters, Trash, encode
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import Subscription
-from tidings.errors import LimitReached
+from tidings.errors import LimitReached, NotFound, Refused
 from tidings.model import check_name
 
 
@@ -39,6 +40,7 @@ class BrokerState:
         self.producers: dict[str, Producer] = {}
         self.trash: dict[int, int] = {}
         """Epochs of deleted queues whose rows are still to be removed, and up to which sequence they are."""
+        self.lookups = Lookups()
         self.scans: dict[Cursor, None] = {}
         self.scanning: Cursor | None = None
         self.free_bytes: int | None = None
@@ -71,20 +73,61 @@ class BrokerState:
         check_name(name, "queue")
         if len(self.queues) >= limits.QUEUES_MAX:
             raise LimitReached(f"there are {limits.QUEUES_MAX} queues, no more are allowed; delete some")
+        queue = self._new_queue(name)
+        for subscription in [*self.literal.get(name, ()), *self.wide]:
+            if subscription.filter.wants_queue(name):
+                self.add_cursor(subscription, queue, position=0)
+        return queue
+
+    def open_side_queue(self, subscription: Subscription, shown_as: str) -> Queue:
+        """Returns the side queue through which messages of a queue come back to one subscription."""
+        name = side_queue_name(subscription.number, shown_as)
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self._new_queue(name)
+            self.add_cursor(subscription, queue, position=0)
+        return queue
+
+    def _new_queue(self, name: str) -> Queue:
         queue = Queue(name, self.counters.next_epoch, self.now_ms)
         self.counters.next_epoch += 1
         self.changed(self.counters)
         self.add_queue(queue)
         self.changed(queue)
-        for subscription in [*self.literal.get(name, ()), *self.wide]:
-            if subscription.filter.wants_queue(name):
-                self.add_cursor(subscription, queue, position=0)
         return queue
 
     def add_queue(self, queue: Queue) -> None:
         """Lets a queue be known."""
         self.queues[queue.name] = queue
         self.epochs[queue.epoch] = queue
+
+    def remove_queue(self, queue: Queue) -> None:
+        """Forgets a queue that no cursor reads any more; its rows are removed in the background."""
+        del self.queues[queue.name]
+        del self.epochs[queue.epoch]
+        if queue.owner is not None:
+            self.ledger.forget_own(queue.name)
+        self.trash[queue.epoch] = 0
+        self.ledger.deleted(queue.key, self.now_ms)
+        self.changed(Trash(queue.epoch))
+
+    def find(self, name: str) -> Subscription:
+        """Returns the subscription of this name, or the only one of the client of this name.
+
+        Raises:
+            NotFound: there is none.
+            Refused: the client has several.
+        """
+        found = self.subscriptions.get(name)
+        if found:
+            return found
+        owned = [item for item in self.subscriptions.values() if item.client_id == name and item.durable]
+        if len(owned) == 1:
+            return owned[0]
+        if owned:
+            names = ", ".join(repr(item.name) for item in owned[:5])
+            raise Refused(f"client {name!r} has {len(owned)} subscriptions; name one: {names}")
+        raise NotFound(f"there is no subscription {name!r}; `tidings subscriptions` lists them")
 
     def add_subscription(self, subscription: Subscription) -> None:
         """Lets a subscription be known."""
@@ -99,6 +142,11 @@ class BrokerState:
         """Forgets a subscription, its cursors and their records."""
         for cursor in list(subscription.cursors.values()):
             self.remove_cursor(cursor)
+            if cursor.queue.owner is not None:
+                self.remove_queue(cursor.queue)
+        for letter in subscription.dead.values():
+            self.ledger.deleted(letter.key, self.now_ms)
+            self.ledger.deleted(letter.content_key, self.now_ms)
         del self.subscriptions[subscription.name]
         del self.numbers[subscription.number]
         self.wide.pop(subscription, None)
@@ -146,7 +194,7 @@ class BrokerState:
             queue.set_state(cursor, State.WAITING)
         elif cursor.position >= queue.committed:
             queue.set_state(cursor, State.IDLE)
-        elif cursor.subscription.filter.all_events:
+        elif cursor.filter.all_events:
             queue.set_state(cursor, State.WAITING)
         else:
             queue.set_state(cursor, State.SCANNING)

@@ -43,6 +43,7 @@ class Subscriber:
         """Cursors in state BEHIND, the one to read next first."""
         self.fetching: set[Cursor] = set()
         self._clock: dict[tuple[Cursor, int], int] = {}  # (cursor, sequence) -> when its time began
+        self._extended: dict[tuple[Cursor, int], int] = {}  # of the extended ones: when they began at first
         self._order: deque[tuple[Cursor, int, int]] = deque()  # ranges in the order of their delivery
         self._order_max = 1_024
 
@@ -81,7 +82,19 @@ class Subscriber:
         else:
             for key in [key for key in clock if key[0] is cursor and first <= key[1] <= last]:
                 del clock[key]
+        if self._extended:
+            self._extended = {key: began_ms for key, began_ms in self._extended.items() if key in clock}
         self.wind(now_ms)
+
+    def extend(self, cursor: Cursor, sequence: int, now_ms: int) -> None:
+        """Gives a delivery that somebody is handling its whole time again, within `EXTEND_MS_MAX` in all."""
+        key = cursor, sequence
+        began_ms = self._clock.get(key)
+        if began_ms is None:
+            return  # its time does not run
+        if now_ms - self._extended.setdefault(key, began_ms) < limits.EXTEND_MS_MAX:
+            del self._clock[key]  # the clock is in the order of its times
+            self._clock[key] = now_ms
 
     def wind(self, now_ms: int) -> None:
         """Starts the time of the oldest deliveries, up to `concurrency` of them."""
@@ -119,6 +132,7 @@ class Subscriber:
         self.fetching.discard(cursor)
         self._order = deque(entry for entry in self._order if entry[0] is not cursor)
         self._clock = {key: began_ms for key, began_ms in self._clock.items() if key[0] is not cursor}
+        self._extended = {key: began_ms for key, began_ms in self._extended.items() if key[0] is not cursor}
 
     def _compact(self) -> None:
         self._order = deque(
@@ -129,6 +143,6 @@ class Subscriber:
 
 def _next_in_flight(cursor: Cursor, sequence: int) -> int | None:
     found = cursor.unsettled.next(sequence)
-    while found is not None and found in cursor.due:
+    while found is not None and (found in cursor.due or found in cursor.parked):
         found = cursor.unsettled.next(found + 1)
     return found

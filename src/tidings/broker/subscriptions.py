@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tidings import limits
 from tidings.broker.cursors import Cursor
+from tidings.broker.dead_letters import DeadLetter
 from tidings.broker.filters import Filter
 from tidings.broker.subscribers import Subscriber
 
@@ -31,9 +33,12 @@ class Subscription:
         self.filter = filter
         self.durable = durable
         self.created_ms = created_ms
-        self.in_flight_max = 1
+        self.in_flight_max = limits.IN_FLIGHT_DEFAULT
         self.concurrency = 1
-        self.ack_timeout_ms = 1
+        self.ack_timeout_ms = limits.ACK_TIMEOUT_MS
+        self.attempts_max = limits.ATTEMPTS_MAX
+        self.backoff_min_ms = limits.BACKOFF_MIN_MS
+        self.backoff_max_ms = limits.BACKOFF_MAX_MS
         self.expires_after_ms: int | None = None
         self.last_seen_ms = created_ms
         self.left_in_drain = False
@@ -42,11 +47,41 @@ class Subscription:
         self.gaps: list[MissedGap] = []
         self.cursors: dict[int, Cursor] = {}
         self.subscriber: Subscriber | None = None
+        self.dead: dict[int, DeadLetter] = {}
+        """Its dead letters by number, in their order."""
+        self.next_dead = 1
+        """The number of the next dead letter."""
+        self.dying = 0
+        """How many messages are on their way to the dead letters."""
+        self._dead_at: dict[tuple[int, int], int] = {}
 
     @property
     def key(self) -> str:
         """The key of the subscription's record."""
         return f"subscription/{self.number}"
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Takes on a dead letter."""
+        self.dead[letter.number] = letter
+        self._dead_at[letter.epoch, letter.sequence] = letter.number
+        self.next_dead = max(self.next_dead, letter.number + 1)
+
+    def unbury(self, letter: DeadLetter) -> None:
+        """Lets go of a dead letter that was deleted or redriven."""
+        del self.dead[letter.number]
+        del self._dead_at[letter.epoch, letter.sequence]
+
+    def dead_within(self, epoch: int, first: int, last: int) -> DeadLetter | None:
+        """Returns a dead letter whose message is in a range of a queue."""
+        if not self._dead_at:
+            return None
+        if last - first < len(self._dead_at):
+            numbers = (self._dead_at.get((epoch, sequence)) for sequence in range(first, last + 1))
+        else:
+            places = self._dead_at.items()
+            numbers = (number for (at, sequence), number in places if at == epoch and first <= sequence <= last)
+        found = next((number for number in numbers if number is not None), None)
+        return None if found is None else self.dead[found]
 
     def outstanding(self) -> int:
         """Returns the sum of its lags: an upper bound of what waits for it."""

@@ -23,6 +23,9 @@ from tidings.broker.effects import (
     Effect,
     Fetch,
     Locate,
+    Read,
+    ReadRecords,
+    ReadRows,
     Refuse,
     StartCommit,
     Survey,
@@ -38,6 +41,8 @@ from tidings.broker.inputs import (
     Input,
     Located,
     Publish,
+    RecordsRead,
+    RowsRead,
     StoreReady,
     Surveyed,
     Tick,
@@ -79,7 +84,7 @@ class Node:
         self._commits: asyncio.Queue[Commit] = asyncio.Queue()
         self._committing = False
         self._commit_number = 0
-        self._reads: asyncio.Queue[Fetch | Survey | Locate] = asyncio.Queue()
+        self._reads: asyncio.Queue[Read] = asyncio.Queue()
         self._pages = Pages(limits.PAGE_CACHE_BYTES)
         self._peers: dict[int, Peer] = {}
         self._connections = 0
@@ -247,7 +252,7 @@ class Node:
                         self.submit(Fetched(effect.subscription, effect.epoch, list(rows)))
                     else:
                         self._reads.put_nowait(effect)
-                case Survey() | Locate():
+                case Survey() | Locate() | ReadRows() | ReadRecords():
                     self._reads.put_nowait(effect)
                 case _:
                     self._answer(effect, touched)
@@ -323,10 +328,10 @@ class Node:
             try:
                 self.submit(await self._answer_read(effect))
             except TidingsError as error:
-                _log.warning("reading queue %s failed, trying again: %s", effect.epoch, error)
+                _log.warning("%s failed, trying again: %s", effect, error)
                 asyncio.get_running_loop().call_later(_RETRY_S, self._reads.put_nowait, effect)
 
-    async def _answer_read(self, effect: Fetch | Survey | Locate) -> Input:
+    async def _answer_read(self, effect: Read) -> Input:
         store = self.store
         match effect:
             case Fetch():
@@ -338,6 +343,12 @@ class Node:
             case Survey():
                 oldest = await store.survey(effect.epoch, 0, limits.TRIM_ROWS_MAX)
                 return Surveyed(effect.epoch, oldest, await self._settled_bytes(effect, oldest))
+            case ReadRows():
+                known = self._pages.read(effect.epoch, effect.after, effect.limit_bytes)
+                rows = [*known] or await store.read(effect.epoch, effect.after, effect.limit_bytes)
+                return RowsRead(effect.ticket, rows)
+            case ReadRecords():
+                return RecordsRead(effect.ticket, [await store.get(key) for key in effect.keys])
             case Locate():
                 sequence = await store.locate(effect.epoch, effect.time_ms)
                 return Located(effect.subscription, effect.epoch, sequence)

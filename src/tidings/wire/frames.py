@@ -1,8 +1,9 @@
 """The frames of the native protocol: what client and server say to each other.
 
-Each frame is a kind, an envelope (a MessagePack array with the fields in the order given here) and, for
-`Publish` and `Deliver`, a body (messages back to back, see `tidings.batch`). Fields may be added at the end of
-an envelope; a reader takes the default for what is missing and ignores what it does not know.
+Each frame is a kind, an envelope (a MessagePack array with the fields in the order given here) and for some a
+body: of `Publish` and `Deliver` messages back to back (see `tidings.batch`), of `Call` and `Result` MessagePack.
+Fields may be added at the end of an envelope; a reader takes the default for what is missing and ignores what it
+does not know.
 
 Requests carry a number of the client's choice and are answered by exactly one frame with the same number.
 """
@@ -11,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from tidings.model import Run
+from tidings.model import Failure, Run
 
 VERSION = 1
 
@@ -89,8 +90,8 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
 
     `handle` is the client's number for it on this connection. `queue` and `event` are patterns. `name` None
     means the default. `start` is "latest", "earliest", "sequence" or "time" (with `start_value`, a sequence or
-    UTC ms) and counts only when the subscription is new. `expires_after_ms` None leaves the expiry as it is,
-    0 removes it.
+    UTC ms) and counts only when the subscription is new. A 0 leaves a setting as it is, which is the default for
+    a new subscription; `expires_after_ms` None leaves the expiry as it is, 0 removes it.
     """
 
     request: int
@@ -105,6 +106,9 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
     ack_timeout_ms: int = 0
     expires_after_ms: int | None = None
     resume: list[Resume] = []
+    attempts_max: int = 0
+    backoff_min_ms: int = 0
+    backoff_max_ms: int = 0
 
 
 class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -140,7 +144,8 @@ class Deliver(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Server: messages of one queue for one subscription, in sequence order (body follows: all parts joined).
 
     `redelivered` is true if any of it may have been sent before; `attempts` lists (sequence, attempt) of
-    those whose attempt is above 1.
+    those whose attempt is above 1. `redriven` ones were dead letters: `epoch` and sequences are those of a side
+    queue that only this subscription reads, `queue` is where they were published.
     """
 
     handle: int
@@ -149,6 +154,7 @@ class Deliver(msgspec.Struct, array_like=True, frozen=True, gc=False):
     parts: list[Part]
     redelivered: bool = False
     attempts: list[tuple[int, int]] = []
+    redriven: bool = False
 
 
 class Gap(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -175,6 +181,44 @@ class Ack(msgspec.Struct, array_like=True, frozen=True, gc=False):
     handle: int
     ranges: list[tuple[int, int, int]]
     request: int = 0
+
+
+class Nack(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: these (epoch, first, last) failed. They are delivered again, or become dead letters.
+
+    `delay_ms` None means the subscription's backoff. With `reject` they become dead letters at once. `failure`
+    tells why. With `request` above 0 it is answered by Done once that is durable, or by Refusal.
+    """
+
+    handle: int
+    ranges: list[tuple[int, int, int]]
+    request: int = 0
+    delay_ms: int | None = None
+    reject: bool = False
+    failure: Failure | None = None
+
+
+class Extend(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: these (epoch, first, last) are still being handled; their ack timeout begins anew.
+
+    With `request` above 0 it is answered by Done or Refusal; without, only a refusal comes back (request 0).
+    """
+
+    handle: int
+    ranges: list[tuple[int, int, int]]
+    request: int = 0
+
+
+class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: do something else (body follows: a map, see `tidings.calls`). Answered by Result or Refusal."""
+
+    request: int
+
+
+class Result(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: the answer to a Call (body follows: MessagePack). What the call changed is durable."""
+
+    request: int
 
 
 class List(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -245,6 +289,10 @@ Frame: TypeAlias = (
     | Deliver
     | Gap
     | Ack
+    | Nack
+    | Extend
+    | Call
+    | Result
     | List
     | Listing
     | Delete
@@ -273,6 +321,9 @@ CLIENT_KINDS: dict[int, type[Frame]] = {
     11: List,
     13: Delete,
     15: Backup,
+    17: Nack,
+    19: Extend,
+    21: Call,
     64: Heartbeat,
     65: Goodbye,
 }
@@ -285,10 +336,11 @@ SERVER_KINDS: dict[int, type[Frame]] = {
     12: Listing,
     14: Done,
     16: Refusal,
+    18: Result,
     64: Heartbeat,
     65: Goodbye,
 }
 KIND_OF: dict[type[Frame], int] = {
     frame: kind for kinds in (CLIENT_KINDS, SERVER_KINDS) for kind, frame in kinds.items()
 }
-WITH_BODY: frozenset[int] = frozenset({KIND_OF[Publish], KIND_OF[Deliver]})
+WITH_BODY: frozenset[int] = frozenset(KIND_OF[frame] for frame in (Publish, Deliver, Call, Result))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tidings import limits
+from tidings import calls, limits
 from tidings.batch import Batch, StoredBatch, decode_items, encode_item
 from tidings.broker import PREFIXES, Broker, effects, inputs, queue_epochs, restore
 from tidings.broker.invariants import check
@@ -55,6 +55,7 @@ class Client:
         self.refusals: list[effects.Refuse] = []
         self.subscribed: dict[int, effects.Subscribed] = {}
         self.done: list[int] = []
+        self.answers: dict[int, Any] = {}
         self.gaps: list[effects.Gap] = []
         self.listings: dict[int, effects.Listing] = {}
         self.messages: dict[int, list[Message]] = {}
@@ -77,6 +78,8 @@ class Client:
                 self.subscribed[effect.request] = effect
             case effects.Done():
                 self.done.append(effect.request)
+            case effects.Answered():
+                self.answers[effect.request] = effect.value
             case effects.Gap():
                 self.gaps.append(effect)
             case effects.Listing():
@@ -104,6 +107,8 @@ class Client:
     def subscribe(self, queue: str, event: str = "#", **options: Any) -> int:
         """Asks to be attached; returns the handle, which is also the number of the request."""
         self._handle += 1
+        # What fails is due again at once, unless a test is about the time between.
+        options = {"backoff_max_ms": 1} | options
         request = inputs.Subscribe(
             connection=self.connection, request=self._handle, handle=self._handle, queue=queue, event=event, **options
         )
@@ -114,6 +119,21 @@ class Client:
         """Settles a range of a queue."""
         epoch = self.harness.epoch(queue)
         self.harness.do(inputs.Ack(self.connection, handle, [(epoch, first, last or first)], request))
+
+    def nack(self, handle: int, first: int, last: int | None = None, *, queue: str = "orders", **options: Any) -> None:
+        """Gives back a range of a queue as failed."""
+        ranges = [(self.harness.epoch(queue), first, last or first)]
+        self.harness.do(inputs.Nack(self.connection, handle, ranges, **options))
+
+    def extend(self, handle: int, first: int, last: int | None = None, *, queue: str = "orders") -> None:
+        """Asks for more time for a range of a queue."""
+        self.harness.do(inputs.Extend(self.connection, handle, [(self.harness.epoch(queue), first, last or first)]))
+
+    def call(self, call: calls.Call) -> Any:
+        """Asks for something else; returns the answer, once there is one."""
+        self._request += 1
+        self.harness.do(inputs.Call(self.connection, self._request + 1000, call))
+        return self.answers.pop(self._request + 1000, None)
 
     def unsubscribe(self, handle: int) -> int:
         """Detaches; returns the number of the request."""
@@ -184,7 +204,7 @@ class Harness:
         self.store_is_held = False
         self.reads_are_held = False
         self.under_way: Commit | None = None
-        self.reads: list[effects.Fetch | effects.Survey | effects.Locate] = []
+        self.reads: list[effects.Read] = []
         self.commits: list[Commit] = []
         self._connections = 0
         self.broker = Broker(self.now_ms)
@@ -320,7 +340,7 @@ class Harness:
                 assert self.under_way is None, "one transaction at a time"
                 self.under_way = effect.commit
                 self.commits.append(effect.commit)
-            elif isinstance(effect, effects.Fetch | effects.Survey | effects.Locate):
+            elif isinstance(effect, effects.Read):
                 self.reads.append(effect)
             elif effect.connection in self.clients:
                 self.clients[effect.connection].told(effect)
@@ -346,6 +366,11 @@ class Harness:
                 if unsettled:
                     size_bytes = unsettled[0].offset_bytes - oldest[0].offset_bytes
                 self._handle(inputs.Surveyed(effect.epoch, oldest, size_bytes))
+            case effects.ReadRows():
+                rows = _now(store.read(effect.epoch, effect.after, effect.limit_bytes))
+                self._handle(inputs.RowsRead(effect.ticket, rows))
+            case effects.ReadRecords():
+                self._handle(inputs.RecordsRead(effect.ticket, [_now(store.get(key)) for key in effect.keys]))
             case effects.Locate():
                 sequence = _now(store.locate(effect.epoch, effect.time_ms))
                 self._handle(inputs.Located(effect.subscription, effect.epoch, sequence))

@@ -43,7 +43,7 @@ def test_a_queue_without_durable_subscriptions_keeps_a_message_for_its_age() -> 
 def test_what_is_not_settled_stays_whatever_its_age() -> None:
     harness = Harness()
     client = harness.connect("reader")
-    client.subscribe("orders")
+    client.subscribe("orders", attempts_max=1_000)
     for _ in range(3):
         client.publish("orders")
     client.ack(1, 2)

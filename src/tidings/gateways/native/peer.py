@@ -11,25 +11,30 @@ from tidings import limits
 from tidings.batch import Batch
 from tidings.broker import effects, inputs
 from tidings.broker.effects import ToConnection
+from tidings.calls import decode_call
 from tidings.errors import InternalError, LimitReached, ProtocolViolation, TidingsError
 from tidings.node import Node
 from tidings.wire import (
     Ack,
     Backup,
+    Call,
     Confirmed,
     Connection,
     Delete,
     Deliver,
     Done,
+    Extend,
     Frame,
     Gap,
     Goodbye,
     Hello,
     List,
     Listing,
+    Nack,
     Part,
     Publish,
     Refusal,
+    Result,
     Role,
     Subscribe,
     Subscribed,
@@ -47,6 +52,9 @@ _KINDS: Final[dict[inputs.Request, int]] = {
     "subscribe": KIND_OF[Subscribe],
     "unsubscribe": KIND_OF[Unsubscribe],
     "ack": KIND_OF[Ack],
+    "nack": KIND_OF[Nack],
+    "extend": KIND_OF[Extend],
+    "call": KIND_OF[Call],
     "list": KIND_OF[List],
     "delete": KIND_OF[Delete],
     "backup": KIND_OF[Backup],
@@ -132,7 +140,15 @@ class NativePeer(asyncio.Protocol):
         match effect:
             case effects.Deliver():
                 parts = [Part(row.first_sequence, row.time_ms, list(row.batch.runs)) for row in effect.rows]
-                deliver = Deliver(effect.handle, effect.queue, effect.epoch, parts, effect.redelivered, effect.attempts)
+                deliver = Deliver(
+                    effect.handle,
+                    effect.queue,
+                    effect.epoch,
+                    parts,
+                    effect.redelivered,
+                    effect.attempts,
+                    effect.redriven,
+                )
                 wire.send(deliver, [row.batch.body for row in effect.rows])
             case effects.Confirm():
                 durability = self._node.store.durability
@@ -141,6 +157,8 @@ class NativePeer(asyncio.Protocol):
                 )
             case effects.Done():
                 wire.send(Done(effect.request))
+            case effects.Answered():
+                wire.send(Result(effect.request), [msgspec.msgpack.encode(effect.value)])
             case effects.Refuse():
                 self._refuse(_KINDS[effect.kind], effect.request, effect.error)
                 if effect.kind == "list":
@@ -233,6 +251,22 @@ class NativePeer(asyncio.Protocol):
                 node.publish(inputs.Publish(connection, frame.number, frame.answered, frame.queue, batch))
             case Ack():
                 node.submit(inputs.Ack(connection, frame.handle, frame.ranges, frame.request))
+            case Nack():
+                node.submit(
+                    inputs.Nack(
+                        connection,
+                        frame.handle,
+                        frame.ranges,
+                        frame.request,
+                        frame.delay_ms,
+                        frame.reject,
+                        frame.failure,
+                    )
+                )
+            case Extend():
+                node.submit(inputs.Extend(connection, frame.handle, frame.ranges, frame.request))
+            case Call():
+                self._call(frame, body)
             case Hello():
                 self._hello(frame)
             case Subscribe():
@@ -296,6 +330,15 @@ class NativePeer(asyncio.Protocol):
             frame = self._listings.popleft()
             self._node.submit(inputs.List(self.connection, frame.request, frame.what, frame.after))
 
+    def _call(self, frame: Call, body: bytes) -> None:
+        try:
+            call = decode_call(body)
+        except TidingsError as error:
+            self._refuse(KIND_OF[Call], frame.request, error)
+            self.flush()
+            return
+        self._node.submit(inputs.Call(self.connection, frame.request, call))
+
     async def _backup(self, frame: Backup) -> None:
         try:
             await self._node.backup(frame.path)
@@ -338,6 +381,9 @@ def _subscribe(connection: int, frame: Subscribe) -> inputs.Subscribe:
         concurrency=frame.concurrency,
         ack_timeout_ms=frame.ack_timeout_ms,
         expires_after_ms=frame.expires_after_ms,
+        attempts_max=frame.attempts_max,
+        backoff_min_ms=frame.backoff_min_ms,
+        backoff_max_ms=frame.backoff_max_ms,
         resume=[inputs.Resume(place.epoch, place.received, place.acked) for place in frame.resume],
     )
 

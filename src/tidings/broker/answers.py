@@ -1,0 +1,35 @@
+"""Answers to requests: once what they changed is durable, or that it could not be."""
+
+from __future__ import annotations
+
+from tidings.broker.effects import Answered, Done, Refuse
+from tidings.broker.inputs import Request
+from tidings.broker.ledger import Answer
+from tidings.broker.state import BrokerState
+from tidings.errors import DiskFull, StoreUnavailable
+
+
+def done_when_durable(state: BrokerState, connection: int, kind: Request, request: int) -> None:
+    """Answers a request once all that it changed is durable."""
+    _when_durable(state, Done(connection, request), kind)
+
+
+def answered_when_durable(state: BrokerState, connection: int, request: int, value: object) -> None:
+    """Answers a call with a value once all that it changed is durable."""
+    _when_durable(state, Answered(connection, request, value), "call")
+
+
+def refuse(state: BrokerState, connection: int, kind: Request, request: int, reason: str, *, full: bool) -> None:
+    """Tells that the store did not take what a request changed."""
+    error = DiskFull(reason) if full else StoreUnavailable(reason)
+    state.effects.append(Refuse(connection, kind, request, error))
+
+
+def _when_durable(state: BrokerState, effect: Done | Answered, kind: Request) -> None:
+    def reached() -> None:
+        state.effects.append(effect)
+
+    def failed(reason: str, full: bool) -> None:
+        refuse(state, effect.connection, kind, effect.request, reason, full=full)
+
+    state.ledger.when_durable(Answer(reached, failed))

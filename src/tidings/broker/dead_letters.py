@@ -1,0 +1,94 @@
+"""The dead letter: a message that a subscription gave up.
+
+It has two records: a short one, which the broker keeps in its memory, and its content, which it does not.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from tidings import limits
+from tidings.model import Failure, Run
+
+
+class DeadLetter:
+    """What is remembered of a dead letter."""
+
+    __slots__ = (
+        "attempts",
+        "died_ms",
+        "epoch",
+        "number",
+        "place",
+        "queue",
+        "reason",
+        "sequence",
+        "subscription",
+        "type",
+    )
+
+    def __init__(
+        self,
+        subscription: int,
+        number: int,
+        *,
+        queue: str,
+        epoch: int,
+        sequence: int,
+        reason: str,
+        attempts: int,
+        died_ms: int,
+        type: str,
+        place: str,
+    ) -> None:
+        self.subscription = subscription
+        self.number = number
+        self.queue = queue
+        self.epoch = epoch
+        self.sequence = sequence
+        self.reason = reason
+        self.attempts = attempts
+        self.died_ms = died_ms
+        self.type = type
+        self.place = place
+
+    @property
+    def key(self) -> str:
+        """The key of its record."""
+        return f"dead/{self.subscription}/{self.number}"
+
+    @property
+    def content_key(self) -> str:
+        """The key of the record of its content."""
+        return f"dead-content/{self.subscription}/{self.number}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that are the same for all that failed with the same error in the same place."""
+        how = "\0".join((self.type, self.place)) if self.type else self.reason
+        return blake2b(how.encode(), digest_size=4).hexdigest()
+
+
+class DeadContent:
+    """The message of a dead letter, until it is written: one run, its body, and what is told about its end."""
+
+    def __init__(
+        self, key: str, run: Run, body: bytes, published_ms: int, client_id: str | None, failure: Failure | None
+    ) -> None:
+        self.key = key
+        self.run = run
+        self.body = body
+        self.published_ms = published_ms
+        self.client_id = client_id
+        self.failure = failure
+        self.edited = False
+
+
+def trimmed(failure: Failure) -> Failure:
+    """Returns a failure within its bounds: the beginning of its text, the end of its traceback."""
+    return Failure(
+        failure.type[: limits.NAME_SIZE_BYTES_MAX],
+        failure.text[: limits.FAILURE_TEXT_LENGTH_MAX],
+        failure.place[: limits.NAME_SIZE_BYTES_MAX],
+        failure.traceback[-limits.FAILURE_TRACEBACK_LENGTH_MAX :],
+    )

@@ -1,0 +1,48 @@
+"""Lookups: what rules ask of the store, and how they go on once they are answered.
+
+A rule that needs a message or a record orders `ReadRows` or `ReadRecords` under a ticket; what it wants to do
+with the answer waits here. Whoever asks must look again whether the question still matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tidings.batch import StoredBatch
+from tidings.broker.effects import ReadRecords, ReadRows
+from tidings.transaction import Damage
+
+Rows: TypeAlias = list[StoredBatch | Damage]
+Records: TypeAlias = list[bytes | None]
+
+
+class Lookups:
+    """Questions under way, by ticket."""
+
+    def __init__(self) -> None:
+        self._next_ticket = 1
+        self._rows: dict[int, Callable[[Rows], None]] = {}
+        self._records: dict[int, Callable[[Records], None]] = {}
+
+    def rows(self, epoch: int, after: int, limit_bytes: int, then: Callable[[Rows], None]) -> ReadRows:
+        """Asks for the rows of a queue from after a sequence on."""
+        self._rows[ticket := self._take_ticket()] = then
+        return ReadRows(ticket, epoch, after, limit_bytes)
+
+    def records(self, keys: list[str], then: Callable[[Records], None]) -> ReadRecords:
+        """Asks for records; the answer has them in the order of `keys`."""
+        self._records[ticket := self._take_ticket()] = then
+        return ReadRecords(ticket, keys)
+
+    def rows_read(self, ticket: int, rows: Rows) -> None:
+        """Goes on with rows."""
+        self._rows.pop(ticket)(rows)
+
+    def records_read(self, ticket: int, records: Records) -> None:
+        """Goes on with records."""
+        self._records.pop(ticket)(records)
+
+    def _take_ticket(self) -> int:
+        self._next_ticket += 1
+        return self._next_ticket - 1

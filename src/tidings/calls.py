@@ -1,0 +1,107 @@
+"""Calls: what can be asked of a server beside publishing and subscribing, and what it answers.
+
+Each call is a struct; its tag is its name on every wire. What a call leaves out (UNSET) stays as it is. Fields may
+be added; a server refuses a field that it does not know, since it could not do what was asked.
+"""
+
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tidings.errors import InvalidOption
+from tidings.model import DeadLetterGroup, DeadLetterInfo
+
+
+class _Call(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="call", omit_defaults=True
+):
+    pass
+
+
+class ConfigureSubscription(_Call, frozen=True, kw_only=True, tag="configure_subscription"):
+    """Changes a subscription, connected or away. Answer: None."""
+
+    name: str
+    in_flight_max: int | UnsetType = UNSET
+    ack_timeout_ms: int | UnsetType = UNSET
+    attempts_max: int | UnsetType = UNSET
+    backoff_min_ms: int | UnsetType = UNSET
+    backoff_max_ms: int | UnsetType = UNSET
+    expires_after_ms: int | UnsetType | None = UNSET
+
+
+class DeadLetterGroups(_Call, frozen=True, kw_only=True, tag="dead_letter_groups"):
+    """Asks how a subscription's dead letters failed. Answer: `DeadLetterGroup`s, the largest first."""
+
+    subscription: str
+
+
+class ListDeadLetters(_Call, frozen=True, kw_only=True, tag="list_dead_letters"):
+    """Asks for dead letters with all they hold. Answer: `DeadLetterInfo`s with a number above `after`, in order."""
+
+    subscription: str
+    after: int = 0
+    fingerprint: str | None = None
+    count_max: int = 100
+
+
+class EditDeadLetter(_Call, frozen=True, kw_only=True, tag="edit_dead_letter"):
+    """Changes a dead letter before it is redriven. Answer: None."""
+
+    subscription: str
+    number: int
+    event: str | UnsetType = UNSET
+    payload: bytes | UnsetType = UNSET
+    content_type: str | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
+
+
+class DeleteDeadLetters(_Call, frozen=True, kw_only=True, tag="delete_dead_letters"):
+    """Deletes one dead letter, those of a fingerprint, or (neither given) all. Answer: how many."""
+
+    subscription: str
+    number: int | None = None
+    fingerprint: str | None = None
+
+
+class Redrive(_Call, frozen=True, kw_only=True, tag="redrive"):
+    """Sends dead letters to their subscription again: one, those of a fingerprint, or (neither given) all.
+
+    `rate` is in messages a second, 0 for as fast as it goes. Answer: how many will be. What is not moved yet when
+    the server stops stays a dead letter.
+    """
+
+    subscription: str
+    number: int | None = None
+    fingerprint: str | None = None
+    rate: float = 0.0
+
+
+Call: TypeAlias = (
+    ConfigureSubscription | DeadLetterGroups | ListDeadLetters | EditDeadLetter | DeleteDeadLetters | Redrive
+)
+
+ANSWERS: Final[dict[type[Call], object]] = {
+    ConfigureSubscription: None,
+    DeadLetterGroups: list[DeadLetterGroup],
+    ListDeadLetters: list[DeadLetterInfo],
+    EditDeadLetter: None,
+    DeleteDeadLetters: int,
+    Redrive: int,
+}
+"""The type of each call's answer."""
+
+_DECODER: Final["msgspec.msgpack.Decoder[Call]"] = msgspec.msgpack.Decoder(Call)
+
+
+def decode_call(body: bytes) -> Call:
+    """Returns the call that a client spelled as MessagePack.
+
+    Raises:
+        InvalidOption: it is none that is known here, or a field of it is wrong.
+    """
+    try:
+        return _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidOption(f"the call is not known here or malformed ({error}); the server may be older") from None

@@ -190,6 +190,12 @@ PRODUCERS_MAX: Final = 100_000
 UNCONFIRMED_BATCHES_MAX: Final = 256
 """Most batches of one publisher that may wait for their confirm."""
 
+ID_WINDOW_MS: Final = 10 * 60 * 1000
+"""How long a queue remembers the ids of its messages, to store none twice. SQS FIFO takes 5 min, JetStream 2 min."""
+
+IDS_PER_QUEUE_MAX: Final = 500_000
+"""Most ids that one queue remembers, about 100 MB in memory; beyond, the window of the oldest ends sooner."""
+
 QUEUES_MAX: Final = 1_000_000
 """Most queues of one server."""
 

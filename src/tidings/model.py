@@ -87,7 +87,8 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
 
     `sequence` is the message's (for several messages the first one's) place in the queue's life `epoch`;
     `durability` is the level reached: "memory", "disk" (fsynced) or "quorum"; `subscriptions` is the number
-    of subscriptions whose names match, connected or away.
+    of subscriptions whose names match, connected or away. `duplicate_of` is the sequence of the message that the
+    queue had stored before under the same id, and None for one that was stored: see `ID_WINDOW_MS`.
     """
 
     queue: str
@@ -96,6 +97,7 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
     count: int
     durability: str
     subscriptions: int
+    duplicate_of: int | None = None
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -21,13 +21,17 @@ class Welcome(msgspec.Struct, frozen=True):
 
 
 class Confirm(msgspec.Struct, frozen=True):
-    """A batch is durable, from `first_sequence` on; per run, so many subscriptions' names match."""
+    """A batch is durable, from `first_sequence` on; per run, so many subscriptions' names match.
+
+    `duplicates` are (place in the batch, sequence) of messages that were stored before, under the same id.
+    """
 
     connection: int
     number: int
     epoch: int
     first_sequence: int
     subscriptions: list[int]
+    duplicates: list[tuple[int, int]]
 
 
 class Subscribed(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from tidings import limits
 from tidings.batch import Batch, StoredBatch, join
 from tidings.broker.queues import Queue
+from tidings.broker.recent_ids import IdPage
 from tidings.broker.sessions import Pending
 from tidings.transaction import Append, Commit, Trim
 
@@ -39,6 +40,7 @@ class Round:
         self.trims: list[Trim] = []
         self.changes: dict[str, Recorded] = {}
         self.together: list[Recorded] = []
+        self.ids: dict[Queue, IdPage] = {}
         self.deletions: dict[str, None] = {}
         self.answers: list[Answer] = []
 
@@ -156,7 +158,7 @@ class Ledger:
         return Commit(
             appends=[Append(queue.epoch, row) for queue, rows in round.rows.items() for row in rows],
             trims=round.trims,
-            puts=[(key, self._encode(item)) for key, item in round.changes.items()],
+            puts=[(item.key, self._encode(item)) for item in (*round.changes.values(), *round.ids.values())],
             deletes=list(round.deletions),
         )
 
@@ -223,22 +225,44 @@ class Ledger:
             parts: list[Batch] = []
             size = runs = 0
             for pending in group:
-                batch = pending.batch
+                batch: Batch | None = pending.batch
+                if pending.has_ids:
+                    batch = self._sift(queue, pending, sequence, now_ms)
+                self._note(round, queue, pending, sequence)
+                if batch is None:
+                    continue
                 if parts and (
                     size + len(batch.body) > limits.ROW_SIZE_BYTES_MAX or runs + len(batch.runs) > limits.BATCH_RUNS_MAX
                 ):
                     rows.append(StoredBatch(_first(rows, queue), time_ms, join(parts)))
                     parts, size, runs = [], 0, 0
-                pending.first_sequence = sequence
                 sequence += batch.count
                 parts.append(batch)
                 size += len(batch.body)
                 runs += len(batch.runs)
-                if pending.producer:
-                    pending.producer.stored[pending.number] = (queue.epoch, pending.first_sequence)
-                    round.changes[pending.producer.key] = pending.producer
-            rows.append(StoredBatch(_first(rows, queue), time_ms, join(parts)))
-            round.rows[queue] = rows
+            if parts:
+                rows.append(StoredBatch(_first(rows, queue), time_ms, join(parts)))
+                round.rows[queue] = rows
+            page = queue.recent_ids.page_to_write()
+            if page:
+                round.ids[queue] = page
+
+    def _sift(self, queue: Queue, pending: Pending, sequence: int, now_ms: int) -> Batch | None:
+        """Takes out of a batch what was published before under the same id."""
+        for key in queue.recent_ids.expired(now_ms):
+            self._deletions[key] = None
+        batch, pending.duplicates = queue.recent_ids.sift(pending.batch, sequence, now_ms)
+        return batch
+
+    def _note(self, round: Round, queue: Queue, pending: Pending, sequence: int) -> None:
+        """Remembers where a batch is, in case it is sent again."""
+        pending.first_sequence = sequence
+        producer = pending.producer
+        if producer:
+            producer.stored[pending.number] = (queue.epoch, sequence)
+            if pending.duplicates:
+                producer.duplicates[pending.number] = pending.duplicates
+            round.changes[producer.key] = producer
 
 
 def _first(rows: list[StoredBatch], queue: Queue) -> int:

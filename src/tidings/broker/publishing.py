@@ -11,7 +11,7 @@ from tidings.batch import Batch
 from tidings.broker.effects import Confirm, Refuse
 from tidings.broker.inputs import Publish
 from tidings.broker.ledger import Round
-from tidings.broker.sessions import Pending, Session
+from tidings.broker.sessions import Pending, Producer, Session
 from tidings.broker.state import BrokerState
 from tidings.errors import DiskFull, Draining, LimitReached, ProtocolViolation, StoreUnavailable, SystemQueue
 from tidings.model import check_name
@@ -39,7 +39,7 @@ class Publishing:
             if pending:
                 pending.connection = session.connection
             else:
-                self._confirm(session.connection, input.number, *stored, input.batch)
+                self._confirm(session.connection, producer, input.number, input.batch)
             return
         waiting = producer.pending.get(input.number)
         if waiting:
@@ -62,19 +62,21 @@ class Publishing:
 
     def stored(self, round: Round) -> None:
         """Confirms the batches of a round."""
+        for queue in round.ids:
+            queue.recent_ids.round_ended(stored=True)
         for pending in round.pending:
             producer = pending.producer
             if producer is None:
                 continue
             producer.pending.pop(pending.number, None)
-            if pending.connection in self._state.sessions:
-                stored = producer.stored.get(pending.number)
-                if stored:
-                    self._confirm(pending.connection, pending.number, *stored, pending.batch)
+            if pending.connection in self._state.sessions and pending.number in producer.stored:
+                self._confirm(pending.connection, producer, pending.number, pending.batch)
 
     def refused(self, round: Round, reason: str, *, full: bool) -> None:
         """Refuses the batches of a round that was not stored; the server's own are tried again."""
         error = DiskFull(reason) if full else StoreUnavailable(reason)
+        for queue in round.ids:
+            queue.recent_ids.round_ended(stored=False)
         queues = self._state.queues
         own = [pending for pending in round.pending if pending.producer is None and pending.queue in queues]
         self._state.ledger.publish_own_again(own)
@@ -84,6 +86,7 @@ class Publishing:
                 continue
             producer.pending.pop(pending.number, None)
             producer.stored.pop(pending.number, None)
+            producer.duplicates.pop(pending.number, None)
             if pending.connection in self._state.sessions:
                 self._state.effects.append(Refuse(pending.connection, "publish", pending.number, error))
 
@@ -114,7 +117,9 @@ class Publishing:
         for event in unknown:
             queue.matching(event)
 
-    def _confirm(self, connection: int, number: int, epoch: int, first_sequence: int, batch: Batch) -> None:
+    def _confirm(self, connection: int, producer: Producer, number: int, batch: Batch) -> None:
+        epoch, first_sequence = producer.stored[number]
         queue = self._state.epochs.get(epoch)
         matching = [queue.matching(run.event) if queue and run.event else 0 for run in batch.runs]
-        self._state.effects.append(Confirm(connection, number, epoch, first_sequence, matching))
+        duplicates = producer.duplicates.get(number, [])
+        self._state.effects.append(Confirm(connection, number, epoch, first_sequence, matching, duplicates))

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.filters import Filter
+from tidings.broker.recent_ids import RecentIds
 from tidings.model import PRESENCE_QUEUE
 
 _EVENTS_REMEMBERED_MAX = 1_024
@@ -41,6 +42,8 @@ class Queue:
         """Of a side queue: the number of the only subscription that reads it."""
         self.filter: Filter | None = None
         """Of a side queue: what is wanted of it, whatever its reader's filter says."""
+        self.recent_ids = RecentIds(epoch)
+        """Which message ids it has seen lately."""
         self.trim_after_ms = 0
         """When it is worth to look for something to trim again."""
         self.cursors: dict[Cursor, None] = {}

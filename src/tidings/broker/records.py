@@ -3,6 +3,7 @@
     counters                                 next epoch and subscription number
     queue/EPOCH                              name, what was trimmed, last sequence
     subscription/NUMBER                      name, owner, filter, options
+    ids/EPOCH/SEQUENCE                       message ids that one round brought to a queue
     cursor/NUMBER/EPOCH                      position, what is unsettled up to it, failed attempts
     client/CLIENT_ID                         where it was seen last
     dead/NUMBER/DEAD                         a dead letter of a subscription: where from, why
@@ -25,6 +26,7 @@ from tidings import limits
 from tidings.broker.cursors import Cursor
 from tidings.broker.dead_letters import DeadContent, DeadLetter
 from tidings.broker.queues import Queue
+from tidings.broker.recent_ids import IdPage
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.model import Failure, Run
@@ -38,6 +40,7 @@ PREFIXES: Final = (
     "subscription/",
     "cursor/",
     "dead/",
+    "ids/",
     "client/",
     "session/",
     "producer/",
@@ -150,6 +153,14 @@ class ProducerRecord(msgspec.Struct, array_like=True):
     last_seen_ms: int
     answered: int
     stored: dict[int, tuple[int, int]]
+    duplicates: dict[int, list[tuple[int, int]]] = {}
+
+
+class IdsRecord(msgspec.Struct, array_like=True):
+    """Message ids with their sequences, and when they were stored."""
+
+    time_ms: int
+    ids: dict[str, int]
 
 
 def _queue(queue: Queue) -> QueueRecord:
@@ -207,11 +218,12 @@ _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
     Queue: _queue,
     Subscription: _subscription,
     Cursor: _cursor,
+    IdPage: lambda item: IdsRecord(item.time_ms, item.ids),
     DeadLetter: _dead_letter,
     DeadContent: _dead_content,
     Client: lambda item: ClientRecord(item.address, item.protocol, item.last_seen_ms),
     Session: lambda item: SessionRecord(item.client_id, item.address, item.protocol, item.connected_ms),
-    Producer: lambda item: ProducerRecord(item.last_seen_ms, item.answered, item.stored),
+    Producer: lambda item: ProducerRecord(item.last_seen_ms, item.answered, item.stored, item.duplicates),
 }
 
 

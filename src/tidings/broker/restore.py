@@ -11,11 +11,13 @@ from tidings.broker.cursors import Cursor
 from tidings.broker.dead_letters import DeadLetter
 from tidings.broker.filters import Filter
 from tidings.broker.queues import Queue
+from tidings.broker.recent_ids import IdPage
 from tidings.broker.records import (
     ClientRecord,
     Counters,
     CursorRecord,
     DeadLetterRecord,
+    IdsRecord,
     ProducerRecord,
     QueueRecord,
     SessionRecord,
@@ -49,6 +51,7 @@ def restore(
         state.counters = msgspec.msgpack.decode(records["counters"], type=Counters)
     for key, value in _each(records, "queue/"):
         _restore_queue(state, int(key), msgspec.msgpack.decode(value, type=QueueRecord), bounds.get(int(key)))
+    _restore_ids(state, records)
     for key, value in _each(records, "subscription/"):
         _restore_subscription(state, int(key), msgspec.msgpack.decode(value, type=SubscriptionRecord), now_ms)
     for key, value in sorted(_each(records, "dead/"), key=lambda item: int(item[0].rpartition("/")[2])):
@@ -60,7 +63,7 @@ def restore(
     for key, value in _each(records, "producer/"):
         found = msgspec.msgpack.decode(value, type=ProducerRecord)
         producer = state.producers[key] = Producer(key, found.last_seen_ms)
-        producer.answered, producer.stored = found.answered, found.stored
+        producer.answered, producer.stored, producer.duplicates = found.answered, found.stored, found.duplicates
     for key, _ in _each(records, "trash/"):
         state.trash[int(key)] = 0
     lost = [(key, msgspec.msgpack.decode(value, type=SessionRecord)) for key, value in _each(records, "session/")]
@@ -89,6 +92,19 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
         queue.last_time_ms = max(queue.last_time_ms, held.last_time_ms)
     state.counters.next_epoch = max(state.counters.next_epoch, epoch + 1)
     state.add_queue(queue)
+
+
+def _restore_ids(state: BrokerState, records: Mapping[str, bytes]) -> None:
+    pages: list[tuple[Queue, IdPage]] = []
+    for key, value in _each(records, "ids/"):
+        queue = state.epochs.get(int(key.partition("/")[0]))
+        if queue is None:
+            state.ledger.deleted(f"ids/{key}", state.now_ms)  # it was deleted while they were on their way
+            continue
+        record = msgspec.msgpack.decode(value, type=IdsRecord)
+        pages.append((queue, IdPage(f"ids/{key}", record.time_ms, record.ids)))
+    for queue, page in sorted(pages, key=lambda item: item[1].time_ms):
+        queue.recent_ids.add(page)
 
 
 def _restore_subscription(state: BrokerState, number: int, record: SubscriptionRecord, now_ms: int) -> None:

@@ -101,8 +101,13 @@ class Retention:
             self._look()
 
     def follow(self) -> None:
-        """Writes idle cursors that have moved far, so that little is to be looked through after a restart."""
+        """Writes idle cursors that have moved far, so that little is to be looked through after a restart.
+
+        Forgets message ids whose time is over, too.
+        """
         for queue in self._to_follow.take():
+            for key in queue.recent_ids.expired(self._state.now_ms):
+                self._state.ledger.deleted(key, self._state.now_ms)
             for cursor in queue.cursors:
                 if cursor.state is State.IDLE:
                     self._state.followed(cursor)

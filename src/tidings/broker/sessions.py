@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tidings.batch import Batch
 from tidings.broker.subscribers import Subscriber
+from tidings.model import Flags
 
 
 class Pending:
     """A batch on its way to the store. `connection` is who waits for the confirm; None for the server's own."""
 
-    __slots__ = ("batch", "connection", "first_sequence", "number", "producer", "queue")
+    __slots__ = ("batch", "connection", "duplicates", "first_sequence", "has_ids", "number", "producer", "queue")
 
     def __init__(
         self, connection: int | None, producer: Producer | None, number: int, queue: str, batch: Batch
@@ -19,7 +20,10 @@ class Pending:
         self.number = number
         self.queue = queue
         self.batch = batch
+        self.has_ids = any(run.flags & Flags.IDS for run in batch.runs)
         self.first_sequence = 0
+        self.duplicates: list[tuple[int, int]] = []
+        """(place in the batch, sequence) of messages that were stored before, under the same id."""
 
 
 class Producer:
@@ -29,7 +33,7 @@ class Producer:
     and not stored twice.
     """
 
-    __slots__ = ("answered", "id", "last_seen_ms", "pending", "stored")
+    __slots__ = ("answered", "duplicates", "id", "last_seen_ms", "pending", "stored")
 
     def __init__(self, id: str, last_seen_ms: int) -> None:
         self.id = id
@@ -38,6 +42,8 @@ class Producer:
         """All numbers below it were answered."""
         self.stored: dict[int, tuple[int, int]] = {}
         """Number of a batch -> epoch and first sequence."""
+        self.duplicates: dict[int, list[tuple[int, int]]] = {}
+        """Number of a stored batch -> its duplicates, if it had any."""
         self.pending: dict[int, Pending] = {}
 
     @property
@@ -51,6 +57,7 @@ class Producer:
             self.answered = answered
             for number in [number for number in self.stored if number < answered]:
                 del self.stored[number]
+                self.duplicates.pop(number, None)
 
 
 class Session:

@@ -105,6 +105,8 @@ class BrokerState:
         """Forgets a queue that no cursor reads any more; its rows are removed in the background."""
         del self.queues[queue.name]
         del self.epochs[queue.epoch]
+        for key in queue.recent_ids.record_keys():
+            self.ledger.deleted(key, self.now_ms)
         if queue.owner is not None:
             self.ledger.forget_own(queue.name)
         self.trash[queue.epoch] = 0

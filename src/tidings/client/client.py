@@ -164,7 +164,8 @@ class Client:
             payload: bytes as they are, everything else as JSON (dataclasses and msgspec Structs included; NaN and
                 infinities, which JSON has not, become null); encoded at most 1 MiB.
             headers: at most 64 names and values, 8 KiB together.
-            id: 1 to 255 characters, the publisher's identifier.
+            id: 1 to 255 characters, the publisher's identifier. A message whose id the queue has seen in the last
+                10 minutes is not stored again; its confirm says of which message it is a duplicate.
             key: 1 to 255 characters, what the message is about.
             content_type: what the payload is, if neither JSON nor plain bytes; bytes may be declared as JSON.
             timeout: time limit in seconds; None, the default, waits as long as it takes.

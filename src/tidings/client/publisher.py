@@ -211,6 +211,9 @@ class Publisher:
                 f" {len(batch.runs)}"
             )
         self._answered(batch)
+        if frame.duplicates:
+            _confirm_with_duplicates(batch, frame)
+            return
         sequence = frame.first_sequence
         entries = batch.entries
         index = 0
@@ -254,3 +257,19 @@ class Publisher:
         del self._unanswered[batch.number]
         batch.answered = True
         self.buffered_bytes -= batch.size
+
+
+def _confirm_with_duplicates(batch: OutgoingBatch, frame: Confirmed) -> None:
+    """Answers a batch of which some messages were stored before: each of these had an id, and an entry of its own."""
+    duplicates = dict(frame.duplicates)
+    sequence, place = frame.first_sequence, 0
+    for entry in batch.entries:
+        duplicate_of = duplicates.get(place)
+        if not entry.waiter.done():
+            subscriptions = frame.subscriptions[entry.run]
+            at = sequence if duplicate_of is None else duplicate_of
+            confirm = Confirm(batch.queue, at, frame.epoch, entry.count, frame.durability, subscriptions, duplicate_of)
+            entry.waiter.set_result(confirm)
+        place += entry.count
+        if duplicate_of is None:
+            sequence += entry.count

@@ -63,7 +63,9 @@ class Publish(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Confirmed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Server: batch `number` is durable, from `first_sequence` on.
 
-    `subscriptions` has one number for each run: how many subscriptions' names match.
+    `subscriptions` has one number for each run: how many subscriptions' names match. `duplicates` are (place in
+    the batch from 0, sequence) of messages that the queue had stored before under the same id, and not again: the
+    others follow each other without them.
     """
 
     number: int
@@ -71,6 +73,7 @@ class Confirmed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     first_sequence: int
     durability: str
     subscriptions: list[int]
+    duplicates: list[tuple[int, int]] = []
 
 
 class Resume(msgspec.Struct, array_like=True, frozen=True, gc=False):

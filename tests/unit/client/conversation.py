@@ -83,8 +83,15 @@ class Conversation:
         body = encode_item(payload, None, None, None)
         return heard, self.session.publish(queue, event, BYTES, 0, 1, body, heard)
 
-    def confirm(self, number: int, first_sequence: int, subscriptions: list[int] | None = None) -> None:
-        self.answer(Confirmed(number, 1, first_sequence, "disk", [0] if subscriptions is None else subscriptions))
+    def confirm(
+        self,
+        number: int,
+        first_sequence: int,
+        subscriptions: list[int] | None = None,
+        duplicates: list[tuple[int, int]] | None = None,
+    ) -> None:
+        matching = [0] if subscriptions is None else subscriptions
+        self.answer(Confirmed(number, 1, first_sequence, "disk", matching, duplicates or []))
 
     def subscribe(self, queue: str = "orders", *, durable: bool = True) -> Subscriber:
         """Opens a subscription and attaches it."""

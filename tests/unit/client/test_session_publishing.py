@@ -48,6 +48,18 @@ def test_every_message_gets_its_own_place_and_the_subscriptions_of_its_run(talk:
     ]
 
 
+def test_a_duplicate_gets_the_place_of_the_first_and_the_others_follow_each_other(talk: Conversation) -> None:
+    heard = [talk.publish("orders", "a")[0] for _ in range(4)]
+    talk.carry()
+    talk.confirm(1, 41, [5], duplicates=[(0, 7), (2, 41)])
+    assert [(each.confirm.sequence, each.confirm.duplicate_of) for each in heard] == [
+        (7, 7),
+        (41, None),
+        (41, 41),
+        (42, None),
+    ]
+
+
 def test_one_waiter_gets_one_confirm_for_its_neighbouring_messages(talk: Conversation) -> None:
     heard = Heard()
     body = encode_item(b"x", None, None, None)

@@ -187,7 +187,7 @@ def test_frames_before_a_bad_one_are_read() -> None:
 
 
 def test_fields_of_a_later_version_are_ignored_and_missing_ones_have_defaults() -> None:
-    longer = msgspec.msgpack.encode([1, 2, 3, "disk", [4], "new field"])
+    longer = msgspec.msgpack.encode([1, 2, 3, "disk", [4], [], "new field"])
     assert read(begun(), frame_bytes(KIND_OF[Confirmed], longer)) == [Received(Confirmed(1, 2, 3, "disk", [4]), b"")]
     shorter = msgspec.msgpack.encode([1, None, "p"])
     assert read(begun(), frame_bytes(KIND_OF[Hello], shorter)) == [Received(Hello(1, None, "p"), b"")]

@@ -153,7 +153,14 @@ class NativePeer(asyncio.Protocol):
             case effects.Confirm():
                 durability = self._node.store.durability
                 wire.send(
-                    Confirmed(effect.number, effect.epoch, effect.first_sequence, durability, effect.subscriptions)
+                    Confirmed(
+                        effect.number,
+                        effect.epoch,
+                        effect.first_sequence,
+                        durability,
+                        effect.subscriptions,
+                        effect.duplicates,
+                    )
                 )
             case effects.Done():
                 wire.send(Done(effect.request))

@@ -229,8 +229,8 @@ def test_every_effect_becomes_its_frame(scene: Scene) -> None:
     ]
     assert body == b"".join(row.batch.body for row in rows)
     assert (deliver.redelivered, deliver.attempts) == (True, [(4, 2)])
-    ((confirmed, _),) = scene.tell(effects.Confirm(7, 3, 5, 9, [1, 2]))
-    assert confirmed == Confirmed(3, 5, 9, "memory", [1, 2])
+    ((confirmed, _),) = scene.tell(effects.Confirm(7, 3, 5, 9, [1, 2], [(0, 4)]))
+    assert confirmed == Confirmed(3, 5, 9, "memory", [1, 2], [(0, 4)])
     ((done, _),) = scene.tell(effects.Done(7, 8))
     assert done == Done(8)
     ((subscribed, _),) = scene.tell(effects.Subscribed(7, 1, "name", True, False, [(5, 3)]))

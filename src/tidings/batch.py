@@ -67,6 +67,9 @@ def decode_items(count: int, flags: int, body: bytes | memoryview) -> list[Item]
     except UnicodeDecodeError as error:
         # msgspec lets this one through as it is where a text is not UTF-8.
         raise msgspec.ValidationError(f"text that is not UTF-8: {error}") from None
+    except OverflowError:
+        # Of several runs one count can be negative and another too large for an array, and their sum a good one.
+        raise msgspec.ValidationError(f"{count} messages are not a number that a run can have") from None
 
 
 class Batch:

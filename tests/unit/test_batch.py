@@ -201,6 +201,7 @@ RUN = Run("a", 2, 2 * len(ITEM))
         ([Run("a", 1, 2 * len(ITEM)), Run("b", 1, len(ITEM))], ITEM * 2),
         ([Run("a", 1, 3 * len(ITEM)), Run("b", 1, -len(ITEM))], ITEM * 2),
         ([Run("a", 3, 3 * len(ITEM)), Run("b", -1, len(ITEM))], ITEM * 2),
+        ([Run("a", 2**32, len(ITEM)), Run("b", 2 - 2**32, len(ITEM))], ITEM * 2),
         ([Run("a", 1, len(ITEM) - 1), Run("b", 1, len(ITEM) + 1)], ITEM * 2),
         ([Run(None, 2, 2 * len(ITEM))], ITEM * 2),
         ([Run(None, 2, 0), RUN], ITEM * 2),

@@ -119,6 +119,10 @@ class Catalog:
         subscriber = session.subscribers.get(input.handle)
         if subscriber is None:
             raise NotFound(f"handle {input.handle} is not a subscription of this connection")
+        if subscriber.starting:
+            # It was not answered yet, and every request is: it would be waited for without end.
+            error = Refused(f"handle {input.handle} was unsubscribed before it was attached")
+            self._state.effects.append(Refuse(session.connection, "subscribe", subscriber.request, error))
         self._presence.unsubscribed(session, subscriber.subscription)
         self.detach(subscriber, lost=False)
         done_when_durable(self._state, session.connection, "unsubscribe", input.request)

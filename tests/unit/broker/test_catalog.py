@@ -336,6 +336,28 @@ def test_unsubscribing_keeps_a_durable_subscription_and_ends_an_ephemeral_one() 
     assert_delivered(durable, "orders", [1], handle)
 
 
+def test_unsubscribing_before_it_is_attached_answers_both_requests() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    harness.store_is_held = True
+    handle = client.subscribe("orders")
+    request = client.unsubscribe(handle)
+    assert_refused(client, Refused, f"handle {handle}", "before it was attached")
+    harness.store_is_held = False
+    harness.commit()
+    assert (client.subscribed, client.done) == ({}, [request])
+
+
+def test_unsubscribing_while_its_start_is_looked_up_answers_both_requests() -> None:
+    harness, client = filled()
+    harness.reads_are_held = True
+    handle = client.subscribe("orders", start="time")
+    request = client.unsubscribe(handle)
+    assert_refused(client, Refused, f"handle {handle}", "before it was attached")
+    harness.answer_reads()
+    assert (client.subscribed, client.done) == ({}, [request])
+
+
 def test_unsubscribing_an_unknown_handle_is_refused() -> None:
     client = Harness().connect()
     client.unsubscribe(5)

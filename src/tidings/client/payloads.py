@@ -23,9 +23,22 @@ Piece = tuple[str, int, bytes]
 """Messages of one content type, encoded: content type, count, body."""
 
 
-@lru_cache(maxsize=4_096)
 def check_address(queue: str, event: str) -> None:
-    """Raises InvalidName if a queue's or an event's name breaks the rules. Remembers those that do not."""
+    """Checks the names of a queue and an event. Remembers those that are good.
+
+    Raises:
+        InvalidOption: a name is not a str.
+        InvalidName: a name breaks the rules.
+    """
+    try:
+        _check_address(queue, event)
+    except TypeError:  # what cannot be looked up among those remembered, a list for example
+        kinds = f"{type(queue).__name__} and {type(event).__name__}"
+        raise InvalidOption(f"the names of a queue and an event are strs, not {kinds}") from None
+
+
+@lru_cache(maxsize=4_096)
+def _check_address(queue: str, event: str) -> None:
     for name, what in ((queue, "queue"), (event, "event")):
         if not isinstance(name, str):
             raise InvalidOption(f"a {what} name is a str, not {type(name).__name__}")

@@ -98,6 +98,7 @@ async def test_id_key_and_headers_travel_with_the_message(server: FakeServer, cl
         (("orders", "cre*ated", 1), {}, tidings.InvalidName),
         (("orders", "", 1), {}, tidings.InvalidName),
         ((7, "created", 1), {}, tidings.InvalidOption),
+        (("orders", ["created"], 1), {}, tidings.InvalidOption),
         (("orders", "created", object()), {}, tidings.InvalidPayload),
         (("orders", "created", "\ud800"), {}, tidings.InvalidPayload),
         (("orders", "created", {"a": 1}), {"content_type": "text/plain"}, tidings.InvalidPayload),

@@ -116,7 +116,7 @@ def parse_address(url: str) -> Address:
             raise InvalidOption(f"--listen {url}: write an IPv6 address in brackets, for example tidings://[::1]:7433")
     if not host:
         raise InvalidOption(f"--listen {url}: the host is missing; write 127.0.0.1 for this machine only")
-    if any(character in "/?#@" or character.isspace() for character in host):
+    if any(character in "/?#@[]" or character.isspace() for character in host):
         raise InvalidOption(f"--listen {url}: {host!r} is not a host; write tidings://HOST:PORT and nothing else")
     return Address(host, _parse_port(url, port_text))
 

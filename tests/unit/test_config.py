@@ -40,6 +40,8 @@ def test_an_address_is_parsed(url, address):
         ("tidings://::1:7433", "in brackets"),
         ("tidings://[::1", "in brackets"),
         ("tidings://[::1]7433", "in brackets"),
+        ("tidings://[[::1]", "not a host"),
+        ("tidings://local]host", "not a host"),
         ("tidings://localhost:65536", "from 0"),
         ("tidings://localhost:-1", "from 0"),
         ("tidings://localhost:+1", "from 0"),

@@ -35,6 +35,8 @@ class EmbeddedDialer:
         if not url or url == "sqlite:":
             raise InvalidOption(f"URL {url!r} names no data file; write 'sqlite:PATH', a path, or 'memory:'")
         self.address = url
+        if "\0" in url:
+            raise InvalidOption(f"URL {url!r} is not a path: it contains a null character")
         self._path = None if url.startswith("memory:") else os.path.realpath(url.removeprefix("sqlite:"))
         self._broker: _Broker | None = None
 

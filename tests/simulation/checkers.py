@@ -49,22 +49,20 @@ one process for a client id
 
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import datetime
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
+from tests.simulation.evidence import Evidence, readers
 from tests.simulation.history import (
     AckedDurably,
     AckTaken,
     Attached,
-    Attaching,
     Confirmed,
     Deleted,
     Forgotten,
     Handed,
-    History,
     Made,
     Opened,
     Opening,
@@ -72,70 +70,10 @@ from tests.simulation.history import (
     Published,
     Refused,
     Sent,
-    Told,
     ToldForgotten,
 )
-from tests.simulation.scenario import SubscriberPlan
-from tidings.batch import decode_items
-from tidings.broker.filters import Filter
-from tidings.model import PRESENCE_QUEUE, ClientInfo, SubscriptionInfo
+from tidings.model import PRESENCE_QUEUE
 from tidings.ranges import Ranges
-from tidings.transaction import Append
-
-
-class Stored(NamedTuple):
-    """A message as it is on the disk."""
-
-    event: str
-    payload: str
-
-
-class Evidence:
-    """All that checkers look at."""
-
-    def __init__(self, history: History, appended: list[Append], queue_of: dict[int, str]) -> None:
-        self.history = history
-        self.queue_of = queue_of
-        """The queue's name, by epoch."""
-        self.appended = appended
-        self.damaged: dict[int, Ranges] = {}
-        self.clients: list[ClientInfo] = []
-        self.subscriptions: list[SubscriptionInfo] = []
-        self.connected: set[str] = set()
-        """Client ids that are connected at the end."""
-        self.name_of: dict[str, str] = {}
-        """The name of each durable subscription; several have one name, after each other."""
-        self.alive: set[str] = set()
-        """Durable subscriptions that the server has at the end."""
-        self.plans: dict[str, SubscriberPlan] = {}
-        """What was asked for, by the subscription's name."""
-        self._stored: dict[int, dict[int, Stored]] = {}
-
-    def plan(self, subscription: str) -> SubscriberPlan:
-        """Returns what was asked for."""
-        return self.plans[self.name_of.get(subscription, subscription)]
-
-    def last_before(self, epoch: int, time_ms: int) -> int:
-        """Returns the last sequence that was taken before a time; 0 if there is none."""
-        return max(
-            (row.last_sequence for other, row in self.appended if other == epoch and row.time_ms < time_ms), default=0
-        )
-
-    @property
-    def stored(self) -> dict[int, dict[int, Stored]]:
-        """Epoch -> sequence -> message."""
-        if not self._stored:
-            for epoch, row in self.appended:
-                messages, sequence, offset = self._stored.setdefault(epoch, {}), row.first_sequence, 0
-                for run in row.batch.runs:
-                    assert run.event is not None, "rows are stored whole"
-                    piece = row.batch.body[offset : offset + run.size]
-                    offset += run.size
-                    for item in decode_items(run.count, run.flags, piece):
-                        messages.setdefault(sequence, Stored(run.event, bytes(item[0]).decode()))
-                        sequence += 1
-        return self._stored
-
 
 Checker = Callable[[Evidence], list[str]]
 
@@ -190,92 +128,13 @@ def dense_sequences(evidence: Evidence) -> list[str]:
     return broken
 
 
-class _Place(NamedTuple):
-    """Where a subscription began in a queue's life: after a sequence between these two."""
-
-    least: int
-    most: int
-
-
-class _Reader:
-    """What is known of one subscription: a durable one, or an ephemeral one of one process."""
-
-    def __init__(self, evidence: Evidence, first: Attaching) -> None:
-        self.filter = Filter(first.queue, first.event)
-        self.asked = first
-        self.attached: Attached | None = None
-        self.told_made = False
-        """Whether `attached` is what a process was told, and not only what the server did."""
-        self.deleted_before: set[int] = set()
-        """Lives of queues that had ended when it was attached first."""
-        self.handed: dict[int, dict[int, str]] = defaultdict(dict)
-        self.gaps: dict[int, Ranges] = defaultdict(Ranges)
-        self.told: list[Told] = []
-        self._evidence = evidence
-
-    def place(self, epoch: int) -> _Place:
-        """Returns where it began."""
-        asked, attached = self.asked, self.attached
-        if attached is None or epoch not in attached.ends:
-            return _Place(0, 0)  # younger than the subscription
-        begins = attached.begins.get(epoch, attached.ends[epoch] + 1)
-        least, most = asked.ends.get(epoch, 0), attached.ends[epoch]
-        if isinstance(asked.start, datetime):
-            before = self._evidence.last_before(epoch, int(asked.start.timestamp() * 1000))
-            return _Place(min(before, least), max(min(before, most), begins - 1))
-        if isinstance(asked.start, int):
-            return _Place(asked.start - 1, asked.start - 1)
-        if asked.start == "earliest":
-            return _Place(0, begins - 1)
-        return _Place(least, most)
-
-    def first_kept(self, epoch: int) -> int:
-        """Returns what was left of a queue's life when it began, for one that asked for more than that."""
-        if self.attached is None or self.asked.start == "latest":
-            return 0
-        return self.attached.begins.get(epoch, self.attached.ends.get(epoch, 0) + 1)
-
-
-def _readers(evidence: Evidence) -> dict[tuple[str, str], _Reader]:
-    readers: dict[tuple[str, str], _Reader] = {}
-    deleted = set[int]()
-    asking: dict[str, Attaching] = {}  # the latest of each name
-
-    def key(fact: Attached | Handed | Told) -> tuple[str, str]:
-        return fact.subscription, "" if fact.subscription in evidence.name_of else fact.process
-
-    for _, fact in evidence.history.facts:
-        match fact:
-            case Attaching():
-                # What was asked for first is what counts until it is made: it may be made at any time from then on.
-                asking.setdefault(fact.subscription, fact)
-                if fact.subscription.startswith("~"):
-                    readers.setdefault((fact.subscription, fact.process), _Reader(evidence, fact))
-            case Made():
-                made = readers[fact.subscription, ""] = _Reader(evidence, asking[fact.name])
-                made.attached = Attached("", fact.subscription, True, True, fact.ends, {})
-                made.deleted_before = set(deleted)
-            case Attached():
-                known = readers[key(fact)]
-                if not known.told_made:
-                    known.attached, known.deleted_before, known.told_made = fact, set(deleted), True
-            case Deleted():
-                deleted.add(fact.epoch)
-            case Handed():
-                readers[key(fact)].handed[fact.epoch][fact.sequence] = fact.payload
-            case Told():
-                readers[key(fact)].gaps[fact.epoch].add(fact.first, fact.last)
-                readers[key(fact)].told.append(fact)
-    return readers
-
-
 def at_least_once(evidence: Evidence) -> list[str]:
     broken = []
     confirmed: dict[int, list[int]] = defaultdict(list)
     for fact in evidence.history.of(Confirmed):
         confirmed[fact.epoch] += range(fact.sequence, fact.sequence + len(fact.payloads))
-    readers = _readers(evidence)
-    for (name, process), reader in readers.items():
+    known_readers = readers(evidence)
+    for (name, process), reader in known_readers.items():
         for epoch, sequences in confirmed.items():
             if reader.attached is None or epoch in reader.deleted_before:
                 continue
@@ -286,7 +145,7 @@ def at_least_once(evidence: Evidence) -> list[str]:
             # A process whose subscription was made again while it was away does not get again what it has acked.
             handed = {
                 sequence
-                for (other, owner), known in readers.items()
+                for (other, owner), known in known_readers.items()
                 if owner == process and evidence.name_of.get(other, other) == evidence.name_of.get(name, name)
                 for sequence in known.handed[epoch]
             }
@@ -312,7 +171,7 @@ def at_least_once(evidence: Evidence) -> list[str]:
 def honest_gaps(evidence: Evidence) -> list[str]:
     broken = []
     deleted = {fact.epoch for fact in evidence.history.of(Deleted)}
-    for (name, process), reader in _readers(evidence).items():
+    for (name, process), reader in readers(evidence).items():
         if reader.filter.queue == PRESENCE_QUEUE:
             continue
         for told in reader.told:

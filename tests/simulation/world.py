@@ -1,0 +1,196 @@
+"""The world of a scenario: one disk, one network, the lives of a server, and client processes."""
+
+import asyncio
+import random
+import traceback
+from collections import Counter
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from tests.simulation.history import Fact, History, Note, Opened, Opening
+from tests.simulation.scenario import Scenario
+from tests.simulation.watcher import Watcher
+from tidings.client import Client
+from tidings.ranges import Ranges
+from tidings.server import Server
+from tidings.testing.clock import LoopClock
+from tidings.testing.crashing_store import CrashingStore, Disk
+from tidings.testing.network import Network, SimulatedConnection, SimulatedDialer
+
+EVER_S: Final = 2_000.0
+"""Longer than anything may take."""
+
+
+class Process:
+    """One client process: a client, and what it does."""
+
+    def __init__(self, name: str, client: Client, dialer: SimulatedDialer) -> None:
+        self.name = name
+        self.client = client
+        self.dialer = dialer
+
+    @property
+    def connection(self) -> SimulatedConnection | None:
+        """The connection by which it is let in, if both ends have it."""
+        if not self.client.connected or not self.dialer.transports:
+            return None
+        connection = self.dialer.transports[-1].connection
+        ended = connection.is_cut or connection.client.is_closing() or connection.server.is_closing()
+        return None if ended else connection
+
+    async def vanish(self) -> None:
+        """Ends without a word."""
+        self.dialer.kill()
+        await self.client.close(timeout=0)
+
+
+class World:
+    """Everything that those who act in a scenario share."""
+
+    def __init__(self, scenario: Scenario, *, invariants: bool) -> None:
+        self.scenario = scenario
+        self.history = History()
+        self.faults: Counter[str] = Counter()
+        """How often which fault happened."""
+        self.disk = Disk()
+        self.damaged: dict[int, Ranges] = {}
+        self.network = Network(self.randomness("network"), scenario.network)
+        self.watcher = Watcher(self.history, self.disk, invariants=invariants)
+        self.life = 0
+        self.lives: dict[str, int] = {}
+        """Number of each life of the server, by the name it gives itself."""
+        self.server: Server | None = None
+        self.store: CrashingStore | None = None
+        self.connected: set[str] = set()
+        """Client ids whose subscribers mean to be connected."""
+        self.mistakes: list[str] = []
+        self.main: asyncio.Task[object] | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._quiet = asyncio.Event()
+        self._processes: Counter[str] = Counter()
+        self._holders: dict[str, list[Process]] = {}
+        """Processes that were let in, by client id."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether faults have ended, so that everybody finishes."""
+        return self._quiet.is_set()
+
+    def calm(self) -> None:
+        """Ends the time of faults."""
+        self._quiet.set()
+        self.note("faults have ended")
+
+    async def until_quiet(self, seconds: float) -> None:
+        """Waits, but not longer than faults last."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
+
+    def fact(self, fact: Fact) -> None:
+        """Writes down a fact."""
+        self.history.facts.append((asyncio.get_running_loop().time(), fact))
+
+    def note(self, text: str) -> None:
+        """Writes down anything else."""
+        self.fact(Note(text))
+
+    def randomness(self, name: str) -> random.Random:
+        """Returns what decides for one of those who act, whatever the others do."""
+        return random.Random(f"{self.scenario.seed} {name}")
+
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """Takes note of an exception in a callback: a bug, or a broken invariant."""
+        error = context.get("exception")
+        trace = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(error)
+        self.mistakes.append(f"{context.get('message')}: {trace}")
+        if self.main is not None:
+            self.main.cancel()
+
+    async def guarded(self, work: Awaitable[None]) -> None:
+        """Does work; an exception is a mistake."""
+        try:
+            await work
+        except Exception as error:
+            self.failed(asyncio.get_running_loop(), {"message": "an actor failed", "exception": error})
+
+    # --- the server ---
+
+    async def start_server(self) -> None:
+        """Begins a life of the server."""
+        self.life += 1
+        randomness = self.randomness(f"server {self.life}")
+        faults = self.scenario.store
+        if self.quiet:
+            faults = msgspec.structs.replace(faults, commit_fails=0, outcome_unknown=0, read_fails=0)
+        self.store = CrashingStore(self.disk, randomness, faults)
+        server = Server(self.store, LoopClock(), lambda: f"{randomness.getrandbits(64):016x}")
+        self.server = server
+        self.lives[server.node.id] = self.life
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        self._serving = loop.create_task(self.guarded(server.run()))
+        await server.node.ready.wait()
+        self.watcher.watch(server.node._broker, self.life, began_s)
+        self.network.listen(server.native.protocol_factory)
+        self.note(f"server is up, life {self.life}")
+
+    async def crash(self) -> None:
+        """Ends a life of the server without a word."""
+        assert self.store is not None
+        assert self._serving is not None
+        self.store.crash()
+        self.network.kill_server()
+        self._count_store_faults()
+        self.watcher.server_ends()
+        self.note(f"server crashed, life {self.life}")
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Ends a life of the server as SIGTERM does."""
+        assert self.server is not None
+        assert self._serving is not None
+        self.network.stop_listening()
+        self.watcher.server_ends()
+        self.note("server drains")
+        await self.server.drain()
+        await self._serving
+        self._count_store_faults()
+
+    def _count_store_faults(self) -> None:
+        assert self.store is not None
+        self.faults.update(self.store.injected)
+        self.store.injected.clear()
+
+    # --- client processes ---
+
+    def process(self, name: str, client_id: str | None, *, take_over: bool) -> Process:
+        """Makes a client process; it is not connected yet."""
+        self._processes[name] += 1
+        process = f"{name}.{self._processes[name]}"
+        dialer = SimulatedDialer(self.network, process)
+        client = Client(
+            [dialer],
+            client_id=client_id,
+            take_over=take_over,
+            timeout=EVER_S,
+            randomness=self.randomness(process),
+        )
+        return Process(process, client, dialer)
+
+    async def open(self, process: Process, client_id: str | None, *, take_over: bool) -> None:
+        """Connects a process; writes down who had the client id meanwhile."""
+        if client_id is None:
+            await process.client.open()
+            return
+        self.fact(Opening(process.name, client_id, take_over))
+        holders = self._holders.setdefault(client_id, [])
+        held = {holder.name: holder.connection for holder in holders if holder.connection}
+        await process.client.open()
+        still = [holder.name for holder in holders if holder.connection and holder.connection is held.get(holder.name)]
+        self.fact(Opened(process.name, client_id, take_over, still[0] if still else ""))
+        holders.append(process)

@@ -30,7 +30,16 @@ def test_brokers_in_this_process_are_embedded(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "http://localhost", "tidings://", "tidings://h:0", "tidings://h:99999", "tidings://h:x", "tidings://h/path", "a\0b.db"],
+    [
+        "",
+        "http://localhost",
+        "tidings://",
+        "tidings://h:0",
+        "tidings://h:99999",
+        "tidings://h:x",
+        "tidings://h/path",
+        "a\0b.db",
+    ],
 )
 def test_other_urls_are_refused_with_an_example(url: str) -> None:
     with pytest.raises(InvalidOption, match=r"URL|names no"):

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from tidings import limits
 from tidings.broker.answers import answered_when_durable, done_when_durable, refuse
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.effects import Locate, Subscribed
+from tidings.broker.effects import Locate, Refuse, Subscribed
 from tidings.broker.filters import Filter
 from tidings.broker.inputs import Delete, Located, Subscribe, Unsubscribe
 from tidings.broker.ledger import Answer
@@ -25,6 +25,7 @@ from tidings.errors import (
     InvalidOption,
     LimitReached,
     NotFound,
+    Refused,
     SubscriptionConflict,
     SubscriptionInUse,
     SystemQueue,

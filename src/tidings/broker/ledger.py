@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from tidings import limits
 from tidings.batch import Batch, StoredBatch, join
 from tidings.broker.queues import Queue
 from tidings.broker.recent_ids import IdPage
-from tidings.broker.sessions import Pending
+from tidings.broker.sessions import Pending, Producer
 from tidings.transaction import Append, Commit, Trim
 
 _PUTS_MAX = 4_096  # records in one transaction, so that a burst of changes does not delay confirms
@@ -69,6 +69,13 @@ class Ledger:
     def publish(self, pending: Pending) -> None:
         """Adds a client's batch."""
         self._pending.append(pending)
+
+    def take_back(self, producers: Collection[Producer]) -> list[Pending]:
+        """Removes the batches of these that wait, and returns them."""
+        taken = [pending for pending in self._pending if pending.producer in producers]
+        if taken:
+            self._pending = [pending for pending in self._pending if pending.producer not in producers]
+        return taken
 
     def publish_own(self, pending: Pending, now_ms: int) -> None:
         """Adds a message of the server itself, which hurries nobody."""

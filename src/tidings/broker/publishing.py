@@ -2,6 +2,9 @@
 
 A batch waits in the ledger until the store is ready, gets its sequences with the transaction that stores it,
 and is confirmed when that is durable. If the transaction fails, its sequences were never used.
+
+Nothing overtakes a batch that was refused for the moment: what the client sent after it, before it heard of that, is
+refused with it. The refusal may be lost with the connection, and then all of it is sent again in its order.
 """
 
 from __future__ import annotations
@@ -13,7 +16,15 @@ from tidings.broker.inputs import Publish
 from tidings.broker.ledger import Round
 from tidings.broker.sessions import Pending, Producer, Session
 from tidings.broker.state import BrokerState
-from tidings.errors import DiskFull, Draining, LimitReached, ProtocolViolation, StoreUnavailable, SystemQueue
+from tidings.errors import (
+    DiskFull,
+    Draining,
+    LimitReached,
+    ProtocolViolation,
+    StoreUnavailable,
+    SystemQueue,
+    TidingsError,
+)
 from tidings.model import check_name
 
 
@@ -45,7 +56,15 @@ class Publishing:
         if waiting:
             waiting.connection = session.connection
             return
-        self._check(input)
+        refusal = self._refusal(producer, input)
+        try:
+            self._check(input)
+            if refusal:
+                raise refusal
+        except TidingsError as error:
+            if error.retryable:
+                producer.refusal = input.number, error
+            raise
         if len(producer.pending) + len(producer.stored) > 4 * limits.UNCONFIRMED_BATCHES_MAX:
             raise LimitReached(
                 f"more than {4 * limits.UNCONFIRMED_BATCHES_MAX} batches are not known to be answered;"
@@ -80,15 +99,28 @@ class Publishing:
         queues = self._state.queues
         own = [pending for pending in round.pending if pending.producer is None and pending.queue in queues]
         self._state.ledger.publish_own_again(own)
-        for pending in round.pending:
+        producers = dict.fromkeys(pending.producer for pending in round.pending if pending.producer)
+        behind = self._state.ledger.take_back(producers)
+        for pending in (*round.pending, *behind):
             producer = pending.producer
             if producer is None:
                 continue
             producer.pending.pop(pending.number, None)
             producer.stored.pop(pending.number, None)
             producer.duplicates.pop(pending.number, None)
+            producer.refusal = pending.number, error
             if pending.connection in self._state.sessions:
                 self._state.effects.append(Refuse(pending.connection, "publish", pending.number, error))
+
+    def _refusal(self, producer: Producer, input: Publish) -> TidingsError | None:
+        """Returns why a batch before this one was refused, if its client has not heard of that yet."""
+        if producer.refusal is None:
+            return None
+        number, error = producer.refusal
+        if input.number <= number or input.answered > number:
+            producer.refusal = None  # sent again, or heard
+            return None
+        return error
 
     def _check(self, input: Publish) -> None:
         state = self._state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidings.batch import Batch
 from tidings.broker.subscribers import Subscriber
+from tidings.errors import TidingsError
 from tidings.model import Flags
 
 
@@ -33,7 +34,7 @@ class Producer:
     and not stored twice.
     """
 
-    __slots__ = ("answered", "duplicates", "id", "last_seen_ms", "pending", "stored")
+    __slots__ = ("answered", "duplicates", "id", "last_seen_ms", "pending", "refusal", "stored")
 
     def __init__(self, id: str, last_seen_ms: int) -> None:
         self.id = id
@@ -45,6 +46,8 @@ class Producer:
         self.duplicates: dict[int, list[tuple[int, int]]] = {}
         """Number of a stored batch -> its duplicates, if it had any."""
         self.pending: dict[int, Pending] = {}
+        self.refusal: tuple[int, TidingsError] | None = None
+        """Number of the last batch that was refused for the moment, and why; None once the client knows of it."""
 
     @property
     def key(self) -> str:

@@ -145,16 +145,59 @@ def test_a_full_disk_is_told_as_such() -> None:
     assert_refused(client, DiskFull, "no space left")
 
 
-def test_batches_behind_a_refused_transaction_are_stored() -> None:
+def test_batches_of_others_behind_a_refused_transaction_are_stored() -> None:
+    harness = Harness()
+    one, two = harness.connect(), harness.connect()
+    harness.store_is_held = True
+    one.publish("orders", "lost")
+    two.publish("orders", "kept")
+    harness.refuse()
+    harness.commit()
+    assert two.confirms[1].first_sequence == 1
+    assert harness.stored("orders") == [("kept", b"kept")]
+
+
+def test_what_follows_a_refused_batch_is_refused_until_the_client_has_heard_of_it() -> None:
     harness = Harness()
     client = harness.connect()
     harness.store_is_held = True
-    client.publish("orders", "lost")
-    client.publish("orders", "kept")
+    client.publish("orders", "first")
+    client.publish("orders", "second")
     harness.refuse()
-    harness.commit()
-    assert client.confirms[2].first_sequence == 1
-    assert harness.stored("orders") == [("kept", b"kept")]
+    harness.store_is_held = False
+    client.publish("orders", "third", answered=1)
+    assert [refusal.request for refusal in client.refusals] == [1, 2, 3]
+    client.publish("orders", "fourth", answered=4)
+    assert harness.stored("orders") == [("fourth", b"fourth")]
+
+
+def test_what_was_refused_over_a_lost_connection_is_sent_again_and_stored_in_its_order() -> None:
+    harness = Harness()
+    before = harness.connect("publisher", producer="process")
+    harness.store_is_held = True
+    before.publish("orders", "first")
+    before.publish("orders", "second")
+    harness.refuse()  # which nobody hears
+    before.publish("orders", "third", answered=1)
+    harness.store_is_held = False
+    after = harness.connect("publisher", producer="process", token=before.token)
+    for number, event in enumerate(("first", "second", "third"), 1):
+        after.publish("orders", event, number=number, answered=1)
+    assert [event for event, _ in harness.stored("orders")] == ["first", "second", "third"]
+    assert after.refusals == []
+
+
+def test_nothing_overtakes_a_batch_that_was_refused_for_lack_of_space() -> None:
+    harness = Harness()
+    client = harness.connect()
+    harness.do(inputs.DiskSpace(0))
+    client.publish("orders", "first", answered=1)
+    harness.do(inputs.DiskSpace(limits.DISK_RESERVE_BYTES))
+    client.publish("orders", "second", answered=1)
+    assert harness.stored("orders") == []
+    client.publish("orders", "first", number=1, answered=1)
+    client.publish("orders", "second", number=2, answered=1)
+    assert [event for event, _ in harness.stored("orders")] == ["first", "second"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a..b", ".", "a*", "a/b", "#", "x" * 256])
@@ -185,7 +228,7 @@ def test_below_the_disk_reserve_publishes_are_refused_and_acks_go_on() -> None:
     client.ack(1, 1, request=7)
     assert client.done == [7]
     harness.do(inputs.DiskSpace(limits.DISK_RESERVE_BYTES))
-    client.publish("orders")
+    client.publish("orders", answered=3)
     assert client.confirms[3].first_sequence == 2
 
 

@@ -22,8 +22,8 @@ def batch_with(*ids: str | None) -> Batch:
     return Batch(runs, b"".join(parts))
 
 
-def publish(client: Client, number: int, *ids: str | None, queue: str = "orders") -> None:
-    client.harness.do(inputs.Publish(client.connection, number, 0, queue, batch_with(*ids)))
+def publish(client: Client, number: int, *ids: str | None, queue: str = "orders", answered: int = 0) -> None:
+    client.harness.do(inputs.Publish(client.connection, number, answered, queue, batch_with(*ids)))
 
 
 def answer(client: Client, number: int) -> tuple[int, list[tuple[int, int]]]:
@@ -94,7 +94,7 @@ def test_both_are_refused_if_the_message_on_its_way_is_and_it_may_be_published_a
     client.refusals.clear()
     harness.store_is_held = False
     harness.settle()
-    publish(client, 3, "a")
+    publish(client, 3, "a", answered=3)
     assert answer(client, 3) == (1, [])
 
 

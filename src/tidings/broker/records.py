@@ -12,7 +12,14 @@
     producer/ID                              which unanswered batches are stored
     trash/EPOCH                              rows of a deleted queue are still to be removed
 
-Values are MessagePack arrays with the fields of the structs below, in order; fields may be added at the end.
+    format                                   version of all this; missing is 1
+
+Values are MessagePack arrays with the fields of the structs below, in order. Another version may have written them:
+
+- A field that is added goes to the end and has a default. Records without it are read; fields at the end, and whole
+  records, that are not known here are passed over (and an unknown field is lost once its record is written again).
+- A version that writes what must not be read like that raises `FORMAT` and writes the record `format`. An older one
+  then refuses the store before it writes anything.
 """
 
 from __future__ import annotations
@@ -34,7 +41,11 @@ from tidings.model import Failure, Run
 if TYPE_CHECKING:
     from tidings.broker.ledger import Recorded
 
+FORMAT: Final = 1
+"""The version of the records that is written here, and the latest that is read."""
+
 PREFIXES: Final = (
+    "format",
     "counters",
     "queue/",
     "subscription/",

@@ -13,6 +13,7 @@ from tidings.broker.filters import Filter
 from tidings.broker.queues import Queue
 from tidings.broker.recent_ids import IdPage
 from tidings.broker.records import (
+    FORMAT,
     ClientRecord,
     Counters,
     CursorRecord,
@@ -26,6 +27,7 @@ from tidings.broker.records import (
 from tidings.broker.sessions import Client, Producer
 from tidings.broker.state import BrokerState
 from tidings.broker.subscriptions import Subscription
+from tidings.errors import StoreNewer
 from tidings.ranges import Ranges
 from tidings.transaction import Bounds
 
@@ -43,8 +45,10 @@ def restore(
         now_ms: the time.
 
     Raises:
+        StoreNewer: a newer version wrote records that are not to be read here.
         ValueError: a record is damaged.
     """
+    _check_format(records)
     broker = Broker(now_ms)
     state = broker.state
     if "counters" in records:
@@ -72,8 +76,22 @@ def restore(
 
 
 def queue_epochs(records: Mapping[str, bytes]) -> list[int]:
-    """Returns the epochs of the queues that the records name."""
+    """Returns the epochs of the queues that the records name.
+
+    Raises:
+        StoreNewer: a newer version wrote records that are not to be read here.
+    """
+    _check_format(records)
     return [int(key) for key, _ in _each(records, "queue/")]
+
+
+def _check_format(records: Mapping[str, bytes]) -> None:
+    version = msgspec.msgpack.decode(records["format"], type=int) if "format" in records else 1
+    if version > FORMAT:
+        raise StoreNewer(
+            f"the records of the store have version {version}, this Tidings knows versions up to {FORMAT};"
+            " use the newer Tidings that wrote it"
+        )
 
 
 def _each(records: Mapping[str, bytes], prefix: str) -> list[tuple[str, bytes]]:

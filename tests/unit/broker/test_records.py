@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.broker.harness import Harness
-from tidings.broker import Broker, inputs, restore
+from tidings.broker import Broker, inputs, queue_epochs, restore
+from tidings.errors import StoreNewer
 from tidings.ranges import Ranges
 
 
@@ -183,3 +184,29 @@ def test_epochs_and_subscription_numbers_are_never_used_again() -> None:
     new = (harness.epoch("orders"), harness.broker.state.subscriptions["reader:orders/#"].number)
     assert new[0] > old[0]
     assert new[1] > old[1]
+
+
+def test_fields_and_records_of_a_later_version_are_passed_over() -> None:
+    harness = Harness()
+    reader = harness.connect("reader")
+    reader.subscribe("orders")
+    reader.publish("orders", "a", "b")
+    reader.ack(1, 1)
+    reader.disconnect()
+    harness.flush()
+    before = picture(harness.broker)
+    records = {key: msgspec.msgpack.decode(value) for key, value in harness.records().items()}
+    later = {
+        key: msgspec.msgpack.encode([*value, "later"] if isinstance(value, list) else value)
+        for key, value in records.items()
+    }
+    later["shelf/1"] = b"later"
+    assert picture(restore(later, harness.bounds(), harness.now_ms)) == before
+
+
+def test_records_of_a_format_that_is_not_known_are_refused() -> None:
+    newer = {"format": msgspec.msgpack.encode(2), "queue/new": b"whatever that is"}
+    for read in (lambda: restore(newer, {}, 0), lambda: queue_epochs(newer)):
+        with pytest.raises(StoreNewer, match=r"version 2.*up to 1"):
+            read()
+    restore({"format": msgspec.msgpack.encode(1)}, {}, 0)

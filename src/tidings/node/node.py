@@ -47,7 +47,7 @@ from tidings.broker.inputs import (
     Surveyed,
     Tick,
 )
-from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, TidingsError
+from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, StoreUnusable, TidingsError
 from tidings.node.clock import Clock
 from tidings.node.pages import Pages
 from tidings.node.peers import Peer
@@ -185,11 +185,13 @@ class Node:
         records: dict[str, bytes] = {}
         for prefix in PREFIXES:
             records.update(await self.store.list(prefix))
-        bounds = await self.store.bounds(queue_epochs(records))
-        value = await self.store.get(_COMMIT_KEY)
         try:
+            bounds = await self.store.bounds(queue_epochs(records))
+            value = await self.store.get(_COMMIT_KEY)
             self._broker = restore(records, bounds, self.clock.now_ms())
             self._commit_number = msgspec.msgpack.decode(value, type=int) if value else 0
+        except StoreUnusable:
+            raise
         except (msgspec.MsgspecError, ValueError, TidingsError) as error:
             raise StoreDamaged(f"a record of the store is damaged ({error}); `tidings check` says where") from error
 
@@ -316,11 +318,15 @@ class Node:
             _log.warning("outcome of commit %d is unknown, reading it: %s", self._commit_number, error)
         while True:
             try:
-                if await self.store.get(_COMMIT_KEY) == number:
-                    return
-                raise CommitFailed("the transaction was not stored; publish again")
-            except OutcomeUnknown:
+                found = await self.store.get(_COMMIT_KEY)
+                break
+            except StoreDamaged:
+                raise
+            except TidingsError as error:
+                _log.warning("reading the outcome of commit %d failed, trying again: %s", self._commit_number, error)
                 await asyncio.sleep(_RETRY_S)
+        if found != number:
+            raise CommitFailed("the transaction was not stored; publish again")
 
     async def _read(self) -> None:
         while True:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import msgspec
 import pytest
 
 from tests.unit.broker.harness import START_MS, batch_of
 from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.broker.effects import ToConnection
-from tidings.errors import DiskFull, Draining, StoreDamaged, StoreUnavailable
+from tidings.errors import DiskFull, Draining, StoreDamaged, StoreNewer, StoreUnavailable, StoreUnusable
 from tidings.node import Node
 from tidings.node.clock import SystemClock
 from tidings.store.memory import MemoryStore
@@ -182,6 +183,35 @@ async def test_an_unknown_outcome_that_was_not_stored_is_a_refusal() -> None:
         (confirm,) = await peer.wait_for(effects.Confirm)
         assert isinstance(confirm, effects.Confirm)
         assert confirm.first_sequence == 1
+
+
+async def test_an_unknown_outcome_is_read_until_the_store_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.node.node._RETRY_S", 0.0)
+    store = FailingStore()
+    async with running(store) as node:
+        peer = connected(node)
+        store.troubles = [failure(OutcomeUnknown("silence"), stored=True)]
+        errors = [StoreUnusable("I/O error"), OutcomeUnknown("silence")]
+        get = store.get
+
+        async def failing(key: str) -> bytes | None:
+            if errors:
+                raise errors.pop()
+            return await get(key)
+
+        monkeypatch.setattr(store, "get", failing)
+        publish(node, peer, 1)
+        await peer.wait_for(effects.Confirm)
+        assert errors == []
+
+
+async def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is() -> None:
+    store = MemoryStore()
+    await store.commit(Commit(puts=[("format", msgspec.msgpack.encode(2)), ("counters", b"whatever that is")]))
+    before = await store.list("")
+    with pytest.raises(StoreNewer):
+        await Node(store, SystemClock(), lambda: "token").run()
+    assert await store.list("") == before
 
 
 async def test_a_commit_number_goes_on_after_a_restart() -> None:

@@ -53,6 +53,11 @@ def test_a_wall_clock_set_forward_speeds_it_up_until_they_meet(monkeypatch: pyte
     assert clock.now_ms() == pytest.approx(times.wall_s * 1000, abs=2)
 
 
+def test_it_takes_its_times_from_where_it_is_told_to() -> None:
+    clock = SystemClock(lambda: 5.0, lambda: 1234.5)
+    assert clock.now_ms() == 1_234_500
+
+
 def test_without_time_passing_it_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Times(monkeypatch)
     clock = SystemClock()

@@ -24,10 +24,13 @@ class StoreFaults(msgspec.Struct, frozen=True, kw_only=True):
     commit_s_max: float = 0.02
     read_s_max: float = 0.02
     commit_fails: float = 0.0
-    """Nothing is stored; one time in three because the disk is full."""
+    """Nothing is stored: an I/O error."""
+    disk_full: float = 0.0
+    """Nothing is stored: there is no space. From 1 on the store also says that none is free."""
     outcome_unknown: float = 0.0
     """Stored or not, and nobody knows."""
     read_fails: float = 0.0
+    """An I/O error; also when a record is to tell an unknown outcome."""
 
 
 class Disk:
@@ -63,6 +66,7 @@ class CrashingStore:
         """Whether a commit is under way: the moment for a crash."""
         self._randomness = randomness
         self._crashed = False
+        self._uncertain = False
 
     @property
     def durability(self) -> str:
@@ -96,10 +100,13 @@ class CrashingStore:
         faults, chance = self.faults, self._randomness.random()
         await self._pass(faults.commit_s_max)
         if chance < faults.commit_fails:
-            full = self._randomness.random() < 1 / 3
-            self._count("commit failed, disk full" if full else "commit failed")
-            raise CommitFailed("the simulated disk is full" if full else "the simulated disk failed", full=full)
-        unknown = chance < faults.commit_fails + faults.outcome_unknown
+            self._count("commit failed, I/O error")
+            raise CommitFailed("the simulated disk failed")
+        chance -= faults.commit_fails
+        if chance < faults.disk_full:
+            self._count("commit failed, disk full")
+            raise CommitFailed("the simulated disk is full", full=True)
+        unknown = self._uncertain = chance - faults.disk_full < faults.outcome_unknown
         if unknown and self._randomness.random() < 0.5:
             self._count("outcome unknown, not stored")
             raise OutcomeUnknown("the simulated disk does not answer")
@@ -133,13 +140,17 @@ class CrashingStore:
 
     async def get(self, key: str) -> bytes | None:
         """Returns a record."""
-        await self._pass(self.faults.read_s_max)
+        await (self._before_read() if self._uncertain else self._pass(self.faults.read_s_max))
         return await self.disk.content.get(key)
 
     async def list(self, prefix: str) -> list[tuple[str, bytes]]:
         """Returns the records whose keys start with `prefix`."""
         await self._pass(self.faults.read_s_max)
         return await self.disk.content.list(prefix)
+
+    def free_bytes(self) -> int:
+        """Returns the free space."""
+        return 0 if self.faults.disk_full >= 1 else 1 << 40
 
     async def _before_read(self) -> None:
         await self._pass(self.faults.read_s_max)

@@ -4,7 +4,9 @@
 
 Bytes keep their order within a connection. Each chunk is cut at a random place and takes a random time; a receiver
 that does not read lets the sender's buffer fill, as TCP does. A cut connection loses what is on its way; each end
-notices after a time of its own, or never, and then has heartbeats to find out.
+notices after a time of its own, or never, and then has heartbeats to find out. A connection may also be half open
+(one end hears nothing any more), frozen for a while, or stranded: its client has given it up and connects anew, and
+what was on its way arrives at the server beside what comes over the new one.
 """
 
 import asyncio
@@ -50,6 +52,7 @@ class Network:
         """The connections that at least one end believes in."""
         self._accept: Callable[[], asyncio.Protocol] | None = None
         self._dialled = 0
+        self._stranded: dict[str, list[tuple[SimulatedConnection, int]]] = {}
 
     def listen(self, protocol_factory: Callable[[], asyncio.Protocol]) -> None:
         """Lets dialers in from now on."""
@@ -81,6 +84,16 @@ class Network:
         self.connections.append(connection)
         connection.open()
         return connection.client, connection.client.get_protocol()
+
+    def _heard(self, connection: "SimulatedConnection") -> None:
+        # The server has read a chunk: what is stranded of the same client may arrive now.
+        waiting = self._stranded.get(connection.name)
+        if waiting:
+            counted = [(old, chunks - (old is not connection)) for old, chunks in waiting]
+            self._stranded[connection.name] = [item for item in counted if item[1] > 0]
+            for old, chunks in counted:
+                if chunks <= 0:
+                    old.arrive_late()
 
     def delay_s(self) -> float:
         """Returns how long the next chunk takes: mostly little, sometimes all of it."""
@@ -136,6 +149,8 @@ class SimulatedConnection:
         self.network = network
         self.name = name
         self.is_cut = False
+        self.late_bytes = 0
+        """What has arrived at the server after the client had given up."""
         self.client = Transport(self, client, ("server", 7433))
         self.server = Transport(self, server, (name, number))
         self.client.other, self.server.other = self.server, self.client
@@ -158,6 +173,36 @@ class SimulatedConnection:
         if self.network.randomness.random() < 0.8:
             self._notice(end.other)
 
+    def silence(self, end: "Transport") -> None:
+        """Lets an end hear nothing any more; what it says is heard, and it believes the connection to be alive."""
+        end.deaf = True
+
+    def freeze(self) -> None:
+        """Lets everything that is sent wait on its way, in both directions."""
+        self.client.hold()
+        self.server.hold()
+
+    def thaw(self) -> None:
+        """Lets what waits arrive."""
+        self.client.release()
+        self.server.release()
+
+    def strand(self, chunks: int) -> None:
+        """Lets the client lose the connection at once; what it sent arrives late.
+
+        Args:
+            chunks: how many chunks of the client's next connection the server reads before that.
+        """
+        self.server.hold()
+        self.client.lose(ConnectionResetError("connection reset by peer"))
+        self.network._stranded.setdefault(self.name, []).append((self, chunks))
+
+    def arrive_late(self) -> None:
+        """Lets what is stranded arrive, and then the server notice that the client is gone."""
+        if not self.server.ended:
+            self.late_bytes += self.server.release()
+            self.server.lose(ConnectionResetError("connection reset by peer"))
+
     def _notice(self, transport: "Transport") -> None:
         delay_s = self.network.randomness.uniform(0, self.network.faults.notice_s_max)
         asyncio.get_running_loop().call_later(delay_s, transport.lose, ConnectionResetError("connection reset by peer"))
@@ -178,6 +223,9 @@ class Transport(asyncio.Transport):
         self.connection = connection
         self.ended = False
         """Its protocol was told, or will be in this turn of the loop, or is gone."""
+        self.deaf = False
+        """Nothing arrives here any more, and the other end does not know."""
+        self._held: list[bytes | None] | None = None  # what arrives waits here, while it is not None
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
         self._closing = False
@@ -273,6 +321,18 @@ class Transport(asyncio.Transport):
         self._waiting.clear()
         self._end()
 
+    def hold(self) -> None:
+        """Lets what arrives here wait."""
+        if self._held is None:
+            self._held = []
+
+    def release(self) -> int:
+        """Lets what waits arrive; returns how many bytes that are."""
+        held, self._held = self._held or [], None
+        for chunk in held:
+            self._arrive(chunk)
+        return sum(len(chunk or b"") for chunk in held)
+
     def lose(self, error: Exception | None) -> None:
         """Ends without sending what waits."""
         if not self.ended:
@@ -298,7 +358,10 @@ class Transport(asyncio.Transport):
         self._loop.call_at(self._arrives_at, callback, *args)
 
     def _arrive(self, chunk: bytes | None) -> None:
-        if self.connection.is_cut or self.ended or self._closing:
+        if self.connection.is_cut or self.ended or self._closing or self.deaf:
+            return
+        if self._held is not None:
+            self._held.append(chunk)
             return
         self._unread.append(chunk)
         self._read()
@@ -312,6 +375,8 @@ class Transport(asyncio.Transport):
                 return
             self._protocol.data_received(chunk)
             self.other._taken(len(chunk))
+            if self is self.connection.server:
+                self.connection.network._heard(self.connection)
 
     def _taken(self, size: int) -> None:
         self._wire_bytes -= size

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from tidings.errors import StoreUnavailable
 from tidings.store.port import Commit, CommitFailed, OutcomeUnknown
 from tidings.testing.crashing_store import CrashingStore, Disk, StoreFaults
 from tidings.testing.virtual_time import run
@@ -46,7 +47,10 @@ def test_a_crash_before_the_disk_is_reached_stores_nothing() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("faults", [StoreFaults(commit_fails=1.0), StoreFaults(outcome_unknown=1.0)])
+@pytest.mark.parametrize(
+    "faults",
+    [StoreFaults(commit_fails=1.0), StoreFaults(disk_full=1.0), StoreFaults(outcome_unknown=1.0)],
+)
 def test_a_failed_commit_stores_nothing_and_an_unknown_one_may(faults: StoreFaults) -> None:
     async def main(seed: int) -> int:
         store = CrashingStore(Disk(), random.Random(seed), faults)
@@ -55,4 +59,27 @@ def test_a_failed_commit_stores_nothing_and_an_unknown_one_may(faults: StoreFaul
         return len(await store.list(""))
 
     found = {run(main(seed)) for seed in range(30)}
-    assert found == ({0} if faults.commit_fails else {0, 2})
+    assert found == ({0, 2} if faults.outcome_unknown else {0})
+
+
+def test_a_full_disk_says_so() -> None:
+    async def main() -> None:
+        store = CrashingStore(Disk(), random.Random(1), StoreFaults(disk_full=1.0))
+        with pytest.raises(CommitFailed) as failed:
+            await store.commit(COMMIT)
+        assert failed.value.full
+        assert store.free_bytes() == 0
+
+    run(main())
+
+
+def test_what_would_tell_an_unknown_outcome_may_not_be_readable() -> None:
+    async def main() -> None:
+        store = CrashingStore(Disk(), random.Random(1), StoreFaults(outcome_unknown=1.0, read_fails=1.0))
+        await store.get("a")
+        with pytest.raises(OutcomeUnknown):
+            await store.commit(COMMIT)
+        with pytest.raises(StoreUnavailable):
+            await store.get("a")
+
+    run(main())

@@ -123,3 +123,60 @@ def test_nobody_listening_refuses_a_dial() -> None:
             await SimulatedDialer(Network(random.Random(1)), "client").dial(Recorder)
 
     run(main())
+
+
+def test_a_deaf_end_hears_nothing_and_is_heard() -> None:
+    async def main() -> None:
+        client, server, _ = await connect()
+        sent(client).connection.silence(sent(client))
+        sent(server).write(b"lost")
+        sent(client).write(b"heard")
+        await asyncio.sleep(10)
+        assert (client.data, server.data) == (b"", b"heard")
+        assert client.lost == server.lost == []
+
+    run(main())
+
+
+def test_a_frozen_connection_loses_nothing() -> None:
+    async def main() -> None:
+        client, server, _ = await connect()
+        connection = sent(client).connection
+        connection.freeze()
+        sent(client).write(b"up")
+        sent(server).write(b"down")
+        await asyncio.sleep(10)
+        assert (client.data, server.data) == (b"", b"")
+        connection.thaw()
+        await asyncio.sleep(10)
+        assert (client.data, server.data) == (b"down", b"up")
+
+    run(main())
+
+
+def test_what_is_stranded_arrives_after_what_comes_over_the_next_connection() -> None:
+    async def main() -> None:
+        heard: list[bytes] = []
+
+        class Listener(Recorder):
+            def data_received(self, data: bytes) -> None:
+                heard.append(data)
+
+        network = Network(random.Random(1), NetworkFaults(delay_s_max=0.001))
+        network.listen(Listener)
+        dialer = SimulatedDialer(network, "client")
+        first, second = Recorder(), Recorder()
+        await dialer.dial(lambda: first)
+        sent(first).connection.server.hold()
+        sent(first).write(b"old")
+        await asyncio.sleep(1)
+        old = sent(first).connection
+        old.strand(1)
+        await dialer.dial(lambda: second)
+        assert len(first.lost) == 1
+        sent(second).write(b"new")
+        await asyncio.sleep(10)
+        assert heard == [b"new", b"old"]
+        assert (old.late_bytes, old.server.ended) == (3, True)
+
+    run(main())

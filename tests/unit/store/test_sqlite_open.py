@@ -5,6 +5,7 @@
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,27 @@ async def test_using_a_store_that_is_not_open_is_a_bug(path: Path) -> None:
     await store.close()
     with pytest.raises(AssertionError, match="not open"):
         await store.commit(Commit())
+
+
+def journal(pages_before: int) -> bytes:
+    """Returns the header of an SQLite journal of a file that had so many pages."""
+    return (schema._JOURNAL_MAGIC + struct.pack(">IIIII", 0, 1, pages_before, 512, schema.PAGE_BYTES)).ljust(512, b"\0")
+
+
+async def test_a_file_whose_making_a_power_cut_ended_is_made_again(path: Path) -> None:
+    # Its first page was not on disk yet, a later one was.
+    path.write_bytes(bytes(schema.PAGE_BYTES) + b"\x0d" + bytes(schema.PAGE_BYTES - 1))
+    side = path.with_name("events.db-journal")
+    side.write_bytes(journal(pages_before=0))
+    await fill(path)
+    assert not side.exists()
+    assert check(path, print).rows == 2
+
+
+@pytest.mark.parametrize("beside", [b"", b"not a journal of SQLite", journal(3)])
+async def test_a_file_of_zeros_that_was_not_being_made_is_foreign(path: Path, beside: bytes) -> None:
+    path.write_bytes(bytes(2 * schema.PAGE_BYTES))
+    side = path.with_name("events.db-journal")
+    side.write_bytes(beside)
+    await assert_refused(path, StoreForeign, "does not begin like")
+    assert side.read_bytes() == beside

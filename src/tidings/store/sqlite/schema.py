@@ -42,6 +42,8 @@ pages, write more bytes but were not measurably slower.
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_BYTES: Final = 100
 
+_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
+
 _TABLES: Final = {
     "rows": """CREATE TABLE rows (
     queue INTEGER NOT NULL,
@@ -83,7 +85,7 @@ def inspect(path: Path) -> None:
         return
     except OSError as error:
         raise StoreUnusable(f"{path} cannot be read: {error.strerror}") from None
-    if not header:
+    if not header or (not any(header) and _was_being_created(path)):
         return
     if len(header) < _HEADER_BYTES:
         if _MAGIC.startswith(header[: len(_MAGIC)]):
@@ -149,6 +151,17 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _was_being_created(path: Path) -> bool:
+    # Power failed in the first transaction: SQLite's journal says that the file had no pages before it (32 bits at
+    # byte 16, https://sqlite.org/fileformat.html, section 3), and opening the file makes it empty again.
+    try:
+        with path.with_name(path.name + "-journal").open("rb") as journal:
+            header = journal.read(20)
+    except OSError:
+        return False
+    return header.startswith(_JOURNAL_MAGIC) and header[16:] == bytes(4)
 
 
 def _create(connection: sqlite3.Connection, path: Path, page_bytes: int) -> None:

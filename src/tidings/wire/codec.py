@@ -23,6 +23,10 @@ _HEADER: Final = Struct("!II")
 HEADER_SIZE_BYTES: Final = _HEADER.size
 _CHUNKS_MAX: Final = 1_024  # so that a frame that comes byte by byte takes no more memory than its bytes
 _encode: Final = msgspec.msgpack.Encoder().encode
+# One for each kind and not for each connection: they are a kilobyte.
+_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
+    kind: msgspec.msgpack.Decoder(frame) for frame, kind in KIND_OF.items()
+}
 
 
 def encode(frame: Frame, body_size: int = 0) -> bytes:
@@ -44,10 +48,10 @@ class Reader:
         body_size_max: largest body, in bytes.
     """
 
+    __slots__ = ("_body_size_max", "_chunks", "_first", "_kinds", "_needed_bytes", "_size_bytes")
+
     def __init__(self, kinds: Mapping[int, type[Frame]], body_size_max: int) -> None:
-        self._decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
-            kind: msgspec.msgpack.Decoder(frame) for kind, frame in kinds.items()
-        }
+        self._kinds = kinds
         self._body_size_max = body_size_max
         self._first = True
         self._chunks: list[bytes] = []  # of a frame that is not complete, joined only once it is
@@ -85,7 +89,7 @@ class Reader:
             self._first = False
             middle, offset = start + envelope_size, start + size
             try:
-                frame = self._decoders[kind].decode(view[start:middle])
+                frame = _DECODERS[kind].decode(view[start:middle])
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise ProtocolViolation(f"the envelope of a frame of kind {kind} is malformed: {error}") from None
             except RecursionError:
@@ -101,10 +105,10 @@ class Reader:
             raise ProtocolViolation(f"the connection ended inside a frame, {self._size_bytes} bytes of it had come")
 
     def _check(self, size: int, kind: int, envelope_size: int) -> None:
-        if self._first and (size > limits.HELLO_SIZE_BYTES_MAX or kind not in self._decoders):
+        if self._first and (size > limits.HELLO_SIZE_BYTES_MAX or kind not in self._kinds):
             raise ProtocolViolation("this is not the Tidings protocol; the peer may speak HTTP or TLS, check the URL")
-        if kind not in self._decoders:
-            raise ProtocolViolation(f"frame of unknown kind {kind}; known are {sorted(self._decoders)}")
+        if kind not in self._kinds:
+            raise ProtocolViolation(f"frame of unknown kind {kind}; known are {sorted(self._kinds)}")
         if envelope_size > size or envelope_size > limits.ENVELOPE_SIZE_BYTES_MAX:
             raise ProtocolViolation(
                 f"envelope of {envelope_size} bytes exceeds its frame of {size} bytes"

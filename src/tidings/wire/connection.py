@@ -42,6 +42,20 @@ class Connection:
         heartbeat_ms: the server's choice; a client learns it from the Welcome.
     """
 
+    __slots__ = (
+        "_greeting",
+        "_heard_ms",
+        "_opened_ms",
+        "_out",
+        "_reader",
+        "_received",
+        "_spoke_ms",
+        "error",
+        "heartbeat_ms",
+        "role",
+        "state",
+    )
+
     def __init__(self, role: Role, now_ms: int, heartbeat_ms: int = limits.HEARTBEAT_MS) -> None:
         self.role = role
         self.state = State.OPENING

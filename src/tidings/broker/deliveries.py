@@ -106,7 +106,7 @@ class Deliveries:
                 return
             if cursor.fetch_after is not None or _has_too_many_holes(cursor):
                 continue
-            subscriber.fetching.add(cursor)
+            subscriber.fetching[cursor] = None
             self._fetch(cursor)
             # The others come first next time.
             del subscriber.behind[cursor]
@@ -131,7 +131,7 @@ class Deliveries:
             if cursor.state is State.SCANNING:
                 state.scans[cursor] = None  # it was not looked through while this page was under way
             return
-        subscriber.fetching.discard(cursor)
+        subscriber.fetching.pop(cursor, None)
         if cursor.state is State.BEHIND and after <= cursor.next_read():
             self._serve_page(subscriber, cursor, after, rows)
         self.pump(subscriber)

@@ -66,6 +66,21 @@ class Producer:
 class Session:
     """A connected client."""
 
+    __slots__ = (
+        "address",
+        "announced",
+        "client_id",
+        "connected_ms",
+        "connection",
+        "only_looks",
+        "producer",
+        "protocol",
+        "queues",
+        "send_buffer_full",
+        "subscribers",
+        "token",
+    )
+
     def __init__(
         self, connection: int, client_id: str | None, token: str, producer: Producer, *, address: str, protocol: str
     ) -> None:
@@ -93,6 +108,8 @@ class Session:
 
 class Client:
     """A known client id, connected or away."""
+
+    __slots__ = ("address", "client_id", "last_seen_ms", "protocol")
 
     def __init__(self, client_id: str, address: str, protocol: str, last_seen_ms: int) -> None:
         self.client_id = client_id

@@ -21,6 +21,25 @@ class Subscriber:
     client's buffer, where nobody could have handled them yet.
     """
 
+    __slots__ = (
+        "_clock",
+        "_extended",
+        "_order",
+        "_order_max",
+        "behind",
+        "created",
+        "fetching",
+        "handle",
+        "in_flight",
+        "in_flight_bytes",
+        "locating",
+        "request",
+        "resume",
+        "session",
+        "starting",
+        "subscription",
+    )
+
     def __init__(
         self, subscription: Subscription, session: Session, handle: int, request: int, *, created: bool
     ) -> None:
@@ -41,10 +60,11 @@ class Subscriber:
         self.in_flight_bytes = 0
         self.behind: dict[Cursor, None] = {}
         """Cursors in state BEHIND, the one to read next first."""
-        self.fetching: set[Cursor] = set()
+        self.fetching: dict[Cursor, None] = {}
         self._clock: dict[tuple[Cursor, int], int] = {}  # (cursor, sequence) -> when its time began
         self._extended: dict[tuple[Cursor, int], int] = {}  # of the extended ones: when they began at first
-        self._order: deque[tuple[Cursor, int, int]] = deque()  # ranges in the order of their delivery
+        # Ranges in the order of their delivery. None instead of an empty deque, which takes 760 bytes.
+        self._order: deque[tuple[Cursor, int, int]] | None = None
         self._order_max = 1_024
 
     def room(self) -> int:
@@ -61,12 +81,15 @@ class Subscriber:
 
     def delivered(self, cursor: Cursor, ranges: list[tuple[int, int]], size_bytes: int, now_ms: int) -> None:
         """Takes note of ranges that were sent."""
+        order = self._order
+        if order is None:
+            order = self._order = deque()
         for first, last in ranges:
             self.in_flight += last - first + 1
-            self._order.append((cursor, first, last))
+            order.append((cursor, first, last))
         self.in_flight_bytes += size_bytes
-        if len(self._order) > self._order_max:
-            self._compact()
+        if len(order) > self._order_max:
+            self._compact(order)
         self.wind(now_ms)
 
     def settled(self, cursor: Cursor, first: int, last: int, count: int, now_ms: int) -> None:
@@ -107,6 +130,8 @@ class Subscriber:
                 continue
             clock[cursor, sequence] = now_ms
             order[0] = (cursor, sequence + 1, last)
+        if not order:
+            self._order = None
 
     def deadline_ms(self) -> int | None:
         """Returns when the oldest delivery runs out of time."""
@@ -129,16 +154,16 @@ class Subscriber:
             self.in_flight_bytes -= self.in_flight_bytes * cursor.in_flight // self.in_flight
             self.in_flight -= cursor.in_flight
         self.behind.pop(cursor, None)
-        self.fetching.discard(cursor)
-        self._order = deque(entry for entry in self._order if entry[0] is not cursor)
+        self.fetching.pop(cursor, None)
+        self._order = deque(entry for entry in self._order or () if entry[0] is not cursor)
         self._clock = {key: began_ms for key, began_ms in self._clock.items() if key[0] is not cursor}
         self._extended = {key: began_ms for key, began_ms in self._extended.items() if key[0] is not cursor}
 
-    def _compact(self) -> None:
-        self._order = deque(
-            entry for entry in self._order if (found := _next_in_flight(entry[0], entry[1])) and found <= entry[2]
+    def _compact(self, order: deque[tuple[Cursor, int, int]]) -> None:
+        self._order = order = deque(
+            entry for entry in order if (found := _next_in_flight(entry[0], entry[1])) and found <= entry[2]
         )
-        self._order_max = max(1_024, 2 * len(self._order))
+        self._order_max = max(1_024, 2 * len(order))
 
 
 def _next_in_flight(cursor: Cursor, sequence: int) -> int | None:

@@ -24,6 +24,32 @@ class MissedGap(NamedTuple):
 class Subscription:
     """A filter, a cursor for each queue it matches, and at most one subscriber."""
 
+    __slots__ = (
+        "_dead_at",
+        "ack_timeout_ms",
+        "attempts_max",
+        "backoff_max_ms",
+        "backoff_min_ms",
+        "client_id",
+        "concurrency",
+        "created_ms",
+        "cursors",
+        "dead",
+        "durable",
+        "dying",
+        "expires_after_ms",
+        "filter",
+        "gaps",
+        "in_flight_max",
+        "last_ack_ms",
+        "last_seen_ms",
+        "left_in_drain",
+        "name",
+        "next_dead",
+        "number",
+        "subscriber",
+    )
+
     def __init__(
         self, number: int, name: str, client_id: str | None, filter: Filter, *, durable: bool, created_ms: int
     ) -> None:

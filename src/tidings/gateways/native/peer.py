@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Final, assert_never, cast
 
 import msgspec
@@ -71,6 +70,22 @@ class NativePeer(asyncio.Protocol):
         open_peers: the gateway's connections, which this one joins while it is open.
     """
 
+    __slots__ = (
+        "_address",
+        "_farewell",
+        "_listing",
+        "_listings",
+        "_node",
+        "_open_peers",
+        "_paused_by_client",
+        "_paused_by_node",
+        "_reading_paused",
+        "_tasks",
+        "_transport",
+        "_wire",
+        "connection",
+    )
+
     def __init__(self, node: Node, open_peers: "dict[NativePeer, None]") -> None:
         self.connection = 0
         self._node = node
@@ -82,8 +97,9 @@ class NativePeer(asyncio.Protocol):
         self._paused_by_node = False
         self._paused_by_client = False
         self._reading_paused = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._listings: deque[List] = deque()
+        # A list and a dict: empty ones take a tenth of what an empty deque and an empty set take.
+        self._listings: list[List] = []
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._listing = False
 
     # --- asyncio.Protocol ---
@@ -334,7 +350,7 @@ class NativePeer(asyncio.Protocol):
     def _list_next(self) -> None:
         if self._listings and not self._listing and not self._paused_by_client:
             self._listing = True
-            frame = self._listings.popleft()
+            frame = self._listings.pop(0)
             self._node.submit(inputs.List(self.connection, frame.request, frame.what, frame.after))
 
     def _call(self, frame: Call, body: bytes) -> None:
@@ -360,8 +376,8 @@ class NativePeer(asyncio.Protocol):
 
     def _start(self, work: "Coroutine[None, None, None]") -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # owned by this peer, cancelled when its connection is lost
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None  # owned by this peer, cancelled when its connection is lost
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
 
     def _refuse(self, kind: int, request: int, error: TidingsError) -> None:
         if isinstance(error, InternalError):

@@ -19,11 +19,19 @@ def open_writer(path: Path) -> sqlite3.Connection:
         # The writer moves the log by itself: the automatic way lets it grow without end under steady load.
         "wal_autocheckpoint = 0",
         f"busy_timeout = {SQLITE_LOG_WAIT_MS}",
-        f"cache_size = -{SQLITE_CACHE_BYTES // 1024}",
         "temp_store = MEMORY",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    bound_cache(connection)
     return connection
+
+
+def bound_cache(connection: sqlite3.Connection) -> None:
+    """Bounds the page cache; to be called again when the size of a page has changed.
+
+    SQLite turns bytes into pages by the size that a page had before, 4 KiB in a file without pages.
+    """
+    connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_BYTES // 1024}")
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

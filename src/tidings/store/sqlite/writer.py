@@ -28,6 +28,7 @@ class Writer:
         self.connection = connections.open_writer(path)
         try:
             schema.prepare(self.connection, path, page_bytes)
+            connections.bound_cache(self.connection)
             self.connection.execute("PRAGMA journal_mode = WAL")
             if self._move_log():
                 schema.check_length(self.connection, path)

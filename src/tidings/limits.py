@@ -230,6 +230,12 @@ SQLITE_LOG_WAIT_MS: Final = 50
 SQLITE_CACHE_BYTES: Final = 16 * 1024 * 1024
 """Page cache of the writer: the pages of one full commit fit, so that none is written twice."""
 
+SQLITE_STATEMENTS_MAX: Final = 32
+"""Statements of the writer that stay prepared; Python's default of 128 would keep four times the bytes."""
+
+SQLITE_STATEMENT_BYTES_MAX: Final = 256 * 1024
+"""Bytes of rows in one statement of more than one row: a statement that stays prepared keeps them."""
+
 SQLITE_QUEUE_ENDS_MAX: Final = 65_536
 """Queues whose end the writer remembers; the end of any other is one look into the file away."""
 

@@ -3,12 +3,14 @@
 import sqlite3
 from pathlib import Path
 
-from tidings.limits import SQLITE_CACHE_BYTES, SQLITE_LOG_WAIT_MS
+from tidings.limits import SQLITE_CACHE_BYTES, SQLITE_LOG_WAIT_MS, SQLITE_STATEMENTS_MAX
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
     """Opens the one connection that writes; its settings make a commit durable on return."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=SQLITE_STATEMENTS_MAX
+    )
     for pragma in (
         # An fsync on every commit, and on macOS one that reaches the disk.
         "synchronous = FULL",

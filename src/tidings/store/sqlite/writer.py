@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tidings.limits import SQLITE_QUEUE_ENDS_MAX
+from tidings.limits import SQLITE_QUEUE_ENDS_MAX, SQLITE_STATEMENT_BYTES_MAX
 from tidings.store.port import Append, Commit, CommitFailed, OutcomeUnknown, Trim
 from tidings.store.sqlite import connections, schema
 from tidings.store.sqlite.log import Log
@@ -104,7 +104,7 @@ class Writer:
         # waits to get it back, and beside a busy loop each wait takes a switch interval.
         execute = self.connection.execute
         execute("BEGIN IMMEDIATE")
-        for part in _parts(rows, len(StoredRow._fields)):
+        for part in _row_parts(rows):
             execute(
                 f"INSERT INTO rows ({COLUMNS}) VALUES {connections.values(len(part), len(StoredRow._fields))}",
                 [value for row in part for value in row],
@@ -199,6 +199,23 @@ def _parts(items: Sequence[_T], columns: int) -> Iterator[Sequence[_T]]:
     step = _VARIABLES_MAX // columns
     for start in range(0, len(items), step):
         yield items[start : start + step]
+
+
+def _row_parts(rows: list[StoredRow]) -> Iterator[list[StoredRow]]:
+    # As `_parts`, and by bytes, too: a statement keeps a copy of what it was last given for as long as it is cached.
+    part: list[StoredRow] = []
+    size_bytes = 0
+    for row in rows:
+        if part and (
+            size_bytes + len(row.body) > SQLITE_STATEMENT_BYTES_MAX
+            or (len(part) + 1) * len(StoredRow._fields) > _VARIABLES_MAX
+        ):
+            yield part
+            part, size_bytes = [], 0
+        part.append(row)
+        size_bytes += len(row.body)
+    if part:
+        yield part
 
 
 def _twice(trim: Trim) -> tuple[int, int, int]:

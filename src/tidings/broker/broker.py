@@ -236,10 +236,11 @@ class Broker:
     def _committed(self) -> None:
         round = self.state.ledger.end(stored=True, now_ms=self.state.now_ms)
         self._publishing.stored(round)
+        bursts: dict[Session, int] = {}
         for queue, rows in round.rows.items():
             queue.last_time_ms = rows[-1].time_ms
             queue.size_bytes += sum(len(row.batch.body) for row in rows)
-            self._deliveries.committed(queue, rows)
+            self._deliveries.committed(queue, rows, bursts)
         for answer in round.answers:
             answer.reached()
         self._retention.trimmed(round.trims, stored=True)

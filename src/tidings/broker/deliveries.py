@@ -16,6 +16,7 @@ from tidings.broker.cursors import Cursor, State
 from tidings.broker.effects import Deliver, Fetch, Gap
 from tidings.broker.inputs import Fetched
 from tidings.broker.queues import Queue
+from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
@@ -53,33 +54,43 @@ class Deliveries:
 
     # --- at the tail ---
 
-    def committed(self, queue: Queue, rows: list[StoredBatch]) -> None:
-        """Serves everyone who reads a queue, after rows were added to it."""
+    def committed(self, queue: Queue, rows: list[StoredBatch], bursts: dict[Session, int]) -> None:
+        """Serves everyone who reads a queue, after rows were added to it.
+
+        `bursts` counts the bytes that a transaction brings to each session: whether its socket takes them shows
+        only afterwards. Who would get more than a send buffer is to hold reads the rest in pages.
+        """
         state = self._state
         for cursor in queue.wanted_by_idle(rows):
             queue.set_state(cursor, State.WAITING)
             state.changed_cursor(cursor)
         queue.committed = rows[-1].last_sequence
         for cursor in list(queue.live):
-            self._serve_live(cursor, rows)
+            self._serve_live(cursor, rows, bursts)
 
-    def _serve_live(self, cursor: Cursor, rows: list[StoredBatch]) -> None:
+    def _serve_live(self, cursor: Cursor, rows: list[StoredBatch], bursts: dict[Session, int]) -> None:
         subscriber = cursor.subscription.subscriber
         assert subscriber is not None, "a live cursor has a subscriber"
-        page = _Page()
-        behind = subscriber.session.send_buffer_full or subscriber.starting
+        page, session = _Page(), subscriber.session
+        behind = session.send_buffer_full or subscriber.starting
+        other_bytes = bursts.get(session, 0) - subscriber.in_flight_bytes
         if not behind:
             for row in rows:
                 room = subscriber.room() - _count(page.ranges)
                 if (room < row.batch.count and not subscriber.has_room()) or _has_too_many_holes(cursor):
                     behind = True
                     break
+                if other_bytes + subscriber.in_flight_bytes + page.size_bytes >= limits.SEND_BUFFER_BYTES_MAX:
+                    behind = True
+                    break
                 if self._take(subscriber, cursor, row, room, page):
                     behind = True
                     break
         self._send(subscriber, cursor, page)
+        bursts[session] = other_bytes + subscriber.in_flight_bytes
         if behind:
             self.fall_behind(cursor)
+            self.pump(subscriber)
         elif not page.rows:
             self._state.followed(cursor)
 

@@ -39,6 +39,27 @@ def test_what_is_committed_is_delivered_in_order() -> None:
     assert not any(message.redelivered for message in messages)
 
 
+def test_a_transaction_brings_a_connection_no_more_than_a_send_buffer_at_once_and_the_rest_in_pages() -> None:
+    harness, client = attached()
+    client.subscribe("orders", name="second")
+    harness.store_is_held = harness.reads_are_held = True
+    payload = bytes(limits.SEND_BUFFER_BYTES_MAX // 4)
+    for _ in range(16):
+        client.publish("orders", payload=payload)
+    while harness.under_way:
+        harness.commit()
+        assert _delivered_bytes(client) < limits.SEND_BUFFER_BYTES_MAX + limits.ROW_SIZE_BYTES_MAX
+        client.deliveries.clear()
+    harness.store_is_held = harness.reads_are_held = False
+    harness.answer_reads()
+    for handle in (1, 2):
+        assert_delivered(client, "orders", range(1, 17), handle)
+
+
+def _delivered_bytes(client: Client) -> int:
+    return sum(len(row.batch.body) for delivery in client.deliveries for row in delivery.rows)
+
+
 def test_an_absence_is_caught_up_with_in_order_and_then_live() -> None:
     harness, client = attached()
     client.disconnect()

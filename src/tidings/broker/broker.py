@@ -156,6 +156,10 @@ class Broker:
         times = [self.state.deadlines.next_ms(), self.state.ledger.deadline_ms()]
         return min((time for time in times if time is not None), default=None)
 
+    def pending_bytes(self) -> int:
+        """Returns how many published bytes wait for the store."""
+        return self.state.ledger.pending_bytes
+
     # --- commands ---
 
     def _request(

@@ -54,6 +54,8 @@ class Ledger:
 
     def __init__(self, encode: Callable[[Recorded], bytes]) -> None:
         self.round: Round | None = None
+        self.pending_bytes = 0
+        """Bytes of clients' batches that are not stored yet, whether or not somebody still waits for their confirm."""
         self._encode = encode
         self._pending: list[Pending] = []
         self._own: list[Pending] = []
@@ -69,6 +71,7 @@ class Ledger:
     def publish(self, pending: Pending) -> None:
         """Adds a client's batch."""
         self._pending.append(pending)
+        self.pending_bytes += len(pending.batch.body)
 
     def take_back(self, producers: Collection[Producer]) -> list[Pending]:
         """Removes the batches of these that wait, and returns them."""
@@ -173,6 +176,7 @@ class Ledger:
         """Ends the round. What was not stored of records and trims is due again; its batches are not."""
         round, self.round = self.round, None
         assert round is not None, "the store answered although nothing was ordered"
+        self.pending_bytes -= sum(len(pending.batch.body) for pending in round.pending if pending.producer)
         if not stored:
             self.changed_together([item for item in round.together if item.key not in self._deletions], now_ms)
             for key, item in round.changes.items():

@@ -79,6 +79,7 @@ class Node:
         """Set once the broker has its memory back."""
         self._broker = Broker(clock.now_ms())
         self._inbox: list[Input] = []
+        self._inbox_bytes = 0  # of the batches in it
         self._round_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._commits: asyncio.Queue[Commit] = asyncio.Queue()
@@ -106,7 +107,6 @@ class Node:
         """Lets go of a connection that has ended. May be called more than once."""
         if self._peers.pop(connection, None):
             self._published.forget(connection)
-            self._resume_reading()
             self.submit(Disconnect(connection, farewell, reason))
 
     def submit(self, input: Input) -> None:
@@ -115,12 +115,17 @@ class Node:
         self._schedule()
 
     def publish(self, input: Publish) -> None:
-        """As `submit`, for a batch; stops reading from the peer while too much waits for the store."""
-        too_much = self._published.add(input.connection, input.number, len(input.batch.body))
-        peer = self._peers.get(input.connection)
-        if too_much and peer and input.connection not in self._published.paused:
-            self._published.paused[input.connection] = None
-            peer.pause_reading()
+        """As `submit`, for a batch; stops reading from the peer, or from all that publish, while too much waits."""
+        size_bytes = len(input.batch.body)
+        self._inbox_bytes += size_bytes
+        paused = self._published.add(input.connection, input.number, size_bytes)
+        if self._inbox_bytes + self._broker.pending_bytes() > limits.NODE_PENDING_BYTES_MAX:
+            # All at once: what a socket has already been asked for would come on top, from each of them.
+            paused = self._published.pause_all()
+        for connection in paused:
+            peer = self._peers.get(connection)
+            if peer:
+                peer.pause_reading()
         self.submit(input)
 
     async def backup(self, path: str) -> None:
@@ -222,6 +227,7 @@ class Node:
         now_ms = self.clock.now_ms()
         broker, touched = self._broker, dict[Peer, None]()
         inbox, self._inbox = self._inbox, []
+        self._inbox_bytes = 0
         for input in inbox:
             self._obey(broker.handle(input, now_ms), touched)
         deadline_ms = broker.next_deadline_ms()
@@ -231,6 +237,7 @@ class Node:
             self._obey(broker.handle(StoreReady(), now_ms), touched)
         for peer in touched:
             peer.flush()
+        self._resume_reading()
         self._wake_at(broker.next_deadline_ms(), now_ms)
         self._rounds_over.set()
 
@@ -264,9 +271,9 @@ class Node:
         if peer is None:
             return
         if isinstance(effect, Confirm):
-            self._release(effect.connection, effect.number)
+            self._published.remove(effect.connection, effect.number)
         elif isinstance(effect, Refuse) and effect.kind == "publish":
-            self._release(effect.connection, effect.request)
+            self._published.remove(effect.connection, effect.request)
         touched[peer] = None
         try:
             peer.obey(effect)
@@ -275,14 +282,11 @@ class Node:
             _log.exception("connection %d: a %s cannot be told; closing it", peer.connection, type(effect).__name__)
             peer.obey(Close(peer.connection, InternalError("the server made a mistake; its log says which")))
 
-    def _release(self, connection: int, number: int) -> None:
-        self._published.remove(connection, number)
-        self._resume_reading()
-
     def _resume_reading(self) -> None:
-        for paused in self._published.may_resume():
-            del self._published.paused[paused]
-            peer = self._peers.get(paused)
+        if not self._published.paused or self._broker.pending_bytes() > limits.NODE_PENDING_BYTES_MAX // 2:
+            return
+        for connection in self._published.resume():
+            peer = self._peers.get(connection)
             if peer:
                 peer.resume_reading()
 
@@ -378,40 +382,45 @@ class Node:
 
 
 class _Published:
-    """Bytes that were published and are not answered yet, by connection."""
+    """Bytes that were published and are not answered yet, by connection, and who is not read because of them."""
 
     def __init__(self) -> None:
-        self.total = 0
         self.paused: dict[int, None] = {}
         self._sizes: dict[int, dict[int, int]] = {}
         self._sums: dict[int, int] = {}
 
-    def add(self, connection: int, number: int, size_bytes: int) -> bool:
-        """Adds a batch; returns whether the connection is to be paused."""
+    def add(self, connection: int, number: int, size_bytes: int) -> list[int]:
+        """Adds a batch; returns the connection if it is to be paused."""
         self.remove(connection, number)
         self._sizes.setdefault(connection, {})[number] = size_bytes
         self._sums[connection] = self._sums.get(connection, 0) + size_bytes
-        self.total += size_bytes
-        return (
-            self._sums[connection] > limits.CONNECTION_PENDING_BYTES_MAX or self.total > limits.NODE_PENDING_BYTES_MAX
-        )
+        if self._sums[connection] <= limits.CONNECTION_PENDING_BYTES_MAX or connection in self.paused:
+            return []
+        self.paused[connection] = None
+        return [connection]
+
+    def pause_all(self) -> list[int]:
+        """Pauses everybody who has published; returns those who were not."""
+        paused = [connection for connection in self._sums if connection not in self.paused]
+        self.paused.update(dict.fromkeys(paused))
+        return paused
 
     def remove(self, connection: int, number: int) -> None:
         """Takes an answered batch away."""
         size_bytes = self._sizes.get(connection, {}).pop(number, 0)
         if size_bytes:
             self._sums[connection] -= size_bytes
-            self.total -= size_bytes
 
     def forget(self, connection: int) -> None:
         """Takes a connection away."""
-        self.total -= self._sums.pop(connection, 0)
+        self._sums.pop(connection, None)
         self._sizes.pop(connection, None)
         self.paused.pop(connection, None)
 
-    def may_resume(self) -> list[int]:
-        """Returns the paused connections that may be read again."""
-        if not self.paused or self.total > limits.NODE_PENDING_BYTES_MAX // 2:
-            return []
+    def resume(self) -> list[int]:
+        """Returns those of the paused that have little waiting themselves, and takes them as read again."""
         half = limits.CONNECTION_PENDING_BYTES_MAX // 2
-        return [connection for connection in self.paused if self._sums.get(connection, 0) <= half]
+        resumed = [connection for connection in self.paused if self._sums.get(connection, 0) <= half]
+        for connection in resumed:
+            del self.paused[connection]
+        return resumed

@@ -249,14 +249,31 @@ async def test_all_publishers_share_a_bound(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(limits, "NODE_PENDING_BYTES_MAX", 1000)
     store = FailingStore()
     async with running(store) as node:
-        one, two = connected(node), connected(node)
+        one, two, silent = connected(node), connected(node), connected(node)
         store.gate.clear()
         publish(node, one, 1, bytes(900))
         publish(node, two, 1, bytes(200))
-        assert (one.reading, two.reading) == (True, False)
+        assert not one.reading, "what its socket has already been asked for would come on top"
+        assert (two.reading, silent.reading) == (False, True)
         store.gate.set()
         await two.wait_for(effects.Confirm)
-        assert two.reading
+        assert (one.reading, two.reading) == (True, True)
+
+
+async def test_what_a_lost_connection_published_counts_until_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "NODE_PENDING_BYTES_MAX", 1000)
+    store = FailingStore()
+    async with running(store) as node:
+        store.gate.clear()
+        lost, late = connected(node), connected(node)
+        publish(node, lost, 1, bytes(2000))
+        node.remove_peer(lost.connection, farewell=False, reason="gone")
+        await late.wait_for(effects.Welcome)
+        publish(node, late, 1)
+        assert not late.reading
+        store.gate.set()
+        await late.wait_for(effects.Confirm)
+        assert late.reading
 
 
 async def test_refused_publishes_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

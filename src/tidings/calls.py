@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidings.errors import InvalidOption
-from tidings.model import DeadLetterGroup, DeadLetterInfo
+from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, ScheduledInfo
 
 
 class _Call(
@@ -78,8 +78,47 @@ class Redrive(_Call, frozen=True, kw_only=True, tag="redrive"):
     rate: float = 0.0
 
 
+class Schedule(_Call, frozen=True, kw_only=True, tag="schedule"):
+    """Has a message published at a time, or after a delay, and with `every_ms` again and again.
+
+    Answer: a `ScheduledInfo`; the message is durable then. A time that is past means at once. Recurring ones that
+    the server missed while it was down are published once, and then go on in their rhythm.
+    """
+
+    queue: str
+    event: str
+    payload: bytes
+    content_type: str = JSON
+    id: str | None = None
+    key: str | None = None
+    headers: dict[str, str] | None = None
+    at_ms: int | None = None
+    delay_ms: int | None = None
+    every_ms: int | None = None
+
+
+class CancelSchedule(_Call, frozen=True, kw_only=True, tag="cancel_schedule"):
+    """Takes back a scheduled message, or ends a recurring one. Answer: None."""
+
+    handle: str
+
+
+class ListSchedules(_Call, frozen=True, kw_only=True, tag="list_schedules"):
+    """Asks for scheduled messages, the next ones first. Answer: `ScheduledInfo`s after a handle."""
+
+    after: str = ""
+
+
 Call: TypeAlias = (
-    ConfigureSubscription | DeadLetterGroups | ListDeadLetters | EditDeadLetter | DeleteDeadLetters | Redrive
+    ConfigureSubscription
+    | DeadLetterGroups
+    | ListDeadLetters
+    | EditDeadLetter
+    | DeleteDeadLetters
+    | Redrive
+    | Schedule
+    | CancelSchedule
+    | ListSchedules
 )
 
 ANSWERS: Final[dict[type[Call], object]] = {
@@ -89,6 +128,9 @@ ANSWERS: Final[dict[type[Call], object]] = {
     EditDeadLetter: None,
     DeleteDeadLetters: int,
     Redrive: int,
+    Schedule: ScheduledInfo,
+    CancelSchedule: None,
+    ListSchedules: list[ScheduledInfo],
 }
 """The type of each call's answer."""
 

@@ -193,6 +193,21 @@ UNCONFIRMED_BATCHES_MAX: Final = 256
 ID_WINDOW_MS: Final = 10 * 60 * 1000
 """How long a queue remembers the ids of its messages, to store none twice. SQS FIFO takes 5 min, JetStream 2 min."""
 
+SCHEDULES_READ_BYTES: Final = 1024 * 1024
+"""Bytes of scheduled messages that are read at a time, to know which come next."""
+
+SCHEDULES_KNOWN_MAX: Final = 50_000
+"""Scheduled messages whose times are kept in memory; the others wait on disk."""
+
+SCHEDULES_STEP_COUNT: Final = 500
+"""Scheduled messages that are published at once, so that many of one time do not delay confirms noticeably."""
+
+SCHEDULE_TIME_MS_MAX: Final = 9_999_999_999_999
+"""Latest time of a scheduled message: thirteen digits, the year 2286."""
+
+SCHEDULE_EVERY_MS_MIN: Final = 1_000
+"""Shortest interval of a recurring message."""
+
 IDS_PER_QUEUE_MAX: Final = 500_000
 """Most ids that one queue remembers, about 100 MB in memory; beyond, the window of the oldest ends sooner."""
 

@@ -154,6 +154,16 @@ class DeadLetterGroup(msgspec.Struct, frozen=True, kw_only=True):
     last_number: int
 
 
+class ScheduledInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is to be published. `at` is UTC milliseconds since 1970; `handle` cancels it."""
+
+    handle: str
+    queue: str
+    event: str
+    at: int
+    every_ms: int | None
+
+
 class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A client, connected or away. Times are UTC milliseconds since 1970.
 

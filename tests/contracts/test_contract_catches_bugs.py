@@ -51,8 +51,13 @@ class CountsTrimmedBytes(MemoryStore):
 
 
 class ListsInOrderOfWriting(MemoryStore):
-    async def list(self, prefix: str) -> list[tuple[str, bytes]]:
+    async def list(self, prefix: str, after: str = "", limit_bytes: int | None = None) -> list[tuple[str, bytes]]:
         return [(key, value) for key, value in self._records.items() if key.startswith(prefix)]
+
+
+class ListsFromTheBeginning(MemoryStore):
+    async def list(self, prefix: str, after: str = "", limit_bytes: int | None = None) -> list[tuple[str, bytes]]:
+        return await super().list(prefix, limit_bytes=limit_bytes) if after < "b/18" else []
 
 
 class ForgetsOnReopening(MemoryStore):
@@ -69,6 +74,7 @@ CAUGHT_BY = {
     IgnoresLimit: "test_reading_keeps_to_its_limit_but_returns_one_row_at_least",
     CountsTrimmedBytes: "test_bounds_tell_what_a_queue_holds",
     ListsInOrderOfWriting: "test_records_are_listed_by_prefix_in_the_order_of_their_keys",
+    ListsFromTheBeginning: "test_a_long_list_is_read_in_parts",
     ForgetsOnReopening: "test_what_was_committed_is_there_after_reopening",
 }
 

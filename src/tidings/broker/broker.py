@@ -32,6 +32,7 @@ from tidings.broker.inputs import (
     Located,
     Nack,
     Publish,
+    RecordsListed,
     RecordsRead,
     Request,
     RowsRead,
@@ -46,16 +47,20 @@ from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.retention import Retention
 from tidings.broker.retries import Retries
+from tidings.broker.schedules import Schedules
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.calls import (
+    CancelSchedule,
     ConfigureSubscription,
     DeadLetterGroups,
     DeleteDeadLetters,
     EditDeadLetter,
     ListDeadLetters,
+    ListSchedules,
     Redrive,
+    Schedule,
 )
 from tidings.errors import DeliveryTakenAway, TidingsError
 from tidings.model import PRESENCE_QUEUE
@@ -76,6 +81,7 @@ class Broker:
         self._retries = Retries(self.state, self._deliveries, self._giving_up)
         self._catalog = Catalog(self.state, self._deliveries, self._retries, self._presence)
         self._clients = Clients(self.state, self._catalog, self._presence)
+        self._schedules = Schedules(self.state, self._publishing)
         self._retention = Retention(self.state)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
 
@@ -83,6 +89,7 @@ class Broker:
         """Starts after a restart: (token, client id, address, protocol) of clients that were connected before."""
         self.state.open_queue(PRESENCE_QUEUE)
         self._catalog.watch_expiries()
+        self._schedules.begin()
         for subscription in self.state.subscriptions.values():
             self._retries.watch(subscription)
         for session in lost:
@@ -138,6 +145,8 @@ class Broker:
                 self._request(input.connection, "delete", input.request, self._catalog.delete, input)
             case SendBuffer():
                 self._send_buffer(input)
+            case RecordsListed():
+                state.lookups.records_listed(input.ticket, input.records)
             case Surveyed():
                 self._retention.surveyed(input)
             case Located():
@@ -213,6 +222,12 @@ class Broker:
                 self._giving_up.delete(session, input.request, input.call)
             case Redrive():
                 self._giving_up.redrive(session, input.request, input.call)
+            case Schedule():
+                self._schedules.schedule(session, input.request, input.call)
+            case CancelSchedule():
+                self._schedules.cancel(session, input.request, input.call)
+            case ListSchedules():
+                self._schedules.page(session, input.request, input.call)
             case _:
                 assert_never(input.call)
 
@@ -264,6 +279,8 @@ class Broker:
             if what == "trim":
                 self._retention.tick()
                 self._retention.follow()
+            elif what == "schedule":
+                self._schedules.due()
             elif what == "producers":
                 self._forget_producers()
             else:

@@ -147,6 +147,15 @@ class ReadRecords(msgspec.Struct, frozen=True):
     keys: list[str]
 
 
+class ListRecords(msgspec.Struct, frozen=True):
+    """Read records whose keys start with `prefix` and come after `after`, then report RecordsListed."""
+
+    ticket: int
+    prefix: str
+    after: str
+    limit_bytes: int
+
+
 class Survey(msgspec.Struct, frozen=True):
     """Look at the oldest rows of a queue, and at the bytes up to `settled_to`, then report Surveyed."""
 
@@ -163,5 +172,5 @@ class Locate(msgspec.Struct, frozen=True):
 
 
 ToConnection: TypeAlias = Welcome | Confirm | Subscribed | Deliver | Gap | Listing | Done | Answered | Refuse | Close
-Read: TypeAlias = Fetch | ReadRows | ReadRecords | Survey | Locate
+Read: TypeAlias = Fetch | ReadRows | ReadRecords | ListRecords | Survey | Locate
 Effect: TypeAlias = ToConnection | StartCommit | Read

@@ -268,7 +268,7 @@ class GivingUp:
 
     def _send_back(self, subscription: Subscription, letter: DeadLetter, content: DeadContent) -> None:
         queue = self._state.open_side_queue(subscription, letter.queue)
-        self._publishing.publish_own(queue.name, Batch([content.run], content.body))
+        self._publishing.publish_own(queue.name, Batch([content.run], content.body), hurry=True)
         self._remove(subscription, letter)
 
     # --- helpers ---

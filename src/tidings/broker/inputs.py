@@ -186,6 +186,13 @@ class RecordsRead(msgspec.Struct, frozen=True):
     records: list[bytes | None]
 
 
+class RecordsListed(msgspec.Struct, frozen=True):
+    """The records that a ListRecords asked for; empty at the end."""
+
+    ticket: int
+    records: list[tuple[str, bytes]]
+
+
 class Surveyed(msgspec.Struct, frozen=True):
     """The oldest rows of a queue, and how many bytes from its beginning up to the surveyed sequence."""
 
@@ -235,6 +242,7 @@ Input: TypeAlias = (
     | Fetched
     | RowsRead
     | RecordsRead
+    | RecordsListed
     | Surveyed
     | Located
     | DiskSpace

@@ -59,6 +59,7 @@ class Ledger:
         self._encode = encode
         self._pending: list[Pending] = []
         self._own: list[Pending] = []
+        self._hurry = False  # whether one of them is to be stored as soon as a client's would be
         self._changes: dict[str, Recorded] = {}
         self._together: dict[str, Recorded] = {}
         self._deletions: dict[str, None] = {}
@@ -80,9 +81,10 @@ class Ledger:
             self._pending = [pending for pending in self._pending if pending.producer not in producers]
         return taken
 
-    def publish_own(self, pending: Pending, now_ms: int) -> None:
-        """Adds a message of the server itself, which hurries nobody."""
+    def publish_own(self, pending: Pending, now_ms: int, *, hurry: bool = False) -> None:
+        """Adds a message of the server itself."""
         self._own.append(pending)
+        self._hurry = self._hurry or hurry
         self._touch(now_ms)
 
     def publish_own_again(self, refused: list[Pending]) -> None:
@@ -117,6 +119,10 @@ class Ledger:
         self._deletions[key] = None
         self._touch(now_ms)
 
+    def is_deleted(self, key: str) -> bool:
+        """Whether a record is about to be removed."""
+        return key in self._deletions or (self.round is not None and key in self.round.deletions)
+
     def trim(self, trim: Trim) -> None:
         """Adds rows to remove."""
         self._trims.append(trim)
@@ -149,7 +155,7 @@ class Ledger:
         """Starts the next round if there is reason for one; returns its transaction."""
         if self.round is not None:
             return None
-        urgent = self._pending or self._answers or self._late or self._trims
+        urgent = self._pending or self._hurry or self._answers or self._late or self._trims
         deadline_ms = self.deadline_ms()
         if not urgent and (deadline_ms is None or now_ms < deadline_ms):
             return None
@@ -218,6 +224,7 @@ class Ledger:
         pending = self._pending[:taken] + self._own
         self._pending = self._pending[taken:]
         self._own = []
+        self._hurry = False
         return pending
 
     def _place(self, round: Round, now_ms: int, open_queue: Callable[[str], Queue]) -> None:

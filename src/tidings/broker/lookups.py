@@ -1,7 +1,7 @@
 """Lookups: what rules ask of the store, and how they go on once they are answered.
 
-A rule that needs a message or a record orders `ReadRows` or `ReadRecords` under a ticket; what it wants to do
-with the answer waits here. Whoever asks must look again whether the question still matters.
+A rule that needs messages or records orders `ReadRows`, `ReadRecords` or `ListRecords` under a ticket; what it
+wants to do with the answer waits here. Whoever asks must look again whether the question still matters.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from tidings.batch import StoredBatch
-from tidings.broker.effects import ReadRecords, ReadRows
+from tidings.broker.effects import ListRecords, ReadRecords, ReadRows
 from tidings.transaction import Damage
 
 Rows: TypeAlias = list[StoredBatch | Damage]
 Records: TypeAlias = list[bytes | None]
+Listed: TypeAlias = list[tuple[str, bytes]]
 
 
 class Lookups:
@@ -24,6 +25,7 @@ class Lookups:
         self._next_ticket = 1
         self._rows: dict[int, Callable[[Rows], None]] = {}
         self._records: dict[int, Callable[[Records], None]] = {}
+        self._listings: dict[int, Callable[[Listed], None]] = {}
 
     def rows(self, epoch: int, after: int, limit_bytes: int, then: Callable[[Rows], None]) -> ReadRows:
         """Asks for the rows of a queue from after a sequence on."""
@@ -35,6 +37,11 @@ class Lookups:
         self._records[ticket := self._take_ticket()] = then
         return ReadRecords(ticket, keys)
 
+    def listing(self, prefix: str, after: str, limit_bytes: int, then: Callable[[Listed], None]) -> ListRecords:
+        """Asks for records by the beginning of their keys, from after a key on."""
+        self._listings[ticket := self._take_ticket()] = then
+        return ListRecords(ticket, prefix, after, limit_bytes)
+
     def rows_read(self, ticket: int, rows: Rows) -> None:
         """Goes on with rows."""
         self._rows.pop(ticket)(rows)
@@ -42,6 +49,10 @@ class Lookups:
     def records_read(self, ticket: int, records: Records) -> None:
         """Goes on with records."""
         self._records.pop(ticket)(records)
+
+    def records_listed(self, ticket: int, records: Listed) -> None:
+        """Goes on with a listing."""
+        self._listings.pop(ticket)(records)
 
     def _take_ticket(self) -> int:
         self._next_ticket += 1

@@ -75,9 +75,9 @@ class Publishing:
         session.queues[input.queue] = None
         state.ledger.publish(pending)
 
-    def publish_own(self, queue: str, batch: Batch) -> None:
-        """Publishes a message of the server itself."""
-        self._state.ledger.publish_own(Pending(None, None, 0, queue, batch), self._state.now_ms)
+    def publish_own(self, queue: str, batch: Batch, *, hurry: bool = False) -> None:
+        """Publishes a message of the server itself; it rides along with others unless it is to hurry."""
+        self._state.ledger.publish_own(Pending(None, None, 0, queue, batch), self._state.now_ms, hurry=hurry)
 
     def stored(self, round: Round) -> None:
         """Confirms the batches of a round."""

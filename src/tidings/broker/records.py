@@ -3,6 +3,7 @@
     counters                                 next epoch and subscription number
     queue/EPOCH                              name, what was trimmed, last sequence
     subscription/NUMBER                      name, owner, filter, options
+    schedule/TIME/NUMBER                     a message to be published then; read when its time is near
     ids/EPOCH/SEQUENCE                       message ids that one round brought to a queue
     cursor/NUMBER/EPOCH                      position, what is unsettled up to it, failed attempts
     client/CLIENT_ID                         where it was seen last
@@ -34,6 +35,7 @@ from tidings.broker.cursors import Cursor
 from tidings.broker.dead_letters import DeadContent, DeadLetter
 from tidings.broker.queues import Queue
 from tidings.broker.recent_ids import IdPage
+from tidings.broker.scheduled import Scheduled
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.model import Failure, Run
@@ -66,6 +68,7 @@ class Counters(msgspec.Struct, array_like=True):
     next_epoch: int = 1
     next_subscription: int = 1
     key: str = "counters"
+    next_schedule: int = 1
 
 
 class Trash:
@@ -174,6 +177,15 @@ class IdsRecord(msgspec.Struct, array_like=True):
     ids: dict[str, int]
 
 
+class ScheduleRecord(msgspec.Struct, array_like=True):
+    """A message that is to be published: one run and its body."""
+
+    queue: str
+    run: Run
+    body: bytes
+    every_ms: int | None
+
+
 def _queue(queue: Queue) -> QueueRecord:
     return QueueRecord(queue.name, queue.created_ms, queue.first_sequence, queue.committed, queue.last_time_ms)
 
@@ -230,6 +242,7 @@ _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
     Subscription: _subscription,
     Cursor: _cursor,
     IdPage: lambda item: IdsRecord(item.time_ms, item.ids),
+    Scheduled: lambda item: ScheduleRecord(item.queue, item.run, item.body, item.every_ms),
     DeadLetter: _dead_letter,
     DeadContent: _dead_content,
     Client: lambda item: ClientRecord(item.address, item.protocol, item.last_seen_ms),
@@ -249,3 +262,9 @@ def decode_dead_content(key: str, value: bytes) -> DeadContent:
     content = DeadContent(key, record.run, record.body, record.published_ms, record.client_id, record.failure)
     content.edited = record.edited
     return content
+
+
+def decode_scheduled(key: str, value: bytes) -> Scheduled:
+    """Returns a scheduled message from its record."""
+    record = msgspec.msgpack.decode(value, type=ScheduleRecord)
+    return Scheduled(key, record.queue, record.run, record.body, record.every_ms)

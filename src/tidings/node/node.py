@@ -22,6 +22,7 @@ from tidings.broker.effects import (
     Confirm,
     Effect,
     Fetch,
+    ListRecords,
     Locate,
     Read,
     ReadRecords,
@@ -41,6 +42,7 @@ from tidings.broker.inputs import (
     Input,
     Located,
     Publish,
+    RecordsListed,
     RecordsRead,
     RowsRead,
     StoreReady,
@@ -261,7 +263,7 @@ class Node:
                         self.submit(Fetched(effect.subscription, effect.epoch, list(rows)))
                     else:
                         self._reads.put_nowait(effect)
-                case Survey() | Locate() | ReadRows() | ReadRecords():
+                case Survey() | Locate() | ReadRows() | ReadRecords() | ListRecords():
                     self._reads.put_nowait(effect)
                 case _:
                     self._answer(effect, touched)
@@ -357,6 +359,9 @@ class Node:
                 known = self._pages.read(effect.epoch, effect.after, effect.limit_bytes)
                 rows = [*known] or await store.read(effect.epoch, effect.after, effect.limit_bytes)
                 return RowsRead(effect.ticket, rows)
+            case ListRecords():
+                listed = await store.list(effect.prefix, effect.after, effect.limit_bytes)
+                return RecordsListed(effect.ticket, listed)
             case ReadRecords():
                 return RecordsRead(effect.ticket, [await store.get(key) for key in effect.keys])
             case Locate():

@@ -1,6 +1,6 @@
 """The memory store: the reference implementation of the port, for tests and `memory:`."""
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
 from tidings.batch import StoredBatch
@@ -110,15 +110,17 @@ class MemoryStore:
         """Returns a record."""
         return self._records.get(key)
 
-    async def list(self, prefix: str) -> list[tuple[str, bytes]]:
-        """Returns the records whose keys start with `prefix`, in order."""
-        start = bisect_right(self._keys, prefix)
-        if start and self._keys[start - 1] == prefix:
-            start -= 1
-        end = start
-        while end < len(self._keys) and self._keys[end].startswith(prefix):
-            end += 1
-        return [(key, self._records[key]) for key in self._keys[start:end]]
+    async def list(self, prefix: str, after: str = "", limit_bytes: int | None = None) -> list[tuple[str, bytes]]:
+        """Returns the records whose keys start with `prefix` and come after `after`, in order."""
+        keys = self._keys
+        at = max(bisect_left(keys, prefix), bisect_right(keys, after) if after else 0)
+        found: list[tuple[str, bytes]] = []
+        size = 0
+        while at < len(keys) and keys[at].startswith(prefix) and (limit_bytes is None or size < limit_bytes):
+            found.append((keys[at], self._records[keys[at]]))
+            size += len(found[-1][1])
+            at += 1
+        return found
 
     def _check(self, appends: Sequence[Append]) -> None:
         ends: dict[int, int] = {}

@@ -103,8 +103,11 @@ class Store(Protocol):
         """Returns a record."""
         ...
 
-    async def list(self, prefix: str) -> list[tuple[str, bytes]]:
-        """Returns the records whose keys start with `prefix`, in the order of their keys."""
+    async def list(self, prefix: str, after: str = "", limit_bytes: int | None = None) -> list[tuple[str, bytes]]:
+        """Returns the records whose keys start with `prefix` and come after `after`, in the order of their keys.
+
+        With a limit, about that many bytes of them, and one at least if there is one.
+        """
         ...
 
 

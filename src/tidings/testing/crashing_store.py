@@ -143,10 +143,10 @@ class CrashingStore:
         await (self._before_read() if self._uncertain else self._pass(self.faults.read_s_max))
         return await self.disk.content.get(key)
 
-    async def list(self, prefix: str) -> list[tuple[str, bytes]]:
-        """Returns the records whose keys start with `prefix`."""
+    async def list(self, prefix: str, after: str = "", limit_bytes: int | None = None) -> list[tuple[str, bytes]]:
+        """Returns the records whose keys start with `prefix` and come after `after`."""
         await self._pass(self.faults.read_s_max)
-        return await self.disk.content.list(prefix)
+        return await self.disk.content.list(prefix, after, limit_bytes)
 
     def free_bytes(self) -> int:
         """Returns the free space."""

@@ -266,6 +266,21 @@ class StoreContract:
                 if prefix in keys:
                     assert await store.get(prefix) == prefix.encode()
 
+    async def test_a_long_list_is_read_in_parts(self) -> None:
+        """From after any key, there or not; a part is about as long as asked for, and never empty before the end."""
+        keys = [f"{letter}/{number:02}" for letter in "abc" for number in range(20)]
+        async with self.opened() as store:
+            await store.commit(Commit(puts=[(key, bytes(100)) for key in keys]))
+            for limit_bytes, count in ((1, 1), (100, 1), (101, 2), (450, 5)):
+                found: list[str] = []
+                while part := await store.list("b/", found[-1] if found else "", limit_bytes):
+                    assert len(part) <= count, f"{len(part)} records of 100 bytes, asked for {limit_bytes} bytes"
+                    found += [key for key, _ in part]
+                assert found == [key for key in keys if key.startswith("b/")], f"limit {limit_bytes}"
+            assert [key for key, _ in await store.list("b/", "b/175")] == ["b/18", "b/19"]
+            assert len(await store.list("b/", "a/99")) == 20
+            assert await store.list("b/", "c/00") == []
+
     async def test_many_records_go_into_one_commit(self) -> None:
         """A round after a long outage may write tens of thousands of records."""
         records = [(f"s/{number:06}", b"%d" % number) for number in range(40_000)]

@@ -369,6 +369,9 @@ class Harness:
             case effects.ReadRows():
                 rows = _now(store.read(effect.epoch, effect.after, effect.limit_bytes))
                 self._handle(inputs.RowsRead(effect.ticket, rows))
+            case effects.ListRecords():
+                listed = _now(store.list(effect.prefix, effect.after, effect.limit_bytes))
+                self._handle(inputs.RecordsListed(effect.ticket, listed))
             case effects.ReadRecords():
                 self._handle(inputs.RecordsRead(effect.ticket, [_now(store.get(key)) for key in effect.keys]))
             case effects.Locate():

@@ -117,16 +117,22 @@ class Reader:
         row = self.connection.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
-    def records(self, prefix: str) -> list[tuple[str, bytes]]:
-        """Returns the records whose keys start with `prefix`, in order."""
-        found = []
-        cursor = self.connection.execute("SELECT key, value FROM records WHERE key >= ? ORDER BY key", (prefix,))
+    def records(self, prefix: str, after: str, limit_bytes: int | None) -> list[tuple[str, bytes]]:
+        """Returns the records whose keys start with `prefix` and come after `after`, about so many bytes of them."""
+        found: list[tuple[str, bytes]] = []
+        size = 0
+        where = "key > ?" if after >= prefix and after else "key >= ?"
+        query = f"SELECT key, value FROM records WHERE {where} ORDER BY key"
+        cursor = self.connection.execute(query, (max(prefix, after),))
         for key, value in cursor:
             if not isinstance(key, str) or not isinstance(value, bytes):
                 raise schema.damaged(self._path, "a record is not a text and its bytes")
             if not key.startswith(prefix):
                 break
             found.append((key, value))
+            size += len(value)
+            if limit_bytes is not None and size >= limit_bytes:
+                break
         cursor.close()
         return found
 

@@ -102,9 +102,9 @@ class SqliteStore:
         """Returns a record."""
         return await self._look_up(self._opened_reader().get, key)
 
-    async def list(self, prefix: str) -> list[tuple[str, bytes]]:
-        """Returns the records whose keys start with `prefix`, in the order of their keys."""
-        return await self._look_up(self._opened_reader().records, prefix)
+    async def list(self, prefix: str, after: str = "", limit_bytes: int | None = None) -> list[tuple[str, bytes]]:
+        """Returns the records whose keys start with `prefix` and come after `after`, in the order of their keys."""
+        return await self._look_up(self._opened_reader().records, prefix, after, limit_bytes)
 
     def free_bytes(self) -> int:
         """Returns the free space where the file lives."""

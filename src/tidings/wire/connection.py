@@ -93,7 +93,7 @@ class Connection:
             self._reader.receive_eof()
             self.error = ConnectionLost("the peer closed the connection without a farewell")
         except ProtocolViolation as error:
-            self.error = error
+            self.error = _without_frames(error)
         self.state = State.CLOSED
 
     def presume_alive(self, now_ms: int) -> None:
@@ -120,7 +120,7 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.send(Goodbye(error.code, error.text) if error else Goodbye())
-        self.error = error
+        self.error = _without_frames(error) if error else None
         self.state = State.CLOSED
 
     def data_to_send(self, now_ms: int) -> list[bytes]:
@@ -172,3 +172,9 @@ class Connection:
                 self.heartbeat_ms = frame.heartbeat_ms
             self.state = State.OPEN
         self._received.append(received)
+
+
+def _without_frames(error: TidingsError) -> TidingsError:
+    # Its traceback leads to this connection, and in a circle nothing is freed before the garbage collector comes:
+    # thousands of connections that ended badly would wait for it.
+    return error.with_traceback(None)

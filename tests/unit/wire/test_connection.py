@@ -1,5 +1,7 @@
 """One connection: handshake, heartbeats, farewells, and what neither side may do."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -193,3 +195,18 @@ def test_two_sides_that_only_beat_stay_connected() -> None:
             other.receive_data(bytes_of(one, now_ms), now_ms)
     assert (client.state, server.state) == (State.OPEN, State.OPEN)
     assert now_ms > 100_000
+
+
+@pytest.mark.parametrize("rest", [b"", b"\xff" * 16], ids=["it ends inside a frame", "it breaks the framing"])
+def test_a_connection_that_ended_badly_is_freed_without_the_garbage_collector(rest: bytes) -> None:
+    connection = Connection(Role.SERVER, 0)
+    connection.receive_data((rest or encode(HELLO))[:-1], 0)
+    connection.receive_eof()
+    assert isinstance(connection.error, ProtocolViolation)
+    freed = weakref.ref(connection)
+    gc.disable()
+    try:
+        del connection
+        assert freed() is None
+    finally:
+        gc.enable()

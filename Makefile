@@ -6,19 +6,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint sim bench clean
+# Of `make soak`: how many rounds, the seed of its faults, one part of it.
+ROUNDS ?= 100
+SEED ?=
+ONLY ?=
+
+.PHONY: help run test lint sim soak strace bench clean
 
 help:
 	@echo "make run    start a server on tidings://127.0.0.1:7433 (data in tidings.db)"
 	@echo "make test   lint, types, import rules, tests"
 	@echo "make sim    simulate the server under faults"
+	@echo "make soak   kill, stop, starve and cut off real processes; ROUNDS=100 SEED= ONLY="
 	@echo "make bench  measure messages per second, end to end"
 	@echo "make clean  remove the virtual environment and caches; data files stay"
 
 run: $(VENV)/.installed
 	$(BIN)/tidings serve
 
-test: lint
+test: lint strace
 	$(BIN)/pytest
 
 # What fails in seconds comes before what takes minutes.
@@ -30,6 +36,14 @@ lint: $(VENV)/.installed-dev
 
 sim: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.simulation
+
+soak: $(VENV)/.installed-dev strace
+	$(BIN)/python -m tests.soak --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+
+# Tests of fsyncs need it and are skipped without it. It is installed where that can be done without asking.
+strace:
+	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && timeout 120 apt-get install -y -qq strace >/dev/null 2>&1; } \
+		|| echo "strace is missing, tests that need it are skipped (Debian, Ubuntu: apt install strace)"
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/end_to_end.py

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,11 +45,11 @@ def environment(**more: str) -> dict[str, str]:
 class Process:
     """A child process, ended by its id whatever happens."""
 
-    def __init__(self, *arguments: str | Path, log: Path) -> None:
+    def __init__(self, *arguments: str | Path, log: Path, prefix: Sequence[str | Path] = ()) -> None:
         self.log = log
         with log.open("ab") as errors:
             self._child = subprocess.Popen(
-                [sys.executable, *map(str, arguments)],
+                [*map(str, prefix), sys.executable, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -119,9 +119,19 @@ class Process:
 
 
 class Server:
-    """`python -m tidings serve` on one data file, which keeps its port over restarts."""
+    """`python -m tidings serve` on one data file, which keeps its port over restarts.
 
-    def __init__(self, directory: Path) -> None:
+    Arguments:
+        directory: for the data file and the log.
+        program: what python runs, if it is not `-m tidings`.
+        prefix: a command that runs the server, such as a tracer.
+    """
+
+    def __init__(
+        self, directory: Path, *, program: Sequence[str | Path] = ("-m", "tidings"), prefix: Sequence[str | Path] = ()
+    ) -> None:
+        self._program = program
+        self.prefix = prefix
         self.data_file = directory / "events.db"
         self.log = directory / "server.log"
         self._port = 0
@@ -146,9 +156,8 @@ class Server:
     def start(self) -> None:
         """Starts a process and waits until it accepts connections."""
         assert self._process is None or not self._process.running, "it runs already"
-        self._process = Process(
-            "-m", "tidings", "serve", "--store", f"sqlite:{self.data_file}", "--listen", self.url, log=self.log
-        )
+        options = ("serve", "--store", f"sqlite:{self.data_file}", "--listen", self.url)
+        self._process = Process(*self._program, *options, log=self.log, prefix=self.prefix)
         line = self._process.read_line()
         assert line.startswith("ready tidings://127.0.0.1:"), line
         self._port = int(line.split()[1].rpartition(":")[2])
@@ -227,6 +236,26 @@ class Subscriber(Process):
     def deliveries(self) -> list[Delivery]:
         """Returns what it was handed, in order; over all processes of this name in this directory."""
         return [Delivery(line) for line in _whole_lines(self._received)]
+
+
+async def stored_messages(server: Server, queue: str) -> dict[int, str]:
+    """Returns all messages of a queue, by sequence; it must have no holes."""
+    stored: dict[int, str] = {}
+    async with tidings.connect(server.url) as client:
+        [info] = [info for info in await client.queues() if info.name == queue]
+        async for batch in client.subscribe(queue, start="earliest").batches():
+            stored |= {message.sequence: message.payload for message in batch}
+            await batch.ack()
+            if batch.last_sequence == info.last_sequence:
+                break
+    assert list(stored) == list(range(1, info.last_sequence + 1)), "the queue has holes"
+    return stored
+
+
+async def caught_up(server: Server) -> bool:
+    """Says whether everything was acked for every durable subscription."""
+    async with tidings.connect(server.url) as client:
+        return all(info.lag == 0 for info in await client.subscriptions() if info.durable)
 
 
 async def all_go_on(*processes: Publisher | Subscriber) -> None:

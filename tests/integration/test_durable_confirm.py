@@ -4,7 +4,16 @@ import asyncio
 from pathlib import Path
 
 import tidings
-from tests.integration.processes import Publisher, Server, Subscriber, all_go_on, eventually, first_deliveries
+from tests.integration.processes import (
+    Publisher,
+    Server,
+    Subscriber,
+    all_go_on,
+    caught_up,
+    eventually,
+    first_deliveries,
+    stored_messages,
+)
 
 _ROUNDS = 10
 
@@ -24,8 +33,8 @@ async def test_what_was_confirmed_survives_ten_kills_of_the_server_under_load(se
             server.start()
         for publisher in (many, single):
             assert publisher.terminate() == 0, publisher.log.read_text()
-        stored = await _stored(server)
-        await eventually(lambda: _caught_up(server), what="the subscribers have acked everything")
+        stored = await stored_messages(server, "load")
+        await eventually(lambda: caught_up(server), what="the subscribers have acked everything")
         for subscriber in (by_message, by_batch):
             assert subscriber.terminate() == 0, subscriber.log.read_text()
 
@@ -37,25 +46,6 @@ async def test_what_was_confirmed_survives_ten_kills_of_the_server_under_load(se
             first = first_deliveries(subscriber.deliveries())
             assert [delivery.sequence for delivery in first] == list(stored), "not all, or not in order"
             assert [delivery.payload for delivery in first] == list(stored.values())
-
-
-async def _stored(server: Server) -> dict[int, str]:
-    """Returns all messages of the queue, by sequence."""
-    stored: dict[int, str] = {}
-    async with tidings.connect(server.url) as client:
-        [queue] = [queue for queue in await client.queues() if queue.name == "load"]
-        async for batch in client.subscribe("load", start="earliest").batches():
-            stored |= {message.sequence: message.payload for message in batch}
-            await batch.ack()
-            if batch.last_sequence == queue.last_sequence:
-                break
-    assert list(stored) == list(range(1, queue.last_sequence + 1)), "the queue has holes"
-    return stored
-
-
-async def _caught_up(server: Server) -> bool:
-    async with tidings.connect(server.url) as client:
-        return all(info.lag == 0 for info in await client.subscriptions() if info.durable)
 
 
 async def test_a_confirm_tells_sequence_durability_and_matching_subscriptions(server: Server) -> None:

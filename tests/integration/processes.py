@@ -72,6 +72,11 @@ class Process:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def peak_bytes(self) -> int:
+        """Returns the most memory that it has occupied."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
     def read_line(self, deadline_s: float = DEADLINE_S) -> str:
         """Returns the next line of its output."""
         assert self._child.stdout is not None

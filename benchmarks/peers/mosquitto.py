@@ -11,7 +11,7 @@ from benchmarks.peers.installed import missing, package_version, program_output
 from benchmarks.peers.peer import Handle, Peer, Server
 from benchmarks.processes import free_port, started, wait_for_port
 
-UNCONFIRMED_MAX = 2_000
+UNCONFIRMED_MAX = 10_000
 RECEIVE_MAX = 65_535
 SESSION_EXPIRY_S = 24 * 3600
 _CONFIGURATION = """\
@@ -162,7 +162,7 @@ PEERS = [
         title="Mosquitto, MQTT 5, QoS 1",
         durability="in memory; saved to disk every 30 minutes and at the end",
         syncs=False,
-        messages_per_second=15_000,
+        messages_per_second=30_000,
         missing=lambda: missing(["gmqtt"], [_program() or "mosquitto"]),
         version=lambda: f"{program_output(_program() or 'mosquitto', '-h')}, {package_version('gmqtt')}",
         serve=serve,

@@ -13,8 +13,8 @@ from benchmarks.peers.peer import Handle, Peer, Server
 from benchmarks.processes import free_port, started, wait_for_port
 
 PROGRAM = "redis-server"
-PIPELINE_COUNT = 500
-PIPELINES = 4
+PIPELINE_COUNT = 250
+PIPELINES = 8
 READ_COUNT = 1_000
 BLOCK_MS = 5_000
 
@@ -122,13 +122,13 @@ PEERS = [
         "always",
         "fdatasync before each confirm, shared by what arrived together",
         syncs=True,
-        messages_per_second=40_000,
+        messages_per_second=50_000,
     ),
     _peer(
         "redis-everysec",
         "everysec",
         "written to the system before each confirm, fdatasync every second",
         syncs=False,
-        messages_per_second=40_000,
+        messages_per_second=50_000,
     ),
 ]

@@ -85,7 +85,9 @@ async def connect_quorum(address: str, client_id: str) -> AsyncIterator["_Quorum
     )
     await opened
     try:
-        yield _Quorum(connection)
+        quorum = _Quorum(connection)
+        await quorum.open()
+        yield quorum
     finally:
         if connection.is_open:
             connection.close()
@@ -103,6 +105,13 @@ class _Quorum:
         self._confirmed_above: set[int] = set()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    async def open(self) -> None:
+        """Opens the channel for publishing, with confirms."""
+        self._publishing = await self._channel()
+        confirming = asyncio.get_running_loop().create_future()
+        self._publishing.confirm_delivery(self._take_confirm, callback=confirming.set_result)
+        await confirming
+
     async def _channel(self) -> Any:
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._connection.channel(on_open_callback=opened.set_result)
@@ -118,7 +127,7 @@ class _Quorum:
         channel.close()
 
     async def publish_many(self, queue: str, payloads: Iterable[bytes]) -> None:
-        channel = await self._publisher()
+        channel = self._publishing
         persistent = _persistent()
         for payload in payloads:
             channel.basic_publish(queue, "", payload, persistent)
@@ -130,19 +139,9 @@ class _Quorum:
         await self._reach(self._published)
 
     async def publish(self, queue: str, payload: bytes) -> None:
-        channel = await self._publisher()
-        channel.basic_publish(queue, "", payload, _persistent())
+        self._publishing.basic_publish(queue, "", payload, _persistent())
         self._published += 1
         await self._reach(self._published)
-
-    async def _publisher(self) -> Any:
-        if self._publishing is None:
-            channel = await self._channel()
-            confirming = asyncio.get_running_loop().create_future()
-            channel.confirm_delivery(self._take_confirm, callback=confirming.set_result)
-            await confirming
-            self._publishing = channel
-        return self._publishing
 
     async def _reach(self, tag: int) -> None:
         if self._confirmed < tag:

@@ -14,7 +14,7 @@ PEERS = (*OURS, *OTHERS)
 QUEUE, SUBSCRIPTION = "benchmark", "all"
 SIZE_BYTES = 128
 MESSAGES_MAX = 1_000_000
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 async def publisher(part: Part, count: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ TITLE = "Each publish awaits its confirm, 128 bytes"
 PEERS = ("tidings", *OTHERS)
 QUEUE, SUBSCRIPTION = "benchmark", "all"
 SIZE_BYTES = 128
-SECONDS = 2.0
+SECONDS = 1.5
 PUBLISHERS = (1, 100)
 
 

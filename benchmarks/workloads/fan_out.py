@@ -16,7 +16,7 @@ QUEUE = "benchmark"
 SUBSCRIPTIONS = [f"subscription{number}" for number in range(100)]
 SIZE_BYTES = 128
 MESSAGES_MAX = 40_000
-SECONDS = 3.0
+SECONDS = 2.5
 
 
 async def publisher(part: Part, count: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ PEERS = ("tidings", *OTHERS)
 QUEUE, SUBSCRIPTION = "benchmark", "all"
 SIZE_BYTES = 128
 MESSAGES_PER_SECOND = 1_000
-SECONDS = 10.0
+SECONDS = 8.0
 WARM_UP_S = 1.0
 _STAMP = struct.Struct("!Q")
 

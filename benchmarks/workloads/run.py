@@ -11,7 +11,7 @@ from benchmarks import machine
 from benchmarks.peers import Peer, Server
 from benchmarks.processes import Process, started
 
-TIMEOUT_S = 180.0
+TIMEOUT_S = 60.0
 """Time that a step of a run may take before the run counts as failed."""
 
 

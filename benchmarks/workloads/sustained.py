@@ -8,19 +8,21 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.part import Part
 from benchmarks.peers import OURS
-from benchmarks.workloads.run import TIMEOUT_S, Run, server_figures
+from benchmarks.workloads.run import Run, server_figures
 
 TITLE = "Sustained, 1 KiB"
 PEERS = ("floor", *OURS, "nats-always", "redis-always", "rabbitmq-quorum")
 QUEUE, SUBSCRIPTION = "benchmark", "all"
 SIZE_BYTES = 1024
-SECONDS = 5.0
+SECONDS = 4.0
+TIMEOUT_S = 180.0  # 4 GiB take longer than what the others do
 DISK_APPEND_BYTES = 1024 * 1024
-DISK_BYTES_MAX = 1024**3
+DISK_BYTES_MAX = 512 * 1024**2
 
 
 class _Stalls:
@@ -84,7 +86,8 @@ def measure(run: Run) -> dict[str, float]:
     whole = run.peer.name == "floor" or run.peer.name in OURS
     count = max(1_000, int(everything * run.scale)) if whole else run.count(SECONDS, everything)
     figures: dict[str, float] = {"messages": count, "published_mib": count * SIZE_BYTES / 2**20}
-    disk = disk_bytes_per_s(run.directory, count * SIZE_BYTES)
+    # Before and after, since a disk's speed changes.
+    disk = [disk_bytes_per_s(run.directory, count * SIZE_BYTES)]
     with (
         run.serve() as server,
         run.part("subscriber", server, count=count) as taking,
@@ -97,10 +100,12 @@ def measure(run: Run) -> dict[str, float]:
             giving.go()
             published = giving.figures(TIMEOUT_S)
             acked = taking.figures(TIMEOUT_S)
+    disk.append(disk_bytes_per_s(run.directory, count * SIZE_BYTES))
     took_s = acked["acked_at_s"] - start_s
-    figures["acked_mib_per_s"] = count * SIZE_BYTES / took_s / 2**20
-    figures["disk_mib_per_s"] = disk / 2**20
-    figures["of_disk"] = count * SIZE_BYTES / took_s / disk
+    rate = count * SIZE_BYTES / took_s
+    figures["acked_mib_per_s"] = rate / 2**20
+    figures["disk_mib_per_s"] = mean(disk) / 2**20
+    figures["of_disk"] = rate / mean(disk)
     figures["publisher_stall_ms"] = published["stall_s"] * 1000
     figures["subscriber_stall_ms"] = acked["stall_s"] * 1000
     return figures

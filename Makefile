@@ -11,14 +11,14 @@ ROUNDS ?= 100
 SEED ?=
 ONLY ?=
 
-.PHONY: help run test lint sim soak strace bench clean
+.PHONY: help run test lint sim soak strace bench bench-peers bench-report clean
 
 help:
 	@echo "make run    start a server on tidings://127.0.0.1:7433 (data in tidings.db)"
 	@echo "make test   lint, types, import rules, tests"
 	@echo "make sim    simulate the server under faults"
 	@echo "make soak   kill, stop, starve and cut off real processes; ROUNDS=100 SEED= ONLY="
-	@echo "make bench  measure messages per second, end to end"
+	@echo "make bench  measure beside other queues, about 25 minutes; make bench-peers installs those (as root)"
 	@echo "make clean  remove the virtual environment and caches; data files stay"
 
 run: $(VENV)/.installed
@@ -45,8 +45,20 @@ strace:
 	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && timeout 120 apt-get install -y -qq strace >/dev/null 2>&1; } \
 		|| echo "strace is missing, tests that need it are skipped (Debian, Ubuntu: apt install strace)"
 
-bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/end_to_end.py
+# Peers that are not installed are skipped, and strace is only for counting fsyncs.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks --output benchmarks.json
+
+# Servers of the peers, for Debian and Ubuntu; the NATS server comes with the Python packages. Where packages start
+# their servers when they are installed, those can be stopped again: the benchmarks start their own.
+bench-peers:
+	apt-get update
+	DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+		redis-server rabbitmq-server mosquitto strace
+
+# Writes the tables and the plot of docs/benchmarks.md from the last run.
+bench-report: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks --report benchmarks.json
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -62,4 +74,10 @@ $(VENV)/.installed-dev: pyproject.toml
 	@echo "setting up $(VENV) with the development tools"
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) '.[all,dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml
+	@echo "setting up $(VENV) with the clients of the benchmarks' peers"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) '.[all,bench]'
 	@touch $@ $(VENV)/.installed

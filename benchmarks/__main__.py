@@ -1,7 +1,7 @@
 """The command line of the benchmarks: chooses workloads, peers and sizes, runs them in turns, keeps the results.
 
-    python -m benchmarks [--workload NAME]... [--peer NAME]... [--runs N] [--quick] [--full]
-    python -m benchmarks --report FILE      # writes tables and plot of docs/benchmarks.md again
+python -m benchmarks [--workload NAME]... [--peer NAME]... [--runs N] [--quick] [--full]
+python -m benchmarks --report FILE      # writes tables and plot of docs/benchmarks.md again
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from benchmarks.workloads.run import Run
 QUICK_SCALE = 0.1
 SUSTAINED_BYTES = 1024**3
 SUSTAINED_BYTES_FULL = 4 * 1024**3
-RUNS_MAX = {"mixed_day": 1}
+ONCE = "mixed_day"
 
 
 def options() -> argparse.Namespace:
@@ -34,8 +35,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see whether it works")
     parser.add_argument("--full", action="store_true", help="4 GiB in the sustained workload instead of 1 GiB")
     parser.add_argument("--minutes", type=float, default=5.0, help="length of the mixed day")
+    parser.add_argument("--limit", type=float, default=25.0, help="minutes after which no further round begins")
     parser.add_argument("--directory", type=Path, default=Path(), help="where the data goes: a disk, not memory")
-    parser.add_argument("--output", type=Path, default=Path("benchmark-results.json"), help="where the results go")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="where the results go")
     parser.add_argument("--report", type=Path, metavar="FILE", help="run nothing; write the page from these results")
     return parser.parse_args()
 
@@ -53,7 +55,7 @@ def main() -> None:
 
 
 def run_all(chosen: argparse.Namespace, place: Path) -> None:
-    workloads = chosen.workload or list(WORKLOADS)
+    """Runs rounds of all workloads and peers; keeps the results after each run."""
     peers = present(chosen.peer or list(PEERS))
     document: dict[str, Any] = {
         "machine": machine.describe(place),
@@ -68,19 +70,39 @@ def run_all(chosen: argparse.Namespace, place: Path) -> None:
     for name, what in document["skipped"].items():
         print(f"skipped: {name}, for want of {what}")
     start_s = time.monotonic()
-    for workload in workloads:
-        module = WORKLOADS[workload]
-        print(f"\n{module.TITLE}", flush=True)
-        for number in range(1, min(chosen.runs, RUNS_MAX.get(workload, chosen.runs)) + 1):
-            # The peers take turns, since a disk's speed changes while they run.
+    for number, workloads in rounds(chosen, start_s):
+        for workload in workloads:
+            module = WORKLOADS[workload]
+            print(f"\n{module.TITLE}, run {number}", flush=True)
             for name in module.PEERS:
                 if name in peers:
                     result = {"workload": workload, "peer": name, "run": number}
-                    result |= run_one(chosen, workload, peers[name], place)
+                    result |= run_one(chosen, workload, peers[name], number, place)
                     document["results"].append(result)
                     chosen.output.write_text(json.dumps(document, indent=1) + "\n")
                     print_result(result, time.monotonic() - start_s)
     print(f"\nresults: {chosen.output}; python -m benchmarks --report {chosen.output} writes them into the page")
+
+
+def rounds(chosen: argparse.Namespace, start_s: float) -> Iterator[tuple[int, list[str]]]:
+    """Yields what to run together: rounds of all workloads, so that a disk whose speed changes does so for all.
+
+    A round that would not end before the time limit is left out, and the one that is long is run once, at the end.
+    """
+    workloads = chosen.workload or list(WORKLOADS)
+    repeated = [workload for workload in workloads if workload != ONCE]
+    once = [workload for workload in workloads if workload == ONCE]
+    reserve_s = chosen.minutes * 60 if once else 0.0
+    round_s = 0.0
+    for number in range(1, chosen.runs + 1 if repeated else 1):
+        round_start_s = time.monotonic()
+        if round_start_s - start_s + round_s + reserve_s > chosen.limit * 60:
+            print(f"\nno time for run {number} within {chosen.limit:g} minutes; --limit allows more")
+            break
+        yield number, repeated
+        round_s = time.monotonic() - round_start_s
+    if once:
+        yield 1, once
 
 
 def present(names: list[str]) -> dict[str, Peer]:
@@ -93,13 +115,14 @@ def describe(peer: Peer) -> dict[str, Any]:
     return {"title": peer.title, "durability": peer.durability, "syncs": peer.syncs, "version": peer.version()}
 
 
-def run_one(chosen: argparse.Namespace, workload: str, peer: Peer, place: Path) -> dict[str, Any]:
+def run_one(chosen: argparse.Namespace, workload: str, peer: Peer, number: int, place: Path) -> dict[str, Any]:
     """Runs a workload once; one that fails is reported and does not stop the others."""
     # What a killed server leaves behind may be half written, so nothing here insists on removing it.
     with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as name:
         run = Run(
             workload=workload,
             peer=peer,
+            number=number,
             directory=Path(name),
             scale=QUICK_SCALE if chosen.quick else 1.0,
             sustained_bytes=SUSTAINED_BYTES_FULL if chosen.full else SUSTAINED_BYTES,
@@ -113,9 +136,15 @@ def run_one(chosen: argparse.Namespace, workload: str, peer: Peer, place: Path) 
 
 def print_result(result: dict[str, Any], since_start_s: float) -> None:
     """Prints what came of a run, in one line."""
-    figures = result.get("figures")
-    said = "  ".join(f"{name}={value:,.4g}" if value < 1000 else f"{name}={value:,.0f}" for name, value in figures.items()) if figures else f"failed: {result['error']}"
-    print(f"{since_start_s:6.0f} s  {result['run']}  {result['peer']:15}  {said}", flush=True)
+    if "error" in result:
+        said = f"failed: {result['error']}"
+    else:
+        said = "  ".join(f"{name} {_number(value)}" for name, value in result["figures"].items())
+    print(f"{since_start_s:6.0f} s  {result['peer']:15}  {said}", flush=True)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

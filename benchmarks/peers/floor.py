@@ -95,11 +95,11 @@ def _publish(port: int, payloads: Iterator[bytes]) -> None:
                     more.notify_all()
 
     threading.Thread(target=confirms, daemon=True).start()
-    sent, joined = 0, 1 + sum(1 for _ in islice(payloads, count - 1))
+    sent, joined = 0, 1 + len(list(islice(payloads, count - 1)))
     whole = item * count
     while joined:
         with more:
-            more.wait_for(lambda: sent - confirmed < _BATCHES_WAITING_MAX)
+            more.wait_for(lambda sent=sent: sent - confirmed < _BATCHES_WAITING_MAX)
         body = whole if joined == count else item * joined
         connection.sendmsg([_SIZE.pack(len(body))])
         connection.sendall(body)

@@ -1,8 +1,8 @@
 """NATS JetStream with nats-py: atomic batches or counted acks, and push consumers that ack the last of many.
 
-With `sync_interval: always` each message published by itself costs an fsync, and 4,000 a second was all it took, however
-many were on their way. A batch that is stored as one (`allow_atomic`, nats-server 2.12) costs one, which is 14 times
-faster; with the default interval single messages are the faster way.
+With `sync_interval: always` each message published by itself costs an fsync, and 4,000 a second was all it took,
+however many were on their way. A batch that is stored as one (`allow_atomic`, nats-server 2.12) costs one, which is
+14 times faster; with the default interval single messages are the faster way.
 """
 
 import asyncio
@@ -186,7 +186,13 @@ def _peer(name: str, title: str, sync_interval: str, durability: str, *, syncs: 
 
 
 PEERS = [
-    _peer("nats-always", "NATS JetStream, sync_interval always", "always", "fsync before each confirm, shared by an atomic batch", syncs=True),
+    _peer(
+        "nats-always",
+        "NATS JetStream, sync_interval always",
+        "always",
+        "fsync before each confirm, shared by an atomic batch",
+        syncs=True,
+    ),
     _peer(
         "nats-default",
         "NATS JetStream, sync_interval default",

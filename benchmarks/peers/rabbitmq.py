@@ -211,7 +211,12 @@ async def connect_stream(address: str, client_id: str) -> AsyncIterator["_Stream
     """Connects rstream; each subscription has a consumer of its own, since one does not read a stream twice."""
     from rstream import Producer
 
-    where = {"host": "127.0.0.1", "port": int(address.split()[1]), "username": "guest", "password": "guest"}
+    where: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": int(address.split()[1]),
+        "username": "guest",
+        "password": "guest",
+    }
     async with Producer(**where, connection_name=client_id) as producer:
         yield _Stream(where, producer)
 
@@ -280,8 +285,8 @@ class _Stream:
             attached()
             context = await ended
             await store(context)
-            while await consumer.query_offset(queue, subscription) != context.offset:
-                await asyncio.sleep(0)
+            while await consumer.query_offset(queue, subscription) != context.offset:  # noqa: ASYNC110
+                await asyncio.sleep(0)  # the server does not answer to a stored offset, it can only be asked
         return size_bytes
 
 

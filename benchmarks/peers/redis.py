@@ -16,6 +16,7 @@ PROGRAM = "redis-server"
 PIPELINE_COUNT = 250
 PIPELINES = 8
 READ_COUNT = 1_000
+CONNECTIONS_MAX = 5_000  # each command that waits has a connection of its own
 BLOCK_MS = 5_000
 
 
@@ -43,7 +44,7 @@ async def connect(address: str, client_id: str) -> AsyncIterator["_Connection"]:
     """Connects redis-py."""
     from redis.asyncio import Redis
 
-    client = Redis(host="127.0.0.1", port=int(address), socket_timeout=None)
+    client = Redis(host="127.0.0.1", port=int(address), socket_timeout=None, max_connections=CONNECTIONS_MAX)
     try:
         yield _Connection(client, client_id)
     finally:

@@ -14,7 +14,7 @@ PEERS = ("tidings", *OTHERS)
 QUEUE, SUBSCRIPTION = "benchmark", "all"
 SIZE_BYTES = 128
 MESSAGES_PER_SECOND = 1_000
-SECONDS = 8.0
+SECONDS = 6.0
 WARM_UP_S = 1.0
 _STAMP = struct.Struct("!Q")
 
@@ -26,7 +26,7 @@ async def publisher(part: Part, count: int) -> dict[str, Any]:
         start_s = time.monotonic()
         for number in range(count):
             due_s = start_s + number / MESSAGES_PER_SECOND
-            while (wait_s := due_s - time.monotonic()) > 0:
+            while (wait_s := due_s - time.monotonic()) > 0:  # noqa: ASYNC110 # it is the time that is waited for
                 await asyncio.sleep(wait_s)
             # Not awaited: the pace is kept while a confirm is on its way.
             payload = _STAMP.pack(time.monotonic_ns()) + filling

@@ -22,6 +22,7 @@ class Run:
     Args:
         workload: name of the workload's module.
         peer: the peer.
+        number: which run of this workload with this peer it is, from 1.
         directory: an empty directory for the server's data, on a disk.
         scale: 1 for a whole run, less for a quick one.
         sustained_bytes: how much the sustained workload publishes.
@@ -30,6 +31,7 @@ class Run:
 
     workload: str
     peer: Peer
+    number: int
     directory: Path
     scale: float
     sustained_bytes: int

@@ -16,7 +16,7 @@ from benchmarks.peers import OURS
 from benchmarks.workloads.run import Run, server_figures
 
 TITLE = "Sustained, 1 KiB"
-PEERS = ("floor", *OURS, "nats-always", "redis-always", "rabbitmq-quorum")
+PEERS = ("floor", *OURS, "nats-always", "redis-always")
 QUEUE, SUBSCRIPTION = "benchmark", "all"
 SIZE_BYTES = 1024
 SECONDS = 4.0

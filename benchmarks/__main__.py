@@ -59,7 +59,7 @@ def run_all(chosen: argparse.Namespace, place: Path) -> None:
     peers = present(chosen.peer or list(PEERS))
     document: dict[str, Any] = {
         "machine": machine.describe(place),
-        "command": " ".join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": command(sys.argv[1:]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": chosen.quick,
         "peers": {name: describe(peer) for name, peer in peers.items()},
@@ -103,6 +103,18 @@ def rounds(chosen: argparse.Namespace, start_s: float) -> Iterator[tuple[int, li
         round_s = time.monotonic() - round_start_s
     if once:
         yield 1, once
+
+
+def command(arguments: list[str]) -> str:
+    """Returns how to run the same again, without the places of this machine."""
+    kept = []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--output", "--directory"):
+            next(words, None)
+        elif not word.startswith(("--output=", "--directory=")):
+            kept.append(word)
+    return " ".join(["python", "-m", "benchmarks", *kept])
 
 
 def present(names: list[str]) -> dict[str, Peer]:

@@ -25,7 +25,8 @@ class Process:
     """A process that says words on its standard output, one a line, and goes on when it is told."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
-        self._name = " ".join(command)[:200]
+        # Without places of this machine: it may come to stand in the page.
+        self._name = " ".join([Path(command[0]).name, *(word for word in command[1:] if os.sep not in word)])[:120]
         self._log = log
         with log.open("ab") as errors:
             # A session of its own, so that what it starts ends with it.
@@ -93,7 +94,7 @@ class Process:
     def last_words(self) -> str:
         """Returns the end of what it wrote to its standard error."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return " | ".join(lines[-3:])[-500:] if lines else "it wrote no error"
+        return lines[-1][-300:] if lines else "it wrote no error"
 
     def end(self) -> None:
         """Ends the process and all that it started: first with a request, then without one."""

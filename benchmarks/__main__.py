@@ -6,6 +6,7 @@ python -m benchmarks --report FILE      # writes tables and plot of docs/benchma
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,8 @@ def main() -> None:
     if chosen.report:
         write_report(json.loads(chosen.report.read_text()))
         return
+    # Asked to end, it ends what it has started, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=chosen.directory) as name:
         place = Path(name).resolve()
         if machine.file_system(place) in ("tmpfs", "ramfs"):

@@ -91,7 +91,7 @@ def sends_again_under_a_new_number(patch: pytest.MonkeyPatch) -> None:
             batch.number = self._next_number
             self._next_number += 1
             self._unanswered[batch.number] = batch
-        return ((self._frame(batch), batch.body) for batch in self._unanswered.values())
+        return ((self._frame(batch), batch.parts) for batch in self._unanswered.values())
 
     patch.setattr(Publisher, "frames_again", again)
 

@@ -184,8 +184,8 @@ class Session:
         if connection is None or not self._open:
             return
         if not self.paused:
-            for frame, body in self._publisher.frames():
-                connection.send(frame, (body,))
+            for frame, parts in self._publisher.frames():
+                connection.send(frame, parts)
         if self._unsent:
             for pending in list(self._unsent.values()):
                 self._send(connection, pending)
@@ -406,8 +406,8 @@ class Session:
         self.durability = frame.durability
         connection = self._connection
         assert connection is not None
-        for again, body in self._publisher.frames_again():
-            connection.send(again, (body,))
+        for again, parts in self._publisher.frames_again():
+            connection.send(again, parts)
         asked = {pending.handle for pending in self._pending.values() if isinstance(pending.frame, Subscribe)}
         for subscriber in self._subscribers.values():
             if subscriber.handle not in asked:

@@ -303,7 +303,8 @@ class NativePeer(asyncio.Protocol):
             case Backup():
                 self._start(self._backup(frame))
             case Goodbye():
-                self._farewell = True
+                # One with a code is no farewell: the client gives this connection up and comes back.
+                self._farewell = not frame.code
             case _:
                 raise AssertionError(f"the wire let a {type(frame).__name__} of a client through")
 

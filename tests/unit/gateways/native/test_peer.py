@@ -272,6 +272,15 @@ def test_a_farewell_is_told_apart_from_a_loss(scene: Scene) -> None:
     assert scene.open == {}
 
 
+def test_a_client_that_gives_up_a_silent_connection_says_no_farewell(scene: Scene) -> None:
+    scene.greet()
+    scene.say(Goodbye("connection_lost", "nothing was heard for 25 s"))
+    assert scene.transport.closed
+    scene.peer.connection_lost(None)
+    ((_, farewell, _),) = scene.node.removed
+    assert not farewell
+
+
 def test_a_lost_connection_names_the_reason(scene: Scene) -> None:
     scene.greet()
     scene.peer.connection_lost(ConnectionResetError("reset by peer"))

@@ -209,13 +209,14 @@ class Catalog:
         self._answer(subscriber)
 
     def _answer(self, subscriber: Subscriber) -> None:
-        """Tells the client that it is attached, a new durable subscription only once it is on disk."""
+        """Tells the client that it is attached, a durable subscription only once it is on disk."""
         state, subscription = self._state, subscriber.subscription
-        if not (subscription.durable and subscriber.created):
+        if not subscription.durable or subscription.is_stored:
             self._attached(subscriber)
             return
 
         def reached() -> None:
+            subscription.is_stored = True
             if subscription.subscriber is subscriber:
                 self._attached(subscriber)
 

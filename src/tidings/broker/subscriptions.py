@@ -41,6 +41,7 @@ class Subscription:
         "filter",
         "gaps",
         "in_flight_max",
+        "is_stored",
         "last_ack_ms",
         "last_seen_ms",
         "left_in_drain",
@@ -59,6 +60,8 @@ class Subscription:
         self.filter = filter
         self.durable = durable
         self.created_ms = created_ms
+        self.is_stored = False
+        """Whether a durable one is known to be on disk: nobody is told of it before."""
         self.in_flight_max = limits.IN_FLIGHT_DEFAULT
         self.concurrency = 1
         self.ack_timeout_ms = limits.ACK_TIMEOUT_MS

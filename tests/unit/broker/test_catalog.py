@@ -141,6 +141,20 @@ def test_a_new_durable_subscription_is_told_once_it_is_on_disk() -> None:
     assert "reader:orders/#" in harness.broker.state.subscriptions
 
 
+def test_who_takes_over_a_subscription_is_told_of_it_only_once_it_is_on_disk() -> None:
+    harness = Harness()
+    harness.store_is_held = True
+    harness.connect("reader").subscribe("orders")
+    after = harness.connect("reader", take_over=True)
+    after.subscribe("orders")
+    assert after.subscribed == {}
+    harness.commit()
+    harness.commit()
+    assert not after.subscribed[1].created
+    harness.restart()
+    assert "reader:orders/#" in harness.broker.state.subscriptions
+
+
 def test_a_subscription_that_could_not_be_stored_is_refused_and_can_be_asked_for_again() -> None:
     harness = Harness()
     client = harness.connect("reader")

@@ -11,7 +11,7 @@ from tests.simulation.world import EVER_S, Process, World
 from tidings.client import Message, Subscription
 from tidings.errors import TidingsError
 
-_BEGINNING: Final = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # what LoopClock tells at virtual time 0
+_BEGINNING: Final = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # what the wall clock shows at virtual time 0
 
 
 class Consumer:
@@ -26,7 +26,11 @@ class Consumer:
         self._name = plan.full_name
         self._gaps_noted = 0
         self._held: list[Message] = []
-        self._cumulated = 0
+        self.hangs_until_s = 0.0
+        """Its handler does not return before."""
+        self.mute_until_s = 0.0
+        """It acks nothing before."""
+        world.consumers[self] = None
 
     @property
     def reader(self) -> str:
@@ -64,6 +68,8 @@ class Consumer:
                 for message in batch:
                     self._handed(message)
                 await self._pause()
+                if self._mute:
+                    continue
                 if world.quiet or self._chance.random() < 0.9:
                     await batch.ack()
         else:
@@ -80,6 +86,11 @@ class Consumer:
         except TidingsError as error:
             self._world.note(f"{self._process.name}: detaching: {error!r}")
 
+    def end(self) -> None:
+        """Takes note of what it was told of at last."""
+        self.note_gaps()
+        del self._world.consumers[self]
+
     def note_gaps(self) -> None:
         """Writes down gaps that the process was told of since the last look."""
         subscriber = self._subscription._subscriber if self._subscription is not None else None
@@ -95,6 +106,13 @@ class Consumer:
     async def _pause(self) -> None:
         if self._plan.handling_s_max and not self._world.quiet:
             await asyncio.sleep(self._chance.uniform(0, self._plan.handling_s_max))
+        hangs_s = self.hangs_until_s - asyncio.get_running_loop().time()
+        if hangs_s > 0:
+            await self._world.until_quiet(hangs_s)
+
+    @property
+    def _mute(self) -> bool:
+        return not self._world.quiet and asyncio.get_running_loop().time() < self.mute_until_s
 
     def _handed(self, message: Message) -> None:
         self.note_gaps()
@@ -116,6 +134,8 @@ class Consumer:
 
     async def _settle(self, message: Message) -> None:
         chance, style = self._chance, self._plan.ack
+        if self._mute:
+            return
         if self._world.quiet:
             await message.ack()
             return

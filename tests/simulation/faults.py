@@ -1,120 +1,339 @@
-"""Faults: everything that goes wrong in a scenario, except what store and network do by themselves."""
+"""Faults: what goes wrong in a scenario at its times; each kind of `scenario.FAULTS` is one function here."""
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 
 from tests.simulation.history import Forgotten, ToldForgotten
-from tests.simulation.scenario import Fault
+from tests.simulation.scenario import FAULTS, FaultPlan
+from tests.simulation.subscriber import rival
 from tests.simulation.world import EVER_S, World
+from tidings.broker.records import FORMAT
 from tidings.errors import DiskFull, NotFound, StoreUnavailable, SubscriptionInUse
 from tidings.ranges import Ranges
+from tidings.testing.network import SimulatedConnection
+
+Fault = Callable[[World, FaultPlan, random.Random], Awaitable[bool]]
+"""Makes a fault, and ends it; returns whether there was anything to harm."""
+
+_MADE_BY: Final[dict[str, Fault]] = {}
+
+
+def _fault(kind: str) -> Callable[[Fault], Fault]:
+    def register(make: Fault) -> Fault:
+        _MADE_BY[kind] = make
+        return make
+
+    return register
 
 
 async def make_faults(world: World) -> None:
-    scenario, chance, lives = world.scenario, world.randomness("faults"), world.randomness("lives")
-    loop = asyncio.get_running_loop()
-    forgettings = scenario.forgettings
-    deletions, ends_at = scenario.deletions, loop.time() + scenario.duration_s
-    while True:
-        pause_s = chance.uniform(0, scenario.fault_pause_s_max)
-        if loop.time() + pause_s > ends_at:
-            break
-        await asyncio.sleep(pause_s)
-        if deletions and chance.random() < 0.5:
-            deletions -= 1
-            await _delete_a_queue(world, chance)
-        elif forgettings and lives.random() < 0.5:
-            forgettings -= 1
-            await _delete_a_subscription(world, lives)
-        elif scenario.faults:
-            await _make_fault(world, chance.choice(scenario.faults), chance)
-    await asyncio.sleep(max(0, ends_at - loop.time()))
-    assert world.store is not None
-    # From now on the disk is reliable.
-    reliable = msgspec.structs.replace(world.store.faults, commit_fails=0, outcome_unknown=0, read_fails=0)
-    world.store.faults = reliable
+    """Makes all faults of the scenario, each at its time, until the last one has ended."""
+    scenario = world.scenario
+    faults = [world.guarded(_make(world, plan)) for plan in scenario.faults]
+    await asyncio.gather(*faults, asyncio.sleep(scenario.duration_s))
+    world.rely_on_store()
 
 
-async def _make_fault(world: World, fault: Fault, chance: random.Random) -> None:
-    connections = world.network.connections
-    connection = chance.choice(connections) if connections else None
-    world.note(f"fault: {fault}")
-    match fault:
-        case "crash":
-            await world.crash()
-        case "crash in commit":
-            assert world.store is not None
-            for _ in range(200):
-                if world.store.committing:
-                    break
-                await asyncio.sleep(0.005)
-            await asyncio.sleep(chance.uniform(0, world.scenario.store.commit_s_max))
-            await world.crash()
-        case "drain":
-            await world.drain()
-        case "slow reader" if connection:
-            _slow(connection.client.pause_reading, connection.client.resume_reading, chance.uniform(0, 8))
-        case _ if connection:
-            connection.cut(
-                client_notices=fault not in ("cut, client unaware", "blackout"),
-                server_notices=fault not in ("cut, server unaware", "blackout"),
-            )
-        case _:
-            return
-    world.faults[fault] += 1
-    if fault in ("crash", "crash in commit", "drain"):
-        await asyncio.sleep(chance.uniform(0, world.scenario.down_s_max))
-        for _ in range(world.scenario.damages):
-            _damage(world, chance)
+async def _make(world: World, plan: FaultPlan) -> None:
+    await asyncio.sleep(plan.at_s)
+    world.note(f"fault {plan.number}: {plan.kind}")
+    if await _MADE_BY[plan.kind](world, plan, world.randomness(f"fault {plan.number}")):
+        world.faults[plan.kind] += 1
+
+
+# --- connections ---
+
+
+def _some_connection(world: World, chance: random.Random) -> SimulatedConnection | None:
+    connections = [each for each in world.network.connections if not (each.is_cut or each.client.ended)]
+    return chance.choice(connections) if connections else None
+
+
+def _cut(*, client_notices: bool, server_notices: bool) -> Fault:
+    async def make(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+        connection = _some_connection(world, chance)
+        if connection:
+            connection.cut(client_notices=client_notices, server_notices=server_notices)
+        return connection is not None
+
+    return make
+
+
+_MADE_BY["cut"] = _cut(client_notices=True, server_notices=True)
+_MADE_BY["cut, client unaware"] = _cut(client_notices=False, server_notices=True)
+_MADE_BY["cut, server unaware"] = _cut(client_notices=True, server_notices=False)
+_MADE_BY["cut, nobody aware"] = _cut(client_notices=False, server_notices=False)
+
+
+@_fault("client hears nothing")
+async def _client_hears_nothing(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    connection = _some_connection(world, chance)
+    if connection:
+        connection.silence(connection.client)
+    return connection is not None
+
+
+@_fault("server hears nothing")
+async def _server_hears_nothing(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    connection = _some_connection(world, chance)
+    if connection:
+        connection.silence(connection.server)
+    return connection is not None
+
+
+@_fault("frozen")
+async def _freeze(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    connection = _some_connection(world, chance)
+    if connection is None:
+        return False
+    connection.freeze()
+    await asyncio.sleep(plan.for_s * 3)  # longer than heartbeats may stay away, sometimes
+    connection.thaw()
+    return True
+
+
+@_fault("late frames")
+async def _late_frames(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    connections = [each for each in world.network.connections if not (each.is_cut or each.client.ended)]
+    if not connections:
+        return False
+    for connection in connections:
+        connection.server.hold()  # lets something gather that can be late
+    await asyncio.sleep(chance.uniform(0, 1.5))
+    connection = max(connections, key=lambda each: each.server.held_bytes)
+    for other in connections:
+        if other is not connection:
+            other.server.release()
+    connection.strand(chance.choice([1, 1, 2, 3]))
+    await asyncio.sleep(plan.for_s)
+    connection.arrive_late()
+    return connection.late_bytes > 0
+
+
+# --- client processes ---
+
+
+@_fault("client reads nothing")
+async def _client_reads_nothing(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    connection = _some_connection(world, chance)
+    if connection is None:
+        return False
+    connection.client.pause_reading()
+    await asyncio.sleep(plan.for_s)
+    connection.client.resume_reading()
+    return True
+
+
+@_fault("handler hangs")
+async def _handler_hangs(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return _stall(world, plan, chance, "hangs_until_s")
+
+
+@_fault("no acks")
+async def _no_acks(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return _stall(world, plan, chance, "mute_until_s")
+
+
+def _stall(world: World, plan: FaultPlan, chance: random.Random, what: str) -> bool:
+    if not world.consumers:
+        return False
+    setattr(chance.choice(list(world.consumers)), what, asyncio.get_running_loop().time() + plan.for_s)
+    return True
+
+
+@_fault("rival asks")
+async def _rival_asks(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _rivals(world, plan, chance, 1, take_over=False)
+
+
+@_fault("rival takes over")
+async def _rival_takes_over(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _rivals(world, plan, chance, 1, take_over=True)
+
+
+@_fault("takeover race")
+async def _takeover_race(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _rivals(world, plan, chance, chance.randint(2, 3), take_over=True)
+
+
+async def _rivals(world: World, plan: FaultPlan, chance: random.Random, count: int, *, take_over: bool) -> bool:
+    subscribers = [subscriber for subscriber in world.scenario.subscribers if subscriber.client_id]
+    if not subscribers:
+        return False
+    one = chance.choice(subscribers)
+    names = [f"{one.name}rival{plan.number}{letter}" for letter in "abc"[:count]]
+    await asyncio.gather(*(rival(world, one, name, take_over=take_over) for name in names))
+    return True
+
+
+# --- the server ---
+
+
+@_fault("crash")
+async def _crash(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _restart(world, plan, world.crash)
+
+
+@_fault("crash in commit")
+async def _crash_in_commit(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    async def crash() -> None:
+        for _ in range(200):
+            if world.store is not None and world.store.committing:
+                break
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(chance.uniform(0, world.scenario.store.commit_s_max))
+        await world.crash()
+
+    return await _restart(world, plan, crash)
+
+
+@_fault("crash while starting")
+async def _crash_while_starting(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    async def crash_twice() -> None:
+        await world.crash()
+        starting = asyncio.ensure_future(world.start_server())
+        await asyncio.wait((starting,), timeout=chance.uniform(0, 5 * world.scenario.store.read_s_max))
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await world.crash()
+
+    return await _restart(world, plan, crash_twice)
+
+
+@_fault("drain")
+async def _drain(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _restart(world, plan, world.drain)
+
+
+@_fault("newer records")
+async def _newer_records(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    """A later version was there: it wrote fields and records that this one does not know."""
+
+    async def rewrite() -> None:
+        await world.crash()
+        for key, value in await world.disk.content.list(""):
+            record = msgspec.msgpack.decode(value, strict=False)
+            if isinstance(record, list):
+                world.disk.content._put(key, msgspec.msgpack.encode([*record, "of a later version", {"a": 1}]))
+        world.disk.content._put("shelf/1", msgspec.msgpack.encode(["of a later version"]))
+
+    return await _restart(world, plan, rewrite)
+
+
+@_fault("older records")
+async def _older_records(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    """An earlier version was there: it did not write the last field of the counters, nor numbers of transactions."""
+
+    async def rewrite() -> None:
+        await world.crash()
+        content = world.disk.content
+        if counters := await content.get("counters"):
+            content._put("counters", msgspec.msgpack.encode(msgspec.msgpack.decode(counters)[:2]))
+        content._delete("commit")
+
+    return await _restart(world, plan, rewrite)
+
+
+@_fault("incompatible records")
+async def _incompatible_records(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    """A later version was there, whose records this one must not read; the operator goes back to that version."""
+
+    async def refuse() -> None:
+        await world.crash()
+        content = world.disk.content
+        content._put("format", msgspec.msgpack.encode(FORMAT + 1))
+        before = await content.list(""), len(world.disk.appended)
+        await world.start_in_vain()
+        assert (await content.list(""), len(world.disk.appended)) == before, "a store that was refused was changed"
+        content._delete("format")
+
+    return await _restart(world, plan, refuse)
+
+
+async def _restart(world: World, plan: FaultPlan, end: Callable[[], Awaitable[None]]) -> bool:
+    async with world.restarting:
+        await end()
+        await asyncio.sleep(min(plan.for_s, world.scenario.down_s_max))
         await world.start_server()
+    return True
 
 
-def _slow(pause: Callable[[], None], resume: Callable[[], None], for_s: float) -> None:
-    pause()
-    asyncio.get_running_loop().call_later(for_s, resume)
+@_fault("clock jump")
+async def _clock_jump(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    world.wall_ahead_s += chance.choice([0.3, 5.0, 3600.0, 200_000.0]) * chance.choice([1, -1])
+    return True
 
 
-def _damage(world: World, chance: random.Random) -> None:
-    rows = [row for row in world.disk.appended if world.watcher.queue_of.get(row.queue, "$").startswith("queue")]
-    if rows:
-        epoch, row = chance.choice(rows)
-        world.disk.damaged.add((epoch, row.first_sequence))
-        world.damaged.setdefault(epoch, Ranges()).add(row.first_sequence, row.last_sequence)
-        world.faults["damage"] += 1
-        world.note(f"fault: rows {row.first_sequence} to {row.last_sequence} of epoch {epoch} are damaged")
+# --- the store ---
 
 
-async def _delete_a_queue(world: World, chance: random.Random) -> None:
-    names = sorted({queue for plan in world.scenario.publishers for queue in plan.queues})
+def _trouble(**faults: float) -> Fault:
+    async def make(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+        await world.trouble(plan.for_s, faults)
+        return True
+
+    return make
+
+
+_MADE_BY["disk full"] = _trouble(disk_full=1.0)
+_MADE_BY["I/O errors"] = _trouble(commit_fails=0.7, read_fails=0.7)
+_MADE_BY["unknown outcomes"] = _trouble(outcome_unknown=0.8, read_fails=0.3)
+_MADE_BY["slow store"] = _trouble(commit_s_max=3.0, read_s_max=2.0)
+
+
+@_fault("damage")
+async def _damage(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    queue_of = world.watcher.queue_of
+    rows = [row for row in world.disk.appended if queue_of.get(row.queue, "$").startswith("queue")]
+    if not rows:
+        return False
+    epoch, row = chance.choice(rows)
+    world.disk.damaged.add((epoch, row.first_sequence))
+    world.damaged.setdefault(epoch, Ranges()).add(row.first_sequence, row.last_sequence)
+    world.note(f"rows {row.first_sequence} to {row.last_sequence} of epoch {epoch} are damaged")
+    return True
+
+
+# --- the administrator ---
+
+
+@_fault("queue deleted")
+async def _delete_a_queue(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    names = sorted({queue for publisher in world.scenario.publishers for queue in publisher.queues})
+    if not names:
+        return False
     name = chance.choice(names)
-    process = world.process("administrator", None, take_over=False)
-    world.note(f"deleting {name}")
     try:
-        async with process.client as client:
+        async with world.process(f"administrator{plan.number}", None, take_over=False).client as client:
             await client.delete_queue(name, timeout=EVER_S)
-        world.faults["queue deleted"] += 1
     except (NotFound, StoreUnavailable, DiskFull) as error:
         world.note(f"deleting {name}: {error}")
+        return False
+    return True
 
 
-async def _delete_a_subscription(world: World, chance: random.Random) -> None:
-    names = [plan.full_name for plan in world.scenario.subscribers if plan.client_id]
+@_fault("subscription deleted")
+async def _delete_a_subscription(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    names = [subscriber.full_name for subscriber in world.scenario.subscribers if subscriber.client_id]
     if not names:
-        return
-    name = chance.choice(names)
+        return False
+    away = [name for name in names if name not in world.watcher.attached()]
+    name = chance.choice(away or names)
     reader = world.watcher.reader(name)
-    process = world.process("administrator", None, take_over=False)
-    world.note(f"deleting subscription {name}")
     try:
-        async with process.client as client:
+        async with world.process(f"administrator{plan.number}", None, take_over=False).client as client:
             await client.delete_subscription(name, timeout=EVER_S)
     except (NotFound, SubscriptionInUse, StoreUnavailable, DiskFull) as error:
         world.note(f"deleting subscription {name}: {error}")
-    else:
-        # While the administrator connected it may have expired and been made again: then it was another one.
-        forgotten = [fact.subscription for fact in world.history.of(Forgotten) if fact.asked]
-        if reader in forgotten:
-            world.fact(ToldForgotten(reader))
+        return False
+    # While the administrator connected it may have expired and been made again: then it was another one.
+    if reader in [fact.subscription for fact in world.history.of(Forgotten) if fact.asked]:
+        world.fact(ToldForgotten(reader))
+    return True
+
+
+assert set(_MADE_BY) == {kind for kinds in FAULTS.values() for kind in kinds}

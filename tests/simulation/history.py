@@ -107,6 +107,14 @@ class ToldForgotten(NamedTuple):
     subscription: str
 
 
+class TimeFell(NamedTuple):
+    """The server's time went back within its life."""
+
+    life: int
+    from_ms: int
+    to_ms: int
+
+
 class Opening(NamedTuple):
     """A process asks to be let in, now and after each loss of its connection."""
 
@@ -195,6 +203,7 @@ Fact: TypeAlias = (
     | Forgotten
     | ToldForgotten
     | Sent
+    | TimeFell
     | AckTaken
     | Handed
     | AckedDurably

@@ -28,7 +28,7 @@ class Publishing:
                 await asyncio.wait((work,), timeout=chance.uniform(0, plan.life_s_max))
                 if not work.done():
                     world.note(f"{process.name} vanishes")
-                    world.faults["publisher vanished"] += 1
+                    world.faults["(publisher vanished)"] += 1
                     work.cancel()
                     await process.vanish()
                     await asyncio.gather(work, return_exceptions=True)

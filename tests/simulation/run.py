@@ -16,7 +16,7 @@ from tests.simulation.faults import make_faults
 from tests.simulation.history import Handed, Published
 from tests.simulation.publisher import Publishing
 from tests.simulation.scenario import make
-from tests.simulation.subscriber import rival, subscribe
+from tests.simulation.subscriber import subscribe
 from tests.simulation.world import EVER_S, World
 from tidings import limits
 from tidings.testing.virtual_time import TimeLimitReached, VirtualLoop
@@ -88,8 +88,7 @@ class Simulation:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._finishing: list[asyncio.Task[None]] = []
-        """Those who have an end: publishers and rivals."""
+        self._publishing: list[asyncio.Task[None]] = []
         self._evidence = Evidence(world.history, world.disk.appended, world.watcher.queue_of)
         self._evidence.plans = {plan.full_name: plan for plan in world.scenario.subscribers}
         self._evidence.name_of = world.watcher.name_of
@@ -105,9 +104,8 @@ class Simulation:
             await world.start_server()
             publishing = [Publishing(world, plan).run() for plan in scenario.publishers]
             subscribing = [subscribe(world, plan) for plan in scenario.subscribers]
-            rivaling = [rival(world, plan) for plan in scenario.subscribers if plan.rivals]
-            actors = [loop.create_task(world.guarded(work)) for work in publishing + subscribing + rivaling]
-            self._finishing = actors[: len(publishing)] + actors[len(publishing + subscribing) :]
+            actors = [loop.create_task(world.guarded(work)) for work in publishing + subscribing]
+            self._publishing = actors[: len(publishing)]
             await make_faults(world)
             world.calm()
             await self._come_to_rest()
@@ -121,14 +119,14 @@ class Simulation:
             return {"no mistakes": world.mistakes}
         self._evidence.alive = {reader for reader, _ in world.watcher.living().values()}
         await world.drain()
-        world.faults["subscription deleted"] += world.watcher.forgotten
-        world.faults["subscription expired"] += world.watcher.expired
+        world.faults["(batch arrives again)"] += world.watcher.sent_again
+        world.faults["(subscription expired)"] += world.watcher.expired
         found = {promise: check(self._evidence) for promise, check in CHECKERS.items()}
         return {promise: broken for promise, broken in found.items() if broken}
 
     def unrest(self) -> list[str]:
         """Says what is not settled."""
-        at_work = sum(not task.done() for task in self._finishing)
+        at_work = sum(not task.done() for task in self._publishing)
         found = [f"{at_work} publishers are not done"] if at_work else []
         return found + [str(info) for info in self._evidence.subscriptions if info.lag or info.in_flight]
 
@@ -142,7 +140,7 @@ class Simulation:
                 evidence.subscriptions = await client.subscriptions(timeout=EVER_S)
                 names = {info.name for info in evidence.subscriptions if info.connected}
                 if (
-                    all(task.done() for task in self._finishing)
+                    all(task.done() for task in self._publishing)
                     and all(plan.name in self._world.connected or not plan.client_id for plan in plans)
                     and all(info.lag == info.in_flight == 0 for info in evidence.subscriptions)
                     and len(names) == len(plans)

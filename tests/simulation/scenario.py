@@ -10,9 +10,27 @@ from tidings.testing.network import NetworkFaults
 
 AckStyle = Literal["each", "durable", "disorder", "cumulative", "late", "forgetful", "batches"]
 Ending = Literal["vanish", "close", "detach"]
-Fault = Literal[
-    "cut", "cut, client unaware", "cut, server unaware", "blackout", "crash", "crash in commit", "drain", "slow reader"
-]
+FAULTS: Final = {
+    "lost connection": ("cut", "cut, client unaware", "cut, server unaware", "cut, nobody aware"),
+    "half-open connection": ("client hears nothing", "server hears nothing"),
+    "late frames": ("late frames", "frozen"),
+    "stalled client": ("client reads nothing", "handler hangs", "no acks"),
+    "crash": ("crash", "crash in commit", "crash while starting"),
+    "drain": ("drain",),
+    "failing disk": ("disk full", "I/O errors"),
+    "unknown outcome": ("unknown outcomes",),
+    "slow store": ("slow store",),
+    "damaged rows": ("damage",),
+    "clock jump": ("clock jump",),
+    "takeover": ("rival asks", "rival takes over", "takeover race"),
+    "another version": ("newer records", "older records", "incompatible records"),
+    "administrator": ("queue deleted", "subscription deleted"),
+}
+"""All that happens at a time of its own: groups, and the kinds in each; `faults.py` says what they do.
+
+Besides, processes of publishers and subscribers vanish or leave as their plans say, the network delays and splits,
+the store takes its time and fails now and then, and bounds are smaller than usual.
+"""
 
 EVENTS: Final = ("created", "file.deleted", "file.moved", "error")
 
@@ -41,8 +59,6 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
     starts_at_s: float | None = None
     """Begins at this virtual time instead of at `start`."""
     expires_after_s: float | None = None
-    rivals: int = 0
-    """How often a second process with the same client id comes, without asking or by taking over."""
     in_flight_max: int
     concurrency: int
     ack_timeout_s: float
@@ -62,45 +78,46 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
         return self.subscription or f"{self.client_id}:{self.queue}/{self.event}"
 
 
+class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault. Its number is its source of randomness, so that it stays what it is when others are left out."""
+
+    number: int
+    kind: str
+    at_s: float
+    for_s: float
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it."""
+    """All of it, as data: a part that is left out changes the others no more than it must."""
 
     seed: int
     duration_s: float
     publishers: list[PublisherPlan]
     subscribers: list[SubscriberPlan]
-    faults: list[Fault]
-    fault_pause_s_max: float
+    faults: list[FaultPlan]
     down_s_max: float
-    deletions: int
-    damages: int
-    forgettings: int
-    """How often an administrator tries to delete a subscription."""
     network: NetworkFaults
     store: StoreFaults
     limits: dict[str, int]
     """Bounds that are smaller than usual, so that little data reaches them."""
 
 
-def make(seed: int) -> Scenario:
-    """Returns the scenario of a seed."""
+def make(seed: int, group: str | None = None) -> Scenario:
+    """Returns the scenario of a seed; with faults of one group of `FAULTS` only, many of them, if one is given."""
     chance = random.Random(f"scenario {seed}")
     queues = [f"queue{number}" for number in range(chance.randint(1, 3))]
-    faults: list[Fault] = ["cut", "cut, client unaware", "cut, server unaware", "blackout", "crash", "crash in commit"]
-    faults += ["crash in commit", "drain", "slow reader"]
-    # What came later has a randomness of its own, so that other scenarios stay what they were.
-    later = random.Random(f"scenario {seed}, lives of subscriptions")
+    duration_s = chance.uniform(5, 40)
+    failures = chance.choice([0, 0, 0.05]), chance.choice([0, 0, 0.05]), chance.choice([0, 0, 0.05])
+    commit_fails, outcome_unknown, read_fails = failures if group is None else (0, 0, 0)
     return Scenario(
         seed=seed,
-        duration_s=chance.uniform(5, 40),
+        duration_s=duration_s,
         publishers=[_publisher(chance, number, queues) for number in range(chance.randint(1, 3))],
-        subscribers=[_with_lives(later, _subscriber(chance, number, queues)) for number in range(chance.randint(1, 5))],
-        faults=chance.sample(faults, chance.randint(0, len(faults))),
-        fault_pause_s_max=chance.choice([2.0, 5.0, 10.0]),
+        subscribers=[
+            _with_lives(chance, _subscriber(chance, number, queues)) for number in range(chance.randint(1, 5))
+        ],
+        faults=_faults(chance, duration_s, group),
         down_s_max=chance.choice([0.1, 2.0, 8.0]),
-        deletions=chance.choice([0, 0, 0, 1, 3]),
-        damages=chance.choice([0, 0, 0, 2]),
-        forgettings=later.choice([0, 0, 3, 10]),
         network=NetworkFaults(
             delay_s_max=chance.choice([0.001, 0.05, 0.3]),
             chunk_bytes_max=chance.choice([40, 500, 32_768]),
@@ -109,12 +126,30 @@ def make(seed: int) -> Scenario:
         store=StoreFaults(
             commit_s_max=chance.choice([0.001, 0.02, 0.2]),
             read_s_max=chance.choice([0.001, 0.02, 0.2]),
-            commit_fails=chance.choice([0, 0, 0.05]),
-            outcome_unknown=chance.choice([0, 0, 0.05]),
-            read_fails=chance.choice([0, 0, 0.05]),
+            commit_fails=commit_fails / 2,
+            disk_full=commit_fails / 2,
+            outcome_unknown=outcome_unknown,
+            read_fails=read_fails,
         ),
         limits=_limits(chance),
     )
+
+
+def _faults(chance: random.Random, duration_s: float, group: str | None) -> list[FaultPlan]:
+    kinds = [kind for name, kinds in FAULTS.items() if group in (None, name) for kind in kinds]
+    if group is None:
+        kinds = chance.sample(kinds, chance.choice([0, 1, 2, 4, 8, len(kinds)]))
+    pause_s_max = chance.choice([2.0, 4.0, 8.0])
+    at_once = chance.choice([0.0, 0.3, 0.6])
+    plans: list[FaultPlan] = []
+    at_s = 0.0
+    while kinds:
+        at_s += chance.uniform(0, 0.05 if plans and chance.random() < at_once else pause_s_max)
+        if at_s > duration_s:
+            break
+        kind, for_s = chance.choice(kinds), chance.choice([0.5, 3.0, 10.0]) * chance.random()
+        plans.append(FaultPlan(number=len(plans), kind=kind, at_s=round(at_s, 4), for_s=round(for_s, 4)))
+    return plans
 
 
 def _publisher(chance: random.Random, number: int, queues: list[str]) -> PublisherPlan:
@@ -158,15 +193,13 @@ def _subscriber(chance: random.Random, number: int, queues: list[str]) -> Subscr
 
 
 def _with_lives(chance: random.Random, plan: SubscriberPlan) -> SubscriberPlan:
-    """Lets some begin at a time, some expire, some meet another process of their name."""
+    """Lets some begin at a time, and some expire."""
     chosen: dict[str, Any] = {}
     if chance.random() < 0.15 and plan.queue != "$presence":
         chosen["starts_at_s"] = chance.uniform(0, 20)
         chosen["begins_s_max"] = 25.0
     if chance.random() < 0.2:
         chosen["expires_after_s"] = chance.choice([0.5, 3.0, 1000.0])
-    if chance.random() < 0.25 and plan.client_id is not None:
-        chosen["rivals"] = chance.choice([1, 3])
     return msgspec.structs.replace(plan, **chosen)
 
 

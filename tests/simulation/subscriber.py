@@ -5,12 +5,13 @@ import random
 
 from tests.simulation.consumer import Consumer
 from tests.simulation.history import Ousted
-from tests.simulation.scenario import Ending, SubscriberPlan
+from tests.simulation.scenario import FAULTS, Ending, SubscriberPlan
 from tests.simulation.world import Process, World
 from tidings.errors import ClientIdInUse, DiskFull, StoreUnavailable, SubscriptionInUse, TakenOver, TimedOut
 
 
 async def subscribe(world: World, plan: SubscriberPlan) -> None:
+    """Consumes for ever, by one process after the other."""
     chance = world.randomness(plan.name)
     await world.until_quiet(chance.uniform(0, plan.begins_s_max))
     while True:
@@ -28,7 +29,7 @@ async def subscribe(world: World, plan: SubscriberPlan) -> None:
         if plan.client_id:
             world.connected.discard(plan.client_id)
         world.note(f"{process.name} ends: {ending}")
-        world.faults[f"subscriber: {ending}"] += 1
+        world.faults[f"(subscriber: {ending})"] += 1
         if ending == "vanish":
             await process.vanish()
         else:
@@ -55,47 +56,41 @@ async def _live(world: World, plan: SubscriberPlan, process: Process, chance: ra
             await consumer.detach()
         return False
     finally:
-        consumer.note_gaps()
+        consumer.end()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def rival(world: World, plan: SubscriberPlan) -> None:
-    """Lets other processes come with the client id of a subscriber, whether it is there or not."""
-    chance = world.randomness(f"{plan.name} rivals")
-    for _ in range(plan.rivals):
-        await world.until_quiet(chance.uniform(0, 15))
-        if world.quiet:
-            break
-        take_over = chance.random() < 0.5
-        process = world.process(f"{plan.name}rival", plan.client_id, take_over=take_over)
-        try:
-            await world.open(process, plan.client_id, take_over=take_over)
-        except ClientIdInUse:
-            world.note(f"{process.name} is refused")
-            world.faults["rival refused"] += 1
-            continue
-        world.faults["rival took over" if take_over else "rival let in"] += 1
-        consumer = Consumer(world, plan, process, world.randomness(f"{process.name} acks"))
-        work = asyncio.get_running_loop().create_task(consumer.run())
-        await asyncio.wait((work,), timeout=chance.uniform(0, 6))
-        if work.done():
-            error = work.exception()
-            _lost(world, plan, process, error)
-        consumer.note_gaps()
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        world.note(f"{process.name} ends")
-        if chance.random() < 0.5:
-            await process.vanish()
-        else:
-            await process.client.close(timeout=20.0)
+async def rival(world: World, plan: SubscriberPlan, name: str, *, take_over: bool) -> None:
+    """Lets another process come with the client id of a subscriber, whether that is there or not."""
+    chance = world.randomness(name)
+    process = world.process(name, plan.client_id, take_over=take_over)
+    try:
+        await world.open(process, plan.client_id, take_over=take_over)
+    except ClientIdInUse:
+        world.note(f"{process.name} is refused")
+        world.faults["(rival refused)"] += 1
+        return
+    consumer = Consumer(world, plan, process, world.randomness(f"{process.name} acks"))
+    work = asyncio.get_running_loop().create_task(consumer.run())
+    await asyncio.wait((work,), timeout=chance.uniform(0, 6))
+    if work.done():
+        _lost(world, plan, process, work.exception())
+    consumer.end()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    world.note(f"{process.name} ends")
+    if chance.random() < 0.5:
+        await process.vanish()
+    else:
+        await process.client.close(timeout=20.0)
 
 
 def _lost(world: World, plan: SubscriberPlan, process: Process, error: BaseException | None) -> None:
     """Takes note of why a process stopped to consume; only some reasons are good ones."""
     usual = SubscriptionInUse | TakenOver | StoreUnavailable | DiskFull | TimedOut
-    if not isinstance(error, usual) and not (plan.rivals and isinstance(error, ClientIdInUse)):
+    rivals = any(fault.kind in FAULTS["takeover"] for fault in world.scenario.faults)
+    if not isinstance(error, usual) and not (rivals and isinstance(error, ClientIdInUse)):
         raise AssertionError(f"{process.name} stopped to consume: {error!r}") from error
     world.note(f"{process.name}: {error!r}")
     if isinstance(error, TakenOver) and plan.client_id:

@@ -4,11 +4,11 @@ import asyncio
 
 import msgspec
 
-from tests.simulation.history import AckTaken, Deleted, Fact, Forgotten, History, Made, Sent
+from tests.simulation.history import AckTaken, Deleted, Fact, Forgotten, History, Made, Sent, TimeFell
 from tidings.batch import StoredBatch
 from tidings.broker.broker import Broker
 from tidings.broker.effects import Deliver, Effect, Subscribed
-from tidings.broker.inputs import Ack, Delete, Input
+from tidings.broker.inputs import Ack, Delete, Input, Publish
 from tidings.broker.invariants import Invariants
 from tidings.testing.crashing_store import Disk
 
@@ -29,8 +29,9 @@ class Watcher:
         """The name of each durable subscription; several have one name, after each other."""
         self.reader_of: dict[str, str] = {}
         """Which of the subscriptions that had one name a process is attached to, or was at last."""
-        self.forgotten = 0
         self.expired = 0
+        self.sent_again = 0
+        """Batches that arrived although they were known."""
         self._history = history
         self._disk = disk
         self._invariants = invariants
@@ -40,8 +41,8 @@ class Watcher:
         self._readers: dict[tuple[str, int], str] = {}
         self._told: set[str] = set()
         """Durable subscriptions that somebody was told of."""
-        self._seen_s: dict[str, float] = {}
-        """When each had a subscriber at last; for those who had one when the server ended, when it was up again."""
+        self._seen_ms: dict[str, int] = {}
+        """When, by the server's clock, each had a subscriber at last (at the end: when it was up again)."""
         self._at_end: dict[int, str] = {}
         """Durable subscriptions of the server's last life when it ended, by number, and those with a subscriber."""
         self._there_at_end: set[str] = set()
@@ -52,21 +53,26 @@ class Watcher:
 
     # --- the server ---
 
-    def watch(self, broker: Broker, life: int, began_s: float) -> None:
+    def watch(self, broker: Broker, life: int, began_ms: int, now_ms: int) -> None:
         """Checks the invariants after each input, and writes down what is sent, and who comes and goes."""
         invariants, handle = Invariants(broker), broker.handle
         self._broker = broker
-        known = dict[int, str]()
+        known, latest_ms = dict[int, str](), now_ms
         living = self.living()
-        self._seen_s.update(dict.fromkeys(self._there_at_end, began_s))
+        self._seen_ms.update(dict.fromkeys(self._there_at_end, began_ms))
         for number, reader in self._at_end.items():
             if number not in living and reader in self._told:
                 # It expired while the server was down, or in its first moment.
-                away_s = asyncio.get_running_loop().time() - self._seen_s[reader]
+                away_s = (now_ms - self._seen_ms[reader]) / 1000
                 self.fact(Forgotten(reader, False, away_s))
 
         def watched(input: Input, now_ms: int) -> list[Effect]:
-            nonlocal known, living
+            nonlocal known, living, latest_ms
+            if now_ms < latest_ms:
+                self.fact(TimeFell(life, latest_ms, now_ms))
+            latest_ms = now_ms
+            if isinstance(input, Publish):
+                self._count_again(broker, input)
             if isinstance(input, Ack):
                 self.fact(AckTaken(input.connection, input.handle, life, tuple(input.ranges)))
             names = {
@@ -75,7 +81,7 @@ class Watcher:
                 for handle, subscriber in session.subscribers.items()
             }
             effects = handle(input, now_ms)
-            living = self._compare(living, asked=isinstance(input, Delete))
+            living = self._compare(living, now_ms, asked=isinstance(input, Delete))
             for effect in effects:
                 if isinstance(effect, Subscribed):
                     process = broker.state.sessions[effect.connection].address.rpartition(":")[0]
@@ -118,6 +124,11 @@ class Watcher:
         self.queue_of.update(known)
         broker.handle = watched  # type: ignore[method-assign]
 
+    def _count_again(self, broker: Broker, input: Publish) -> None:
+        session = broker.state.sessions.get(input.connection)
+        if session and (input.number in session.producer.stored or input.number in session.producer.pending):
+            self.sent_again += 1
+
     def server_ends(self) -> None:
         """Takes note of who is there."""
         living = self.living()
@@ -136,28 +147,31 @@ class Watcher:
             if item.durable
         }
 
-    def _compare(self, before: dict[int, tuple[str, bool]], *, asked: bool) -> dict[int, tuple[str, bool]]:
+    def _compare(self, before: dict[int, tuple[str, bool]], now_ms: int, *, asked: bool) -> dict[int, tuple[str, bool]]:
         """Writes down which durable subscriptions were made or forgotten by an input."""
-        now_s, living = asyncio.get_running_loop().time(), self.living()
+        living = self.living()
         if living == before and not any(attached for _, attached in living.values()):
             return living
         for number, (reader, attached) in before.items():
             if attached:
-                self._seen_s[reader] = now_s
+                self._seen_ms[reader] = now_ms
             if number not in living and reader in self._told:
                 self._at_end.pop(number, None)  # told here, if a draining server still forgot it
-                self.fact(Forgotten(reader, asked, now_s - self._seen_s[reader]))
-                self.forgotten += asked
+                self.fact(Forgotten(reader, asked, (now_ms - self._seen_ms[reader]) / 1000))
                 self.expired += not asked
         for number, (reader, _) in living.items():
             if number not in before:
-                self._seen_s[reader] = now_s
+                self._seen_ms[reader] = now_ms
                 name = reader.removesuffix(f" number {number}")
                 self.name_of[reader] = name
                 self.fact(Made(reader, name, dict(self.stored_ends())))
         return living
 
     # --- for others ---
+
+    def attached(self) -> set[str]:
+        """Returns the names of the durable subscriptions that have a subscriber."""
+        return {self.name_of.get(reader, reader) for reader, attached in self.living().values() if attached}
 
     def reader(self, name: str) -> str:
         """Returns what the subscription that has a name now is called in the history."""

@@ -6,7 +6,7 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -14,12 +14,17 @@ from tests.simulation.history import Fact, History, Note, Opened, Opening
 from tests.simulation.scenario import Scenario
 from tests.simulation.watcher import Watcher
 from tidings.client import Client
+from tidings.errors import StoreNewer
+from tidings.node import SystemClock
 from tidings.ranges import Ranges
 from tidings.server import Server
-from tidings.testing.clock import LoopClock
-from tidings.testing.crashing_store import CrashingStore, Disk
+from tidings.testing.crashing_store import CrashingStore, Disk, StoreFaults
 from tidings.testing.network import Network, SimulatedConnection, SimulatedDialer
 
+if TYPE_CHECKING:
+    from tests.simulation.consumer import Consumer
+
+_BEGINNING_S: Final = 1_700_000_000.0  # what the wall clock shows at virtual time 0
 EVER_S: Final = 2_000.0
 """Longer than anything may take."""
 
@@ -64,11 +69,19 @@ class World:
         """Number of each life of the server, by the name it gives itself."""
         self.server: Server | None = None
         self.store: CrashingStore | None = None
+        self.restarting = asyncio.Lock()
+        self.consumers: dict[Consumer, None] = {}
+        """Those at work."""
+        self.wall_ahead_s = 0.0
+        """How far the wall clock was set forward."""
         self.connected: set[str] = set()
         """Client ids whose subscribers mean to be connected."""
         self.mistakes: list[str] = []
         self.main: asyncio.Task[object] | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._up = False
+        self._reliable = False
+        self._troubles: list[dict[str, float]] = []
         self._quiet = asyncio.Event()
         self._processes: Counter[str] = Counter()
         self._holders: dict[str, list[Process]] = {}
@@ -121,22 +134,33 @@ class World:
 
     async def start_server(self) -> None:
         """Begins a life of the server."""
+        loop = asyncio.get_running_loop()
         self.life += 1
         randomness = self.randomness(f"server {self.life}")
-        faults = self.scenario.store
-        if self.quiet:
-            faults = msgspec.structs.replace(faults, commit_fails=0, outcome_unknown=0, read_fails=0)
-        self.store = CrashingStore(self.disk, randomness, faults)
-        server = Server(self.store, LoopClock(), lambda: f"{randomness.getrandbits(64):016x}")
+        self.store = CrashingStore(self.disk, randomness, self._store_faults())
+        clock = SystemClock(loop.time, lambda: _BEGINNING_S + loop.time() + self.wall_ahead_s)
+        began_ms = clock.now_ms()
+        server = Server(self.store, clock, lambda: f"{randomness.getrandbits(64):016x}")
         self.server = server
         self.lives[server.node.id] = self.life
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
         self._serving = loop.create_task(self.guarded(server.run()))
         await server.node.ready.wait()
-        self.watcher.watch(server.node._broker, self.life, began_s)
+        self.watcher.watch(server.node._broker, self.life, began_ms, clock.now_ms())
+        self._up = True
         self.network.listen(server.native.protocol_factory)
         self.note(f"server is up, life {self.life}")
+
+    async def start_in_vain(self) -> None:
+        """Begins a life of the server on a store that it must refuse."""
+        loop = asyncio.get_running_loop()
+        store = CrashingStore(self.disk, self.randomness(f"server {self.life} refused"), self._store_faults())
+        try:
+            await Server(store, SystemClock(loop.time, loop.time), lambda: "token").run()
+        except BaseExceptionGroup as group:
+            refused, other = group.split(StoreNewer)
+            assert refused is not None, repr(other)
+            return
+        raise AssertionError("a server began on a store of a newer version")
 
     async def crash(self) -> None:
         """Ends a life of the server without a word."""
@@ -145,7 +169,9 @@ class World:
         self.store.crash()
         self.network.kill_server()
         self._count_store_faults()
-        self.watcher.server_ends()
+        if self._up:
+            self.watcher.server_ends()
+        self._up = False
         self.note(f"server crashed, life {self.life}")
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
@@ -156,14 +182,42 @@ class World:
         assert self._serving is not None
         self.network.stop_listening()
         self.watcher.server_ends()
+        self._up = False
         self.note("server drains")
         await self.server.drain()
         await self._serving
         self._count_store_faults()
 
+    async def trouble(self, seconds: float, faults: dict[str, float]) -> None:
+        """Makes the store worse for a time."""
+        self._troubles.append(faults)
+        self._set_store_faults()
+        await asyncio.sleep(seconds)
+        self._troubles.remove(faults)
+        self._set_store_faults()
+
+    def rely_on_store(self) -> None:
+        """From now on the disk is reliable."""
+        self._reliable = True
+        self._set_store_faults()
+
+    def _set_store_faults(self) -> None:
+        if self.store is not None:
+            self.store.faults = self._store_faults()
+
+    def _store_faults(self) -> StoreFaults:
+        if self._reliable:
+            slow = self.scenario.store
+            return StoreFaults(commit_s_max=slow.commit_s_max, read_s_max=slow.read_s_max)
+        found = self.scenario.store
+        for trouble in self._troubles:
+            worse = {name: max(value, getattr(found, name)) for name, value in trouble.items()}
+            found = msgspec.structs.replace(found, **worse)
+        return found
+
     def _count_store_faults(self) -> None:
         assert self.store is not None
-        self.faults.update(self.store.injected)
+        self.faults.update({f"({fault})": count for fault, count in self.store.injected.items()})
         self.store.injected.clear()
 
     # --- client processes ---

@@ -326,12 +326,18 @@ class Transport(asyncio.Transport):
         if self._held is None:
             self._held = []
 
+    @property
+    def held_bytes(self) -> int:
+        """How much waits because of `hold`."""
+        return sum(len(chunk or b"") for chunk in self._held or ())
+
     def release(self) -> int:
         """Lets what waits arrive; returns how many bytes that are."""
+        size_bytes = self.held_bytes
         held, self._held = self._held or [], None
         for chunk in held:
             self._arrive(chunk)
-        return sum(len(chunk or b"") for chunk in held)
+        return size_bytes
 
     def lose(self, error: Exception | None) -> None:
         """Ends without sending what waits."""

@@ -16,7 +16,7 @@ ONLY ?=
 help:
 	@echo "make run    start a server on tidings://127.0.0.1:7433 (data in tidings.db)"
 	@echo "make test   lint, types, import rules, tests"
-	@echo "make sim    simulate the server under faults"
+	@echo "make sim    simulate the server under faults: 20,000 seeds, or ARGUMENTS='--minutes 5'"
 	@echo "make soak   kill, stop, starve and cut off real processes; ROUNDS=100 SEED= ONLY="
 	@echo "make bench  measure beside other queues, about 25 minutes; make bench-peers installs those (as root)"
 	@echo "make clean  remove the virtual environment and caches; data files stay"
@@ -35,7 +35,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 sim: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.simulation
+	$(BIN)/python -m tests.simulation $(ARGUMENTS)
 
 soak: $(VENV)/.installed-dev strace
 	$(BIN)/python -m tests.soak --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))

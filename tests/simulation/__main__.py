@@ -1,64 +1,98 @@
-"""`python -m tests.simulation`: runs seeds, and prints the history of one that breaks a promise."""
+"""`python -m tests.simulation`: runs seeds; of one that breaks a promise it prints the shrunk scenario and history."""
 
 import argparse
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from itertools import count, takewhile
+from pathlib import Path
 
-from tests.simulation.run import Outcome, run
+import msgspec
+
+from tests.simulation.run import Outcome, run, run_scenario
+from tests.simulation.scenario import FAULTS, Scenario, make
+from tests.simulation.shrink import shrink
+
+_AT_ONCE = 64  # seeds given to the workers before results are looked at
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="how many (default 200)")
+    parser.add_argument("--seeds", type=int, default=20_000, help="how many (default 20,000)")
+    parser.add_argument("--minutes", type=float, help="as many as fit into this time, instead")
     parser.add_argument("--start", type=int, default=1, help="the first one (default 1)")
     parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument("--scenario", type=Path, help="the scenario in this file only")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--keep-going", action="store_true", help="run all seeds although one fails")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the history")
     options = parser.parse_args()
     if options.seed is not None:
         return _report_one(run(options.seed), verbose=options.verbose)
-    return _run_many(
-        range(options.start, options.start + options.seeds), options.workers, keep_going=options.keep_going
-    )
+    if options.scenario is not None:
+        scenario = msgspec.json.decode(options.scenario.read_bytes(), type=Scenario)
+        return _report_one(run_scenario(scenario), verbose=True)
+    seeds: Iterable[int] = range(options.start, options.start + options.seeds)
+    if options.minutes is not None:
+        ends_at = time.monotonic() + 60 * options.minutes
+        seeds = takewhile(lambda _: time.monotonic() < ends_at, count(options.start))
+    return _run_many(seeds, options.workers, keep_going=options.keep_going)
 
 
-def _run_many(seeds: range, workers: int, *, keep_going: bool) -> int:
+def _run_many(seeds: Iterable[int], workers: int, *, keep_going: bool) -> int:
     began_s = time.perf_counter()
     faults: Counter[str] = Counter()
     virtual_s = 0.0
     published = handed = done = 0
     broken: list[int] = []
+    remaining = iter(seeds)
     with ProcessPoolExecutor(workers) as pool:
-        for outcome in pool.map(run, seeds, chunksize=4):
-            done += 1
-            faults.update(outcome.faults)
-            virtual_s += outcome.virtual_s
-            published += outcome.published
-            handed += outcome.handed
-            if outcome.broken:
-                broken.append(outcome.seed)
-                if keep_going:
+        while some := [seed for seed, _ in zip(remaining, range(_AT_ONCE), strict=False)]:
+            for outcome in pool.map(run, some, chunksize=4):
+                done += 1
+                faults.update(outcome.faults)
+                virtual_s += outcome.virtual_s
+                published += outcome.published
+                handed += outcome.handed
+                if outcome.broken:
+                    broken.append(outcome.seed)
                     first = next(iter(outcome.broken))
-                    print(
-                        f"seed {outcome.seed}: {first}: {outcome.broken[first][0].strip().splitlines()[-1][:300]}",
-                        flush=True,
-                    )
-                else:
-                    pool.shutdown(cancel_futures=True)
-                    return _report_one(outcome, verbose=True)
+                    said = outcome.broken[first][0].strip().splitlines()[-1][:300]
+                    print(f"seed {outcome.seed}: {first}: {said}", flush=True)
+            if broken and not keep_going:
+                break
+    _report_faults(faults)
     real_s = time.perf_counter() - began_s
-    print(
-        f"{done} seeds, {seeds.start} to {seeds.start + done - 1}, in {real_s:.1f} s: {virtual_s:,.0f} virtual seconds"
-    )
     print(f"{published:,} messages published, {handed:,} deliveries handed over")
-    for fault, count in sorted(faults.items()):
-        print(f"  {count:6,}  {fault}")
+    print(f"{done:,} seeds in {real_s:,.1f} s: {virtual_s:,.0f} virtual seconds, {virtual_s / real_s:,.0f} a second")
     if broken:
-        print(f"broken: {broken}; python -m tests.simulation --seed {broken[0]} -v")
+        _report_shrunk(broken[0])
+        print(f"broken: {broken}")
     return 1 if broken else 0
+
+
+def _report_faults(faults: Counter[str]) -> None:
+    for group, kinds in FAULTS.items():
+        print(f"{group}: {', '.join(f'{kind} {faults.pop(kind, 0):,}' for kind in kinds)}")
+    print(f"besides: {', '.join(f'{kind[1:-1]} {number:,}' for kind, number in sorted(faults.items()))}")
+
+
+def _report_shrunk(seed: int) -> None:
+    promise = next(iter(run(seed).broken))
+    scenario = make(seed)
+    print(f"shrinking seed {seed} ...", flush=True)
+    small, outcome = shrink(scenario, promise)
+    path = Path(tempfile.gettempdir()) / f"scenario-{seed}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(small)))
+    _report_one(outcome, verbose=True)
+    print(
+        f"of seed {seed} are left {len(small.faults)} faults of {len(scenario.faults)}, {len(small.subscribers)}"
+        f" subscribers of {len(scenario.subscribers)}, {len(small.publishers)} publishers of"
+        f" {len(scenario.publishers)}; again: python -m tests.simulation --scenario {path}"
+    )
 
 
 def _report_one(outcome: Outcome, *, verbose: bool) -> int:

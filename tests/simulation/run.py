@@ -15,7 +15,7 @@ from tests.simulation.evidence import Evidence
 from tests.simulation.faults import make_faults
 from tests.simulation.history import Handed, Published
 from tests.simulation.publisher import Publishing
-from tests.simulation.scenario import make
+from tests.simulation.scenario import Scenario, make
 from tests.simulation.subscriber import subscribe
 from tests.simulation.world import EVER_S, World
 from tidings import limits
@@ -38,10 +38,14 @@ class Outcome(msgspec.Struct, kw_only=True):
     faults: dict[str, int]
 
 
-def run(seed: int, *, invariants: bool = True) -> Outcome:
-    """Runs the scenario of a seed and checks every promise; and the broker's invariants, unless told not to."""
+def run(seed: int, group: str | None = None, *, invariants: bool = True) -> Outcome:
+    """Runs the scenario of a seed, with faults of one group only if one is given; see `run_scenario`."""
+    return run_scenario(make(seed, group), invariants=invariants)
+
+
+def run_scenario(scenario: Scenario, *, invariants: bool = True) -> Outcome:
+    """Runs a scenario and checks every promise; and the broker's invariants, unless told not to."""
     began_s = time.perf_counter()
-    scenario = make(seed)
     world = World(scenario, invariants=invariants)
     simulation = Simulation(world)
     collecting = gc.isenabled()
@@ -60,7 +64,7 @@ def run(seed: int, *, invariants: bool = True) -> Outcome:
         if collecting:
             gc.enable()
     return Outcome(
-        seed=seed,
+        seed=scenario.seed,
         broken=broken,
         history=world.history.lines(),
         virtual_s=virtual_s,

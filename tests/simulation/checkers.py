@@ -359,3 +359,6 @@ CHECKERS: Final[dict[str, Checker]] = {
     "time goes on": time_goes_on,
     "one process for a client id": one_process,
 }
+
+AT_REST: Final = {"at least once", "presence", "subscriptions stay"}
+"""Promises that only a simulation which came to rest can show; all others hold at any moment."""

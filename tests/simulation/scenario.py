@@ -103,7 +103,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make(seed: int, group: str | None = None) -> Scenario:
-    """Returns the scenario of a seed; with faults of one group of `FAULTS` only, many of them, if one is given."""
+    """Returns the scenario of a seed; with faults of one group of `FAULTS` only (or "one + other"), if given."""
     chance = random.Random(f"scenario {seed}")
     queues = [f"queue{number}" for number in range(chance.randint(1, 3))]
     duration_s = chance.uniform(5, 40)
@@ -136,7 +136,8 @@ def make(seed: int, group: str | None = None) -> Scenario:
 
 
 def _faults(chance: random.Random, duration_s: float, group: str | None) -> list[FaultPlan]:
-    kinds = [kind for name, kinds in FAULTS.items() if group in (None, name) for kind in kinds]
+    wanted = set(FAULTS) if group is None else set(group.split(" + "))
+    kinds = [kind for name, kinds in FAULTS.items() if name in wanted for kind in kinds]
     if group is None:
         kinds = chance.sample(kinds, chance.choice([0, 1, 2, 4, 8, len(kinds)]))
     pause_s_max = chance.choice([2.0, 4.0, 8.0])

@@ -54,11 +54,11 @@ def restore(
     if "counters" in records:
         state.counters = msgspec.msgpack.decode(records["counters"], type=Counters)
     for key, value in _each(records, "queue/"):
-        _restore_queue(state, int(key), msgspec.msgpack.decode(value, type=QueueRecord), bounds.get(int(key)))
+        _restore_queue(state, _number(key), msgspec.msgpack.decode(value, type=QueueRecord), bounds.get(_number(key)))
     _restore_ids(state, records)
     for key, value in _each(records, "subscription/"):
-        _restore_subscription(state, int(key), msgspec.msgpack.decode(value, type=SubscriptionRecord), now_ms)
-    for key, value in sorted(_each(records, "dead/"), key=lambda item: int(item[0].rpartition("/")[2])):
+        _restore_subscription(state, _number(key), msgspec.msgpack.decode(value, type=SubscriptionRecord), now_ms)
+    for key, value in sorted(_each(records, "dead/"), key=lambda item: _numbers(item[0])):
         _restore_dead_letter(state, key, msgspec.msgpack.decode(value, type=DeadLetterRecord))
     _restore_cursors(state, records)
     for key, value in _each(records, "client/"):
@@ -69,7 +69,7 @@ def restore(
         producer = state.producers[key] = Producer(key, found.last_seen_ms)
         producer.answered, producer.stored, producer.duplicates = found.answered, found.stored, found.duplicates
     for key, _ in _each(records, "trash/"):
-        state.trash[int(key)] = 0
+        state.trash[_number(key)] = 0
     lost = [(key, msgspec.msgpack.decode(value, type=SessionRecord)) for key, value in _each(records, "session/")]
     broker.begin([(token, item.client_id, item.address, item.protocol) for token, item in lost])
     return broker
@@ -80,9 +80,10 @@ def queue_epochs(records: Mapping[str, bytes]) -> list[int]:
 
     Raises:
         StoreNewer: a newer version wrote records that are not to be read here.
+        ValueError: a record's key is damaged.
     """
     _check_format(records)
-    return [int(key) for key, _ in _each(records, "queue/")]
+    return [_number(key) for key, _ in _each(records, "queue/")]
 
 
 def _check_format(records: Mapping[str, bytes]) -> None:
@@ -96,6 +97,19 @@ def _check_format(records: Mapping[str, bytes]) -> None:
 
 def _each(records: Mapping[str, bytes], prefix: str) -> list[tuple[str, bytes]]:
     return [(key[len(prefix) :], value) for key, value in records.items() if key.startswith(prefix)]
+
+
+def _number(key: str) -> int:
+    """Returns the number that a key ends with, one that a store can look for."""
+    # int() would also take "+1", "1_0" and digits of other scripts.
+    if not (key.isascii() and key.isdigit()) or int(key) >= 2**63:
+        raise ValueError(f"a key ends with {key!r}, which is no number of ours")
+    return int(key)
+
+
+def _numbers(key: str) -> tuple[int, int]:
+    first, _, second = key.partition("/")
+    return _number(first), _number(second)
 
 
 def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bounds | None) -> None:
@@ -115,7 +129,7 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
 def _restore_ids(state: BrokerState, records: Mapping[str, bytes]) -> None:
     pages: list[tuple[Queue, IdPage]] = []
     for key, value in _each(records, "ids/"):
-        queue = state.epochs.get(int(key.partition("/")[0]))
+        queue = state.epochs.get(_numbers(key)[0])
         if queue is None:
             state.ledger.deleted(f"ids/{key}", state.now_ms)  # it was deleted while they were on their way
             continue
@@ -145,7 +159,7 @@ def _restore_subscription(state: BrokerState, number: int, record: SubscriptionR
 
 
 def _restore_dead_letter(state: BrokerState, key: str, record: DeadLetterRecord) -> None:
-    subscription, number = map(int, key.split("/"))
+    subscription, number = _numbers(key)
     owner = state.numbers.get(subscription)
     if owner:
         owner.bury(

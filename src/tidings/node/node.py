@@ -10,7 +10,8 @@ round's inputs collect: the longer the disk takes, the larger the group.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import assert_never
 
 import msgspec
@@ -192,15 +193,13 @@ class Node:
         records: dict[str, bytes] = {}
         for prefix in PREFIXES:
             records.update(await self.store.list(prefix))
-        try:
-            bounds = await self.store.bounds(queue_epochs(records))
-            value = await self.store.get(_COMMIT_KEY)
+        with _records_told_damaged():
+            epochs = queue_epochs(records)
+        bounds = await self.store.bounds(epochs)
+        value = await self.store.get(_COMMIT_KEY)
+        with _records_told_damaged():
             self._broker = restore(records, bounds, self.clock.now_ms())
             self._commit_number = msgspec.msgpack.decode(value, type=int) if value else 0
-        except StoreUnusable:
-            raise
-        except (msgspec.MsgspecError, ValueError, TidingsError) as error:
-            raise StoreDamaged(f"a record of the store is damaged ({error}); `tidings check` says where") from error
 
     # --- rounds ---
 
@@ -384,6 +383,16 @@ class Node:
         while free_bytes is not None:
             self.submit(DiskSpace(free_bytes()))
             await asyncio.sleep(_DISK_INTERVAL_S)
+
+
+@contextmanager
+def _records_told_damaged() -> Iterator[None]:
+    try:
+        yield
+    except StoreUnusable:
+        raise  # it says itself what is wrong
+    except (msgspec.MsgspecError, ValueError, TidingsError) as error:
+        raise StoreDamaged(f"a record of the store is damaged ({error}); `tidings check` says where") from error
 
 
 class _Published:

@@ -155,6 +155,18 @@ def test_a_damaged_record_is_an_error_and_not_a_guess() -> None:
         restore(records, {}, harness.now_ms)
 
 
+@pytest.mark.parametrize("ending", ["", "x", "-1", "1_0", "\u0661", str(2**63)])
+@pytest.mark.parametrize("prefix", ["queue/", "subscription/", "trash/"])
+def test_a_key_without_a_number_is_an_error_and_not_a_guess(prefix: str, ending: str) -> None:
+    harness = Harness()
+    harness.connect("reader").subscribe("orders")
+    harness.flush()
+    records = harness.records()
+    sound = next(key for key in ("queue/1", "subscription/1") if key.startswith(prefix) or prefix == "trash/")
+    with pytest.raises(ValueError, match="no number"):
+        restore({prefix + ending: records[sound]}, {}, harness.now_ms)
+
+
 def test_fields_added_by_a_newer_version_are_ignored() -> None:
     harness = Harness()
     harness.connect().publish("orders")

@@ -344,9 +344,12 @@ async def test_a_bug_in_a_rule_ends_the_node_instead_of_letting_it_wait_for_ever
     assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
 
 
-async def test_a_damaged_record_is_told_as_a_damaged_store() -> None:
+@pytest.mark.parametrize(
+    "record", [("queue/1", b"\xc1"), ("queue/q", b"\xc1"), ("trash/", b"\xc0"), ("commit", b"\xc1")]
+)
+async def test_a_damaged_record_is_told_as_a_damaged_store(record: tuple[str, bytes]) -> None:
     store = MemoryStore()
-    await store.commit(Commit(puts=[("queue/1", b"\xc1")]))
+    await store.commit(Commit(puts=[record]))
     node = Node(store, SystemClock(), lambda: "token")
     with pytest.raises(StoreDamaged, match="tidings check"):
         await node.run()

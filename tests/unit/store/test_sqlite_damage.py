@@ -59,6 +59,15 @@ def overwrite_records(path: Path) -> None:
     path.write_bytes(content)
 
 
+def move_in_index(path: Path) -> None:
+    """Makes the index say that the row of sequence 7, its fourth, begins at 2, out of order."""
+    content = bytearray(path.read_bytes())
+    # Sizes and types, then the values: the integer 1 (queue) takes no bytes, 7 (first_sequence), 4 (row number).
+    place = content.index(b"\x04\x09\x01\x01\x07\x04")
+    content[place + 4] = 2
+    path.write_bytes(content)
+
+
 def execute(path: Path, *statements: str) -> None:
     connection = sqlite3.connect(path)
     for statement in statements:
@@ -181,6 +190,41 @@ async def test_damage_that_only_reading_shows_is_named_with_what_to_do(path: Pat
     with pytest.raises(StoreDamaged, match="tidings check"):
         await store.get("a")
     await store.close()
+
+
+@pytest.mark.parametrize("value", ["'text'", "x'00'", "1.5"])
+async def test_a_number_that_is_none_is_damage_wherever_it_is_looked_at(path: Path, value: str) -> None:
+    await fill(path)
+    execute(path, f"UPDATE rows SET last_sequence = {value} WHERE first_sequence = 7")
+    store = SqliteStore(path)
+    await store.open()
+    with pytest.raises(StoreDamaged, match="tidings check"):
+        await store.bounds([1])
+    with pytest.raises(StoreDamaged, match="tidings check"):
+        await store.survey(1, 0, 10)
+    await store.close()
+
+
+async def test_a_record_that_is_not_bytes_is_damage(path: Path) -> None:
+    await fill(path)
+    execute(path, "UPDATE records SET value = 'text'")
+    store = SqliteStore(path)
+    await store.open()
+    with pytest.raises(StoreDamaged, match="not bytes"):
+        await store.get("a")
+    await store.close()
+
+
+async def test_an_index_out_of_order_is_damage_and_not_read_without_end(path: Path) -> None:
+    rows = await fill(path)
+    move_in_index(path)
+    store = SqliteStore(path)
+    await store.open()
+    assert await store.read(1, 0, ALL_BYTES) == rows[:3]
+    with pytest.raises(StoreDamaged, match="comes after 6"):
+        await store.read(1, 6, ALL_BYTES)
+    await store.close()
+    assert any("SQLite finds" in problem for problem in problems_of(path))
 
 
 async def test_the_check_finds_a_missing_row_and_wrong_offsets(path: Path) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from tidings.batch import StoredBatch
 from tidings.limits import READ_ROWS_MAX
@@ -63,7 +63,13 @@ class Reader:
                 row = StoredRow._make(values)
                 if row.body is None:
                     break
-                rows.append(self._decode(row))
+                found = self._decode(queue, row)
+                if found.last_sequence <= (rows[-1].last_sequence if rows else after):
+                    # An index out of order. Whoever goes on after the last row would be given it again without end.
+                    if rows:
+                        break
+                    raise schema.damaged(self._path, f"queue {queue}: row {found.first_sequence} comes after {after}")
+                rows.append(found)
         except sqlite3.DatabaseError:
             # Some page of a row cannot be right. Rows before it are good; that one is looked at alone.
             return rows or self._read_singly(queue, after)
@@ -74,7 +80,7 @@ class Reader:
     def survey(self, queue: int, after: int, rows_max: int) -> list[Row]:
         """Returns rows that hold sequences above `after`, without bodies."""
         named = {"queue": queue, "after": after, "rows_max": rows_max}
-        return [Row._make(values) for values in self.connection.execute(_SURVEY, named).fetchall()]
+        return [Row._make(self._numbers(queue, values)) for values in self.connection.execute(_SURVEY, named)]
 
     def locate(self, queue: int, time_ms: int) -> int | None:
         """Returns the first sequence of the first row taken at or after `time_ms`.
@@ -107,7 +113,7 @@ class Reader:
                 part = queues[start : start + _QUEUES_MAX]
                 statement = _BOUNDS.format(values=connections.values(len(part), 1))
                 for queue, *values in self.connection.execute(statement, part).fetchall():
-                    found[queue] = Bounds._make(values)
+                    found[queue] = Bounds._make(self._numbers(queue, values))
         finally:
             self.connection.execute("COMMIT")
         return found
@@ -115,6 +121,8 @@ class Reader:
     def get(self, key: str) -> bytes | None:
         """Returns a record."""
         row = self.connection.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
+        if row and not isinstance(row[0], bytes):
+            raise schema.damaged(self._path, f"record {key!r} is not bytes")
         return row[0] if row else None
 
     def records(self, prefix: str, after: str, limit_bytes: int | None) -> list[tuple[str, bytes]]:
@@ -136,11 +144,17 @@ class Reader:
         cursor.close()
         return found
 
-    def _decode(self, row: StoredRow) -> StoredBatch | Damage:
+    def _numbers(self, queue: int, values: Sequence[object]) -> Sequence[int]:
+        # SQLite puts any kind of value into any column, and a damaged row can have them all.
+        if not all(isinstance(value, int) for value in values):
+            raise schema.damaged(self._path, f"a row of queue {queue} has something else where a number was")
+        return cast("Sequence[int]", values)
+
+    def _decode(self, queue: int, row: StoredRow) -> StoredBatch | Damage:
         try:
             return decode_row(row)
         except Unreadable as error:
-            return self._damage(row.queue, row.first_sequence, f"row {row.first_sequence}: {error}")
+            return self._damage(queue, row.first_sequence, f"row {row.first_sequence}: {error}")
 
     def _read_singly(self, queue: int, after: int) -> list[StoredBatch | Damage]:
         # The index alone says where a row begins, the next one where it ends.
@@ -154,7 +168,11 @@ class Reader:
                 ).fetchone()
             except sqlite3.DatabaseError as error:
                 return [self._damage(queue, first, f"row {first}: {error}", after)]
-            return [self._decode(StoredRow._make(values))]
+            if values is None:
+                return [
+                    self._damage(queue, first, f"row {first}: the index names it, the table does not have it", after)
+                ]
+            return [self._decode(queue, StoredRow._make(values))]
         except sqlite3.DatabaseError as error:
             raise schema.damaged(self._path, error) from error
 
@@ -167,16 +185,19 @@ class Reader:
         if first is None:
             return None if follower is None else int(follower)
         try:
-            last = self.connection.execute(
+            found = self.connection.execute(
                 "SELECT last_sequence FROM rows WHERE queue = ? AND first_sequence = ?", (queue, first)
-            ).fetchone()[0]
+            ).fetchone()
+            last = found[0] if found is not None else None
         except sqlite3.DatabaseError:
-            last = after + 1
-        if last > after:
+            last = None
+        if not isinstance(last, int) or last > after:
             return int(first)
         return None if follower is None else int(follower)
 
     def _damage(self, queue: int, first: int, reason: str, after: int = 0) -> Damage:
+        if not isinstance(first, int):
+            raise schema.damaged(self._path, f"a row of queue {queue} begins at {first!r}, which is no sequence")
         index = "SELECT min(first_sequence) FROM rows WHERE queue = ? AND first_sequence > ?"
         follower = self.connection.execute(index, (queue, first)).fetchone()[0]
         if follower is not None:
@@ -186,8 +207,9 @@ class Reader:
         try:
             stored = self.connection.execute(
                 "SELECT last_sequence FROM rows WHERE queue = ? AND first_sequence = ?", (queue, first)
-            ).fetchone()[0]
-            last = max(last, stored) if isinstance(stored, int) else last
+            ).fetchone()
+            if stored is not None and isinstance(stored[0], int):  # index and table may tell different stories
+                last = max(last, stored[0])
         except sqlite3.DatabaseError:
             pass  # the reason already says that the row cannot be read
         return Damage(first, last, reason)

@@ -11,13 +11,14 @@ ROUNDS ?= 100
 SEED ?=
 ONLY ?=
 
-.PHONY: help run test lint sim soak strace bench bench-peers bench-report clean
+.PHONY: help run test lint sim soak fuzz strace bench bench-peers bench-report clean
 
 help:
 	@echo "make run    start a server on tidings://127.0.0.1:7433 (data in tidings.db)"
 	@echo "make test   lint, types, import rules, tests"
 	@echo "make sim    simulate the server under faults: 20,000 seeds, or ARGUMENTS='--minutes 5'"
 	@echo "make soak   kill, stop, starve and cut off real processes; ROUNDS=100 SEED= ONLY="
+	@echo "make fuzz   fuzz decoders, a node and data files (MINUTES=5); what was found is in .fuzz/findings"
 	@echo "make bench  measure beside other queues, about 25 minutes; make bench-peers installs those (as root)"
 	@echo "make clean  remove the virtual environment and caches; data files stay"
 
@@ -36,6 +37,10 @@ lint: $(VENV)/.installed-dev
 
 sim: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.simulation $(ARGUMENTS)
+
+MINUTES ?= 5
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 soak: $(VENV)/.installed-dev strace
 	$(BIN)/python -m tests.soak --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
@@ -61,7 +66,7 @@ bench-report: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks --report benchmarks.json
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml
@@ -81,3 +86,8 @@ $(VENV)/.installed-bench: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) '.[all,bench]'
 	@touch $@ $(VENV)/.installed
+
+# On top of the development tools, since atheris has wheels for Linux only.
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	@$(INSTALL) '.[all,dev,fuzz]'
+	@touch $@

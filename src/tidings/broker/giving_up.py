@@ -274,8 +274,15 @@ class GivingUp:
     # --- helpers ---
 
     def _read(self, letters: list[DeadLetter], then: Callable[[Records], None]) -> None:
-        effect = self._state.lookups.records([letter.content_key for letter in letters], then)
-        self._state.effects.append(effect)
+        # What died or was edited a moment ago is not in the store yet, or on its way there.
+        ledger, keys = self._state.ledger, [letter.content_key for letter in letters]
+        before = [ledger.unwritten(key) for key in keys]
+
+        def found(records: Records) -> None:
+            known = zip(keys, before, records, strict=True)
+            then([ledger.unwritten(key) or value or record for key, value, record in known])
+
+        self._state.effects.append(self._state.lookups.records(keys, found))
 
     def _remove(self, subscription: Subscription, letter: DeadLetter) -> None:
         subscription.unbury(letter)

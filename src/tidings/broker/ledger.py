@@ -97,8 +97,8 @@ class Ledger:
 
     def changed(self, item: Recorded, now_ms: int) -> None:
         """Takes note that the record of `item` is out of date."""
-        if item.key not in self._together:
-            self._changes[item.key] = item
+        # Not always the same object: an edited dead letter is another one.
+        (self._together if item.key in self._together else self._changes)[item.key] = item
         self._deletions.pop(item.key, None)
         self._touch(now_ms)
 
@@ -130,6 +130,11 @@ class Ledger:
     def when_durable(self, answer: Answer) -> None:
         """Lets an answer wait until all that was added before it is durable."""
         self._answers.append(answer)
+
+    def unwritten(self, key: str) -> bytes | None:
+        """Returns a record that is not known to be in the store yet, as it will be."""
+        item = self._together.get(key) or self._changes.get(key) or (self.round and self.round.changes.get(key))
+        return self._encode(item) if item else None
 
     def has_work(self) -> bool:
         """Whether anything is not written yet."""
@@ -184,7 +189,8 @@ class Ledger:
         assert round is not None, "the store answered although nothing was ordered"
         self.pending_bytes -= sum(len(pending.batch.body) for pending in round.pending if pending.producer)
         if not stored:
-            self.changed_together([item for item in round.together if item.key not in self._deletions], now_ms)
+            kept = [item for item in round.together if item.key not in self._deletions]
+            self.changed_together([self._changes.get(item.key, item) for item in kept], now_ms)
             for key, item in round.changes.items():
                 if key not in self._deletions and key not in self._together:
                     self._changes.setdefault(key, item)

@@ -190,6 +190,10 @@ class Cursor:
         self.parked[sequence] = until_ms
         if until_ms is not None:
             heappush(self._retries, (until_ms, sequence))
+            if len(self._retries) > 2 * len(self.parked) + 64:  # most of it was settled before its time
+                self._retries = sorted(
+                    (time_ms, waits) for waits, time_ms in self.parked.items() if time_ms is not None
+                )
 
     def is_given_up(self, sequence: int) -> bool:
         """Whether a message is on its way to the dead letters."""

@@ -143,8 +143,8 @@ class Retries:
 def _in_flight(
     subscription: Subscription, ranges: list[tuple[int, int, int]]
 ) -> tuple[list[tuple[Cursor, int]], list[tuple[Cursor, int, int]]]:
-    """Returns which messages of the ranges are in flight, and which ranges hold others."""
-    found: list[tuple[Cursor, int]] = []
+    """Returns which messages of the ranges are in flight, each once, and which ranges hold others."""
+    found: dict[tuple[Cursor, int], None] = {}
     missing: list[tuple[Cursor, int, int]] = []
     for epoch, first, last in ranges:
         if not 1 <= first <= last:
@@ -152,12 +152,15 @@ def _in_flight(
         cursor = subscription.cursors.get(epoch)
         if cursor is None:
             continue  # the queue was deleted, and with it what there was to do
-        before = len(found)
+        count = 0
         for low, high in cursor.unsettled.within(first, last):
-            found += [(cursor, sequence) for sequence in range(low, high + 1) if cursor.is_in_flight(sequence)]
-        if len(found) - before < last - first + 1:
+            for sequence in range(low, high + 1):
+                if cursor.is_in_flight(sequence):
+                    found[cursor, sequence] = None
+                    count += 1
+        if count < last - first + 1:
             missing.append((cursor, first, last))
-    return found, missing
+    return list(found), missing
 
 
 def _taken_away(what: str, subscription: Subscription, missing: list[tuple[Cursor, int, int]]) -> DeliveryTakenAway:

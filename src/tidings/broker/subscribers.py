@@ -128,7 +128,8 @@ class Subscriber:
             if sequence is None or sequence > last:
                 order.popleft()
                 continue
-            clock[cursor, sequence] = now_ms
+            # What was given back before its time began, and delivered again, is twice in the order.
+            clock.setdefault((cursor, sequence), now_ms)
             order[0] = (cursor, sequence + 1, last)
         if not order:
             self._order = None

@@ -195,6 +195,8 @@ class Presence:
         )
 
     def _paused(self, item: Subscription, cursor: Cursor) -> str:
+        if cursor.parked and len(item.dead) >= limits.DEAD_LETTERS_MAX:
+            return f"{limits.DEAD_LETTERS_MAX} dead letters: no message is given up before some are redriven or deleted"
         subscriber = item.subscriber
         if subscriber is None or cursor not in subscriber.behind:
             return ""
@@ -204,8 +206,6 @@ class Presence:
             return "the window is full: waiting for acks"
         if len(cursor.parked) >= limits.PARKED_MAX:
             return f"{limits.PARKED_MAX} messages wait for a retry; see why they fail"
-        if len(item.dead) >= limits.DEAD_LETTERS_MAX:
-            return f"{limits.DEAD_LETTERS_MAX} dead letters: no message is given up before some are redriven or deleted"
         if len(cursor.unsettled) >= limits.HOLES_MAX:
             return f"{limits.HOLES_MAX} ranges are unsettled: waiting for the oldest acks"
         return ""

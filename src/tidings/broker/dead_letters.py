@@ -5,6 +5,7 @@ It has two records: a short one, which the broker keeps in its memory, and its c
 
 from __future__ import annotations
 
+from collections import deque
 from hashlib import blake2b
 
 from tidings import limits
@@ -82,6 +83,18 @@ class DeadContent:
         self.client_id = client_id
         self.failure = failure
         self.edited = False
+
+
+class Redriving:
+    """Dead letters on their way back to their subscription, at a rate."""
+
+    def __init__(self, numbers: list[int], rate: float) -> None:
+        self.numbers = deque(numbers)
+        self.rate = rate
+        self.next_ms = 0
+        """When the next step may be taken."""
+        self.moving = False
+        """Whether a step is under way: what it moves is not durable yet."""
 
 
 def trimmed(failure: Failure) -> Failure:

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
@@ -21,9 +20,10 @@ from tidings import limits
 from tidings.batch import Batch, StoredBatch, check_headers_size, check_payload_size, decode_items, encode_item
 from tidings.broker.answers import answered_when_durable
 from tidings.broker.cursors import Cursor, State
-from tidings.broker.dead_letters import DeadContent, DeadLetter, trimmed
+from tidings.broker.dead_letters import DeadContent, DeadLetter, Redriving, trimmed
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Answered, Refuse
+from tidings.broker.ledger import Answer
 from tidings.broker.lookups import Records, Rows
 from tidings.broker.publishing import Publishing
 from tidings.broker.records import decode_dead_content
@@ -35,15 +35,6 @@ from tidings.errors import InvalidOption, NotFound, TidingsError
 from tidings.model import DeadLetterGroup, DeadLetterInfo, Failure, Flags, Run, check_name
 
 
-class Redriving:
-    """Dead letters on their way back, at a rate."""
-
-    def __init__(self, numbers: list[int], rate: float) -> None:
-        self.numbers = deque(numbers)
-        self.rate = rate
-        self.reading = False
-
-
 class GivingUp:
     """The rules of dead letters, on the broker's state."""
 
@@ -51,7 +42,6 @@ class GivingUp:
         self._state = state
         self._deliveries = deliveries
         self._publishing = publishing
-        self._redriving: dict[int, list[Redriving]] = {}
 
     # --- dying ---
 
@@ -216,8 +206,9 @@ class GivingUp:
         subscription = self._state.find(call.subscription)
         letters = _chosen(subscription, call.number, call.fingerprint)
         for letter in letters:
-            self._remove(subscription, letter)
-        self._state.changed(subscription)
+            self._state.remove_dead_letter(subscription, letter)
+        if letters:  # else it may be an ephemeral one, which has no record
+            self._state.changed(subscription)
         answered_when_durable(self._state, session.connection, request, len(letters))
 
     # --- redriving ---
@@ -229,47 +220,68 @@ class GivingUp:
             NotFound: there is no such subscription, or no such dead letter.
             InvalidOption: the rate is out of its range.
         """
-        if not 0 <= call.rate <= limits.REDRIVE_RATE_MAX:
-            raise InvalidOption(f"a rate of {call.rate:g} messages/s; it can be 0 to {limits.REDRIVE_RATE_MAX}")
+        if call.rate != 0 and not limits.REDRIVE_RATE_MIN <= call.rate <= limits.REDRIVE_RATE_MAX:
+            raise InvalidOption(
+                f"a rate of {call.rate:g} messages/s; it can be {limits.REDRIVE_RATE_MIN} to"
+                f" {limits.REDRIVE_RATE_MAX}, or 0 for as fast as it goes"
+            )
         subscription = self._state.find(call.subscription)
         numbers = [letter.number for letter in _chosen(subscription, call.number, call.fingerprint)]
         if numbers:
-            self._redriving.setdefault(subscription.number, []).append(Redriving(numbers, call.rate))
+            subscription.redriving.append(Redriving(numbers, call.rate))
             self.redrive_some(subscription)
         self._state.effects.append(Answered(session.connection, request, len(numbers)))
 
     def redrive_some(self, subscription: Subscription) -> None:
-        """Takes the next step of what is being redriven."""
-        for redriving in self._redriving.get(subscription.number, []):
-            if not redriving.reading:
+        """Takes the next step of what is being redriven and whose time has come."""
+        for redriving in subscription.redriving:
+            if redriving.moving:
+                continue
+            if redriving.next_ms <= self._state.now_ms:
                 self._step(subscription, redriving)
+            else:
+                self._state.deadlines.set_at_latest(("redrive", subscription.number), redriving.next_ms)
 
     def _step(self, subscription: Subscription, redriving: Redriving) -> None:
         count = limits.REDRIVE_STEP_COUNT
         if redriving.rate:
             count = max(1, min(count, int(redriving.rate / 10)))
+            redriving.next_ms = self._state.now_ms + int(1000 * count / redriving.rate)
         numbers = [redriving.numbers.popleft() for _ in range(min(count, len(redriving.numbers)))]
         letters = [subscription.dead[number] for number in numbers if number in subscription.dead]
-        redriving.reading = True
+        redriving.moving = True
 
         def found(records: Records) -> None:
-            redriving.reading = False
+            if redriving not in subscription.redriving:
+                return  # the subscription was deleted
             for letter, record in zip(letters, records, strict=True):
                 if record is not None and subscription.dead.get(letter.number) is letter:
                     self._send_back(subscription, letter, decode_dead_content(letter.content_key, record))
             self._state.changed(subscription)
-            if redriving.numbers:
-                pause_ms = int(1000 * count / redriving.rate) if redriving.rate else 0
-                self._state.deadlines.set_at_latest(("redrive", subscription.number), self._state.now_ms + pause_ms)
-            else:
-                self._redriving[subscription.number].remove(redriving)
+            self._go_on_when_durable(subscription, redriving)
 
         self._read(letters, found)
 
+    def _go_on_when_durable(self, subscription: Subscription, redriving: Redriving) -> None:
+        """Takes the next step only after this one, so that never more than one step waits in memory."""
+
+        def reached() -> None:
+            redriving.moving = False
+            if redriving in subscription.redriving:
+                if not redriving.numbers:
+                    subscription.redriving.remove(redriving)
+                self.redrive_some(subscription)
+
+        def failed(_reason: str, _full: bool) -> None:
+            if redriving in subscription.redriving:
+                self._go_on_when_durable(subscription, redriving)
+
+        self._state.ledger.when_durable(Answer(reached, failed))
+
     def _send_back(self, subscription: Subscription, letter: DeadLetter, content: DeadContent) -> None:
         queue = self._state.open_side_queue(subscription, letter.queue)
-        self._publishing.publish_own(queue.name, Batch([content.run], content.body), hurry=True)
-        self._remove(subscription, letter)
+        self._publishing.publish_own(queue.name, Batch([content.run], content.body))
+        self._state.remove_dead_letter(subscription, letter)
 
     # --- helpers ---
 
@@ -283,11 +295,6 @@ class GivingUp:
             then([ledger.unwritten(key) or value or record for key, value, record in known])
 
         self._state.effects.append(self._state.lookups.records(keys, found))
-
-    def _remove(self, subscription: Subscription, letter: DeadLetter) -> None:
-        subscription.unbury(letter)
-        self._state.ledger.deleted(letter.key, self._state.now_ms)
-        self._state.ledger.deleted(letter.content_key, self._state.now_ms)
 
 
 def _one(subscription: Subscription, number: int) -> DeadLetter:

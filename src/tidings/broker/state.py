@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidings import limits
 from tidings.broker.cursors import Cursor, State
+from tidings.broker.dead_letters import DeadLetter
 from tidings.broker.deadlines import Deadlines
 from tidings.broker.effects import Effect
 from tidings.broker.ledger import Ledger, Recorded
@@ -146,9 +147,10 @@ class BrokerState:
             self.remove_cursor(cursor)
             if cursor.queue.owner is not None:
                 self.remove_queue(cursor.queue)
-        for letter in subscription.dead.values():
-            self.ledger.deleted(letter.key, self.now_ms)
-            self.ledger.deleted(letter.content_key, self.now_ms)
+        for letter in list(subscription.dead.values()):
+            # Also from its memory: lookups under way look there whether their letter still matters.
+            self.remove_dead_letter(subscription, letter)
+        subscription.redriving.clear()
         del self.subscriptions[subscription.name]
         del self.numbers[subscription.number]
         self.wide.pop(subscription, None)
@@ -159,6 +161,12 @@ class BrokerState:
                 del self.literal[subscription.filter.queue]
         if subscription.durable:
             self.ledger.deleted(subscription.key, self.now_ms)
+
+    def remove_dead_letter(self, subscription: Subscription, letter: DeadLetter) -> None:
+        """Forgets a dead letter and its records."""
+        subscription.unbury(letter)
+        self.ledger.deleted(letter.key, self.now_ms)
+        self.ledger.deleted(letter.content_key, self.now_ms)
 
     def add_cursor(self, subscription: Subscription, queue: Queue, *, position: int) -> Cursor:
         """Gives a subscription its place in a queue."""

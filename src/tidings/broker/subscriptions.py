@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tidings import limits
 from tidings.broker.cursors import Cursor
-from tidings.broker.dead_letters import DeadLetter
+from tidings.broker.dead_letters import DeadLetter, Redriving
 from tidings.broker.filters import Filter
 from tidings.broker.subscribers import Subscriber
 
@@ -48,6 +48,7 @@ class Subscription:
         "name",
         "next_dead",
         "number",
+        "redriving",
         "subscriber",
     )
 
@@ -80,6 +81,8 @@ class Subscription:
         """Its dead letters by number, in their order."""
         self.next_dead = 1
         """The number of the next dead letter."""
+        self.redriving: list[Redriving] = []
+        """What is under way from its dead letters back to it."""
         self.dying = 0
         """How many messages are on their way to the dead letters."""
         self._dead_at: dict[tuple[int, int], int] = {}

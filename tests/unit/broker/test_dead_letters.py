@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.unit.broker.harness import Client, Harness, assert_delivered
 from tidings.broker import inputs
-from tidings.calls import EditDeadLetter, ListDeadLetters, Redrive
+from tidings.calls import DeleteDeadLetters, EditDeadLetter, ListDeadLetters, Redrive
 from tidings.model import DeadLetterInfo
 
 NAME = "reader:orders/#"
@@ -72,3 +72,12 @@ def test_an_edit_outlives_a_transaction_that_failed_while_it_was_made() -> None:
     harness.restart()
     client = harness.connect("reader")
     assert [letter.payload for letter in listed(client)] == [b"better"]
+
+
+def test_deleting_no_dead_letters_of_an_ephemeral_subscription_leaves_no_record() -> None:
+    harness = Harness()
+    client = harness.connect()
+    client.subscribe("orders")
+    assert client.call(DeleteDeadLetters(subscription=client.subscribed[1].name)) == 0
+    harness.flush()
+    assert not [key for key in harness.records() if key.startswith("subscription/")]

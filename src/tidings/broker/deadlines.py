@@ -31,6 +31,10 @@ class Deadlines(Generic[K]):
         """Forgets a key."""
         self._times.pop(key, None)
 
+    def is_set(self, key: K, time_ms: int) -> bool:
+        """Whether a key wants attention at that time or earlier."""
+        return self._times.get(key, time_ms + 1) <= time_ms
+
     def next_ms(self) -> int | None:
         """Returns the earliest time."""
         heap = self._heap

@@ -6,15 +6,19 @@
 3. A cursor's state: LIVE and BEHIND have a subscriber, the others have none; LIVE is at the tail, and exactly the
    LIVE ones are in the queue's set; exactly the BEHIND ones are in their subscriber's; IDLE has nothing unsettled;
    WAITING has something outstanding; SCANNING is being looked through or will be.
-4. A subscriber: what it has in flight is what its cursors have in flight, and never more than its window;
-   its clock runs for at most `concurrency` deliveries, all of them in flight.
+4. A subscriber: what it has in flight is what its cursors have in flight; its clock
+   runs for at most `concurrency` deliveries, all of them in flight.
 5. Tables agree: every cursor is known to its queue and its subscription, every subscriber to its session, every
    token and client id to its session.
-6. Over time: what a subscription has settled stays settled, in one life of the broker.
+6. Over time, in one life of the broker: what a subscription has settled stays settled; what a subscriber has in
+   flight does not grow beyond its window, which may become smaller than what is in flight already.
+7. Dead letters: only a durable subscription has some, with numbers below the next one, and never more than allowed;
+   those on their way there are counted; what waits for a retry has a deadline.
 """
 
 from __future__ import annotations
 
+from tidings import limits
 from tidings.broker.broker import Broker
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.queues import Queue
@@ -29,6 +33,7 @@ class Invariants:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._settled_to: dict[tuple[int, int], int] = {}
+        self._in_flight: dict[int, int] = {}
 
     def check(self) -> None:
         """Checks everything.
@@ -40,6 +45,13 @@ class Invariants:
         for subscription in self._broker.state.subscriptions.values():
             for epoch, cursor in subscription.cursors.items():
                 self._check_progress(cursor, (subscription.number, epoch))
+            self._check_window(subscription)
+
+    def _check_window(self, subscription: Subscription) -> None:
+        now = subscription.subscriber.in_flight if subscription.subscriber else 0
+        most = max(subscription.in_flight_max, self._in_flight.get(subscription.number, 0))
+        assert now <= most, f"subscription {subscription.name!r}: {now} in flight, the window is {most}"
+        self._in_flight[subscription.number] = now
 
     def _check_progress(self, cursor: Cursor, key: tuple[int, int]) -> None:
         before, now = self._settled_to.get(key, 0), cursor.settled_to
@@ -60,6 +72,7 @@ def check(broker: Broker) -> None:
     for subscription in state.subscriptions.values():
         for cursor in subscription.cursors.values():
             _check_cursor(state, cursor)
+        _check_dead(state, subscription)
         if subscription.subscriber:
             _check_subscriber(state, subscription, subscription.subscriber)
     _check_tables(state)
@@ -112,12 +125,23 @@ def _check_cursor(state: BrokerState, cursor: Cursor) -> None:
             assert coming, f"{where}: scanning, but nobody looks"
 
 
+def _check_dead(state: BrokerState, subscription: Subscription) -> None:
+    where, dead = f"subscription {subscription.name!r}", subscription.dead
+    assert subscription.durable or not dead, f"{where}: ephemeral, but has {len(dead)} dead letters"
+    assert len(dead) + subscription.dying <= limits.DEAD_LETTERS_MAX, f"{where}: {len(dead)} dead letters"
+    assert max(dead, default=0) < subscription.next_dead, f"{where}: its next dead letter is {subscription.next_dead}"
+    cursors = subscription.cursors.values()
+    dying = sum(until_ms is None for cursor in cursors for until_ms in cursor.parked.values())
+    assert dying <= subscription.dying, f"{where}: {dying} are dying, {subscription.dying} are counted"
+    times = [time_ms for cursor in cursors if (time_ms := cursor.next_unpark_ms()) is not None]
+    if times:
+        assert state.deadlines.is_set(("retry", subscription.number), min(times)), f"{where}: no deadline of a retry"
+
+
 def _check_subscriber(state: BrokerState, subscription: Subscription, subscriber: Subscriber) -> None:
     where = f"subscription {subscription.name!r}"
     in_flight = sum(cursor.in_flight for cursor in subscription.cursors.values())
     assert subscriber.in_flight == in_flight, f"{where}: counts {subscriber.in_flight} in flight of {in_flight}"
-    most = subscription.in_flight_max
-    assert in_flight <= most, f"{where}: {in_flight} in flight, the window is {most}"
     assert subscriber.in_flight_bytes >= 0, f"{where}: {subscriber.in_flight_bytes} bytes in flight"
     clock = subscriber.on_the_clock()
     assert len(clock) <= subscription.concurrency, f"{where}: the clock runs for {len(clock)} deliveries"

@@ -11,7 +11,7 @@ import msgspec
 from tidings import calls, limits
 from tidings.batch import Batch, StoredBatch, decode_items, encode_item
 from tidings.broker import PREFIXES, Broker, effects, inputs, queue_epochs, restore
-from tidings.broker.invariants import check
+from tidings.broker.invariants import Invariants
 from tidings.errors import TidingsError
 from tidings.model import ClientInfo, QueueInfo, Run, SubscriptionInfo
 from tidings.store.memory import MemoryStore
@@ -208,6 +208,7 @@ class Harness:
         self.commits: list[Commit] = []
         self._connections = 0
         self.broker = Broker(self.now_ms)
+        self.invariants = Invariants(self.broker)
         self.broker.begin([])
         self.settle()
 
@@ -304,6 +305,7 @@ class Harness:
         self.under_way = None
         self.reads.clear()
         self.broker = restore(self.records(), self.bounds(), self.now_ms)
+        self.invariants = Invariants(self.broker)
         self.settle()
 
     def records(self) -> dict[str, bytes]:
@@ -334,7 +336,7 @@ class Harness:
 
     def _handle(self, input: inputs.Input) -> list[effects.Effect]:
         found = self.broker.handle(input, self.now_ms)
-        check(self.broker)
+        self.invariants.check()
         for effect in found:
             if isinstance(effect, effects.StartCommit):
                 assert self.under_way is None, "one transaction at a time"

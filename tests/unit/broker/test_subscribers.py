@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.broker.harness import Client, Harness, assert_delivered
 from tidings import limits
+from tidings.calls import ConfigureSubscription
 
 
 def attached(**options: Any) -> tuple[Harness, Client]:
@@ -160,3 +161,27 @@ def test_a_message_that_is_never_acked_pauses_the_rest_visibly(monkeypatch: pyte
     assert "unsettled" in client.subscriptions()["reader:orders/#"].paused
     client.ack(1, 1, 3)
     assert_delivered(client, "orders", [9])
+
+
+def test_a_window_made_smaller_takes_nothing_back_and_lets_nothing_more_go() -> None:
+    _harness, client = attached()
+    name = "reader:orders/#"
+    client.publish("orders", *"abc")
+    assert_delivered(client, "orders", [1, 2, 3])
+    client.call(ConfigureSubscription(name=name, in_flight_max=1))
+    client.publish("orders", "d")
+    client.ack(1, 1, 2)
+    assert client.take() == []
+    client.ack(1, 3)
+    assert_delivered(client, "orders", [4])
+
+
+def test_a_shorter_ack_timeout_counts_for_what_is_in_flight() -> None:
+    harness, client = attached()
+    client.publish("orders", "a")
+    client.take()
+    client.call(ConfigureSubscription(name="reader:orders/#", ack_timeout_ms=200))
+    harness.advance(199)
+    assert client.take() == []
+    harness.advance(2)
+    assert_delivered(client, "orders", [1])

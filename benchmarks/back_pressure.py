@@ -1,6 +1,6 @@
 """Whether others are slowed by who is too fast, or too slow; and what that costs the server's memory.
 
-    python benchmarks/back_pressure.py [--seconds S] [--runs N] [--subscribers N] [--directory PATH]
+    python -m benchmarks.back_pressure [--seconds S] [--runs N] [--subscribers N] [--directory PATH]
 
 A *bystander* publishes messages of 128 bytes in a paced way (100 a second, each confirm awaited) and reads what it
 publishes; its round trips, publish call to handler, are timed twice in each run: alone, and beside
@@ -16,18 +16,17 @@ Beside N subscribers the comparison is with N / 2 that all read: what stalls is 
 import argparse
 import asyncio
 import contextlib
-import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from statistics import median
 
-import machine
-from end_to_end import heard, started
-
 import tidings
+from benchmarks import machine
+from benchmarks.processes import started
 from tidings import limits
 from tidings.wire import Hello, Subscribe
 from tidings.wire.codec import Reader, encode
@@ -175,13 +174,19 @@ def run(place: Path, case: tuple[bool, Beside, Beside], seconds: float) -> tuple
     slow, alone, beside = case
     with tempfile.TemporaryDirectory(dir=place) as name:
         program = (SLOW_SERVER,) if slow else ("-m", "tidings")
-        serve = (*program, "serve", "--store", f"sqlite:{Path(name) / 'data.db'}", "--listen", "tidings://127.0.0.1:0")
-        with started(*serve) as server:
-            url = heard(server, "ready").split()[1]
+        serve = (
+            sys.executable,
+            *program,
+            "serve",
+            "--store",
+            f"sqlite:{Path(name) / 'data.db'}",
+            "--listen",
+            "tidings://127.0.0.1:0",
+        )
+        with started(serve, Path(name)) as server:
+            url = server.hear("ready", 60).split()[0]
             first_ms, then_ms = asyncio.run(compare(url, seconds, alone, beside))
-            peak_bytes = machine.peak_bytes(server.pid)
-            server.send_signal(signal.SIGTERM)
-            server.wait(30)
+            peak_bytes = machine.peak_bytes(server.id)
     return first_ms, then_ms, peak_bytes / MIB
 
 

@@ -70,13 +70,6 @@ def _status_bytes(process_id: int, field: str) -> int:
     return 0
 
 
-def resident_bytes(process_id: int) -> int:
-    """Returns the memory that a living process has now; 0 where nobody tells."""
-    if sys.platform != "linux":
-        return 0
-    return int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def processor_s(process_id: int) -> float:
     """Returns the processor time that a living process has used; 0 where nobody tells."""
     if sys.platform != "linux":

@@ -1,6 +1,6 @@
 """Memory of the server, and its start: idle connections, and messages that wait.
 
-    python benchmarks/memory.py [--connections N] [--waiting N] [--runs N] [--directory PATH]
+    python -m benchmarks.memory [--connections N] [--waiting N] [--runs N] [--directory PATH]
 
 *Idle*: how much the server's resident memory grows with each connection that has said hello with a client id of its
 own, and with each that has one durable subscription, too. *Waiting*: the same memory before and after N messages of
@@ -11,17 +11,16 @@ included, to the line that says that it accepts connections, with an empty file 
 import argparse
 import asyncio
 import itertools
-import signal
 import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-import machine
-from end_to_end import heard, started
-
 import tidings
+from benchmarks import machine
+from benchmarks.processes import started
 from tidings import limits
 from tidings.wire import Frame, Heartbeat, Hello, Subscribe
 from tidings.wire.codec import Reader, encode
@@ -33,7 +32,7 @@ SETTLE_S = 1.0
 
 
 def serve(file: Path) -> tuple[object, ...]:
-    return ("-m", "tidings", "serve", "--store", f"sqlite:{file}", "--listen", "tidings://127.0.0.1:0")
+    return (sys.executable, "-m", "tidings", "serve", "--store", f"sqlite:{file}", "--listen", "tidings://127.0.0.1:0")
 
 
 def ask(connection: socket.socket, question: Frame) -> None:
@@ -52,22 +51,22 @@ def connected(port: int, client_id: str) -> socket.socket:
 
 def idle(directory: Path, connections: int) -> tuple[float, float]:
     """Returns bytes for each connection, and for each with a subscription."""
-    with started(*serve(directory / "idle.db")) as server:
-        port = int(heard(server, "ready").split()[1].rpartition(":")[2])
+    with started(serve(directory / "idle.db"), directory) as server:
+        port = int(server.hear("ready", 60).split()[0].rpartition(":")[2])
         held = [connected(port, f"first-{number}") for number in range(WARM_UP)]
         for connection in held:
             ask(connection, Subscribe(request=1, handle=1, queue="idle", event="#"))
         time.sleep(SETTLE_S)
-        before = machine.resident_bytes(server.pid)
+        before = machine.resident_bytes(server.id)
         idle = [connected(port, f"idle-{number}") for number in range(connections)]
         time.sleep(SETTLE_S)
-        greeted = machine.resident_bytes(server.pid)
+        greeted = machine.resident_bytes(server.id)
         for connection in idle:
             connection.sendall(encode(Heartbeat()))
         for connection in idle:
             ask(connection, Subscribe(request=1, handle=1, queue="idle", event="#"))
         time.sleep(SETTLE_S)
-        subscribed = machine.resident_bytes(server.pid)
+        subscribed = machine.resident_bytes(server.id)
         for connection in held + idle:
             connection.close()
         return (greeted - before) / connections, (subscribed - before) / connections
@@ -84,27 +83,23 @@ async def publish_for_nobody(url: str, messages: int) -> None:
 def start_s(file: Path) -> float:
     """Returns how long a server takes to be ready."""
     begun_s = time.monotonic()
-    with started(*serve(file)) as server:
-        heard(server, "ready")
+    with started(serve(file), file.parent) as server:
+        server.hear("ready", 60)
         taken_s = time.monotonic() - begun_s
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
     return taken_s
 
 
 def waiting(directory: Path, messages: int) -> None:
     """Prints the server's memory while ever more messages wait."""
     file = directory / "waiting.db"
-    with started(*serve(file)) as server:
-        url = heard(server, "ready").split()[1]
+    with started(serve(file), file.parent) as server:
+        url = server.hear("ready", 60).split()[0]
         for part in range(1, 6):
             asyncio.run(publish_for_nobody(url, messages // 5))
-            print(f"{part * (messages // 5):12,} wait  {machine.resident_bytes(server.pid) / MIB:6.1f} MiB", flush=True)
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-    with started(*serve(file)) as server:
-        heard(server, "ready")
-        print(f"after a restart     {machine.resident_bytes(server.pid) / MIB:6.1f} MiB")
+            print(f"{part * (messages // 5):12,} wait  {machine.resident_bytes(server.id) / MIB:6.1f} MiB", flush=True)
+    with started(serve(file), file.parent) as server:
+        server.hear("ready", 60)
+        print(f"after a restart     {machine.resident_bytes(server.id) / MIB:6.1f} MiB")
 
 
 def options() -> argparse.Namespace:

@@ -12,8 +12,9 @@ import pytest
 
 from tidings import limits
 from tidings.batch import Batch
+from tidings.calls import ANSWERS
 from tidings.errors import REGISTRY, reconnects
-from tidings.model import ClientInfo, QueueInfo, Run, SubscriptionInfo
+from tidings.model import ClientInfo, DeadLetterGroup, DeadLetterInfo, Failure, QueueInfo, Run, SubscriptionInfo
 from tidings.server import Server
 from tidings.store.memory import MemoryStore
 from tidings.wire import Ack, Deliver, Part, Publish, Resume
@@ -166,13 +167,14 @@ def test_the_table_of_kinds_is_complete() -> None:
     for kind, frame in (CLIENT_KINDS | SERVER_KINDS).items():
         both = kind in CLIENT_KINDS and kind in SERVER_KINDS
         sender = "both" if both else "client" if kind in CLIENT_KINDS else "server"
-        expected[str(kind)] = [frame.__name__, sender, "messages" if kind in WITH_BODY else ""]
+        body = "messages" if frame in (Publish, Deliver) else "MessagePack"
+        expected[str(kind)] = [frame.__name__, sender, body if kind in WITH_BODY else ""]
     assert {kind: rest[:3] for kind, *rest in rows("### Kinds")} == expected
 
 
 def test_the_table_of_fields_names_every_field_in_its_order_with_its_default() -> None:
     documented = {name: re.findall(r"`(\w+)` ([^,]*?)(?= = |, `|$)(?: = ([^,]*))?", text) for name, text in _fields()}
-    structs = [*(CLIENT_KINDS | SERVER_KINDS).values(), Run, Part, Resume]
+    structs = [*(CLIENT_KINDS | SERVER_KINDS).values(), Run, Part, Resume, Failure]
     assert set(documented) == {struct.__name__ for struct in structs}
     for struct in structs:
         fields = msgspec.structs.fields(struct)
@@ -212,6 +214,17 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_keys_of_listings_are_complete(listing: str, entry: type[msgspec.Struct]) -> None:
     [keys] = [cells[1] for cells in rows("## Listings, deletion, backup") if cells[0] == listing]
     assert re.findall(r"`(\w+)`", keys) == list(entry.__struct_fields__)
+
+
+def test_the_table_of_calls_names_every_call_with_its_fields() -> None:
+    documented = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[1]) for cells in rows("## Calls")}
+    assert documented == {call.__struct_config__.tag: list(call.__struct_fields__) for call in ANSWERS}
+
+
+def test_the_keys_of_dead_letters_and_their_groups_are_complete() -> None:
+    documented = dict(re.findall(r"^\| (dead letter|group) \| (.*) \|$", PAGE, re.MULTILINE))
+    for entry, kind in (("dead letter", DeadLetterInfo), ("group", DeadLetterGroup)):
+        assert re.findall(r"`(\w+)`", documented[entry]) == list(kind.__struct_fields__)
 
 
 def test_the_table_of_errors_lists_every_code_with_what_the_registry_says() -> None:

@@ -242,6 +242,8 @@ class Catalog:
                 subscription.durable,
                 subscriber.created,
                 places,
+                subscription.ack_timeout_ms,
+                subscription.attempts_max,
             )
         )
         self._presence.subscribed(session, subscription)

@@ -46,6 +46,8 @@ class Subscribed(msgspec.Struct, frozen=True):
     durable: bool
     created: bool
     places: list[tuple[int, int]]
+    ack_timeout_ms: int
+    attempts_max: int
 
 
 class Deliver(msgspec.Struct, frozen=True):

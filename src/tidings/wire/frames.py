@@ -118,7 +118,8 @@ class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Server: attached; deliveries with this handle follow.
 
     `places` tells an ephemeral subscription where it begins, as (epoch, sequence before its first message): what
-    to resume from if the connection is lost before anything came.
+    to resume from if the connection is lost before anything came. `ack_timeout_ms` and `attempts_max` are the
+    subscription's settings at this moment; 0 from a server that does not tell.
     """
 
     request: int
@@ -126,6 +127,8 @@ class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     durable: bool
     created: bool
     places: list[tuple[int, int]] = []
+    ack_timeout_ms: int = 0
+    attempts_max: int = 0
 
 
 class Unsubscribe(msgspec.Struct, array_like=True, frozen=True, gc=False):

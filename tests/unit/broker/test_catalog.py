@@ -107,6 +107,16 @@ def test_a_client_with_an_id_gets_a_durable_subscription_named_after_its_filter(
     assert (told.name, told.durable, told.created) == ("billing:orders/created", True, True)
 
 
+def test_who_is_attached_is_told_the_settings_that_hold_now() -> None:
+    harness = Harness()
+    client = harness.connect("billing")
+    client.subscribe("orders", ack_timeout_ms=9_000, attempts_max=3)
+    assert (client.subscribed[1].ack_timeout_ms, client.subscribed[1].attempts_max) == (9_000, 3)
+    client.unsubscribe(1)
+    client.subscribe("orders")
+    assert (client.subscribed[2].ack_timeout_ms, client.subscribed[2].attempts_max) == (9_000, 3)
+
+
 def test_an_anonymous_client_gets_an_ephemeral_one_that_ends_with_the_connection() -> None:
     harness = Harness()
     client = harness.connect()

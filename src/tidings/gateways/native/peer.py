@@ -190,7 +190,17 @@ class NativePeer(asyncio.Protocol):
                 store = self._node.store
                 wire.send(Welcome(VERSION, effect.token, self._node.id, wire.heartbeat_ms, store.durability, _AGENT))
             case effects.Subscribed():
-                wire.send(Subscribed(effect.request, effect.name, effect.durable, effect.created, effect.places))
+                wire.send(
+                    Subscribed(
+                        effect.request,
+                        effect.name,
+                        effect.durable,
+                        effect.created,
+                        effect.places,
+                        effect.ack_timeout_ms,
+                        effect.attempts_max,
+                    )
+                )
             case effects.Gap():
                 wire.send(
                     Gap(

@@ -233,10 +233,11 @@ def test_every_effect_becomes_its_frame(scene: Scene) -> None:
     assert confirmed == Confirmed(3, 5, 9, "memory", [1, 2], [(0, 4)])
     ((done, _),) = scene.tell(effects.Done(7, 8))
     assert done == Done(8)
-    ((subscribed, _),) = scene.tell(effects.Subscribed(7, 1, "name", True, False, [(5, 3)]))
+    ((subscribed, _),) = scene.tell(effects.Subscribed(7, 1, "name", True, False, [(5, 3)], 9_000, 4))
     assert isinstance(subscribed, Subscribed)
     assert (subscribed.request, subscribed.name, subscribed.durable, subscribed.created) == (1, "name", True, False)
     assert [tuple(place) for place in subscribed.places] == [(5, 3)]
+    assert (subscribed.ack_timeout_ms, subscribed.attempts_max) == (9_000, 4)
     ((gap, _),) = scene.tell(effects.Gap(7, 2, "orders", 5, 1, 3, "trimmed"))
     assert gap == Gap(2, "orders", 5, 1, 3, "trimmed")
     ((listing, _),) = scene.tell(effects.Listing(7, 4, [], "more"))

@@ -85,8 +85,7 @@ def start_s(file: Path) -> float:
     begun_s = time.monotonic()
     with started(serve(file), file.parent) as server:
         server.hear("ready", 60)
-        taken_s = time.monotonic() - begun_s
-    return taken_s
+        return time.monotonic() - begun_s
 
 
 def waiting(directory: Path, messages: int) -> None:

@@ -143,6 +143,9 @@ REDRIVE_RATE_MAX: Final = 100_000
 FAILURE_TEXT_LENGTH_MAX: Final = 1_000
 """Characters that are kept of the message of an error that a handler raised."""
 
+FAILURE_HEADLINE_LENGTH_MAX: Final = 100
+"""Characters of it that stand beside the type in the list of how dead letters failed; they are kept in memory."""
+
 FAILURE_TRACEBACK_LENGTH_MAX: Final = 8_000
 """Characters that are kept of its traceback: the innermost frames."""
 

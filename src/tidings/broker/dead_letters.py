@@ -25,6 +25,7 @@ class DeadLetter:
         "reason",
         "sequence",
         "subscription",
+        "text",
         "type",
     )
 
@@ -41,6 +42,7 @@ class DeadLetter:
         died_ms: int,
         type: str,
         place: str,
+        text: str = "",
     ) -> None:
         self.subscription = subscription
         self.number = number
@@ -52,6 +54,16 @@ class DeadLetter:
         self.died_ms = died_ms
         self.type = type
         self.place = place
+        self.text = text
+        """The beginning of the error's message; all of it is in the content."""
+
+    @property
+    def how(self) -> str:
+        """How it failed, in a line: "KeyError: 'vat' in bill() in orders.py", or "ack timeout"."""
+        if not self.type:
+            return self.reason
+        error = f"{self.type}: {self.text}" if self.text else self.type
+        return f"{error} in {self.place}" if self.place else error
 
     @property
     def key(self) -> str:
@@ -95,6 +107,11 @@ class Redriving:
         """When the next step may be taken."""
         self.moving = False
         """Whether a step is under way: what it moves is not durable yet."""
+
+
+def headline(text: str) -> str:
+    """Returns the first line of an error's message, within its bound."""
+    return text.strip().partition("\n")[0][: limits.FAILURE_HEADLINE_LENGTH_MAX]
 
 
 def trimmed(failure: Failure) -> Failure:

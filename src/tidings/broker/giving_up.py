@@ -20,7 +20,7 @@ from tidings import limits
 from tidings.batch import Batch, StoredBatch, check_headers_size, check_payload_size, decode_items, encode_item
 from tidings.broker.answers import answered_when_durable
 from tidings.broker.cursors import Cursor, State
-from tidings.broker.dead_letters import DeadContent, DeadLetter, Redriving, trimmed
+from tidings.broker.dead_letters import DeadContent, DeadLetter, Redriving, headline, trimmed
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Answered, Refuse
 from tidings.broker.ledger import Answer
@@ -97,6 +97,7 @@ class GivingUp:
                 died_ms=state.now_ms,
                 type=failure.type if failure else "",
                 place=failure.place if failure else "",
+                text=headline(failure.text) if failure else "",
             )
             run, body, time_ms = message
             content = DeadContent(letter.content_key, run, body, time_ms, client_id, failure)
@@ -122,7 +123,7 @@ class GivingUp:
             DeadLetterGroup(
                 fingerprint=fingerprint,
                 count=len(letters),
-                text=f"{letters[-1].type} in {letters[-1].place}" if letters[-1].type else letters[-1].reason,
+                text=letters[-1].how,
                 first_died=letters[0].died_ms,
                 last_died=letters[-1].died_ms,
                 last_number=letters[-1].number,

@@ -131,6 +131,7 @@ class DeadLetterRecord(msgspec.Struct, array_like=True):
     died_ms: int
     type: str
     place: str
+    text: str = ""
 
 
 class DeadContentRecord(msgspec.Struct, array_like=True):
@@ -228,6 +229,7 @@ def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:
         letter.died_ms,
         letter.type,
         letter.place,
+        letter.text,
     )
 
 

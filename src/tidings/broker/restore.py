@@ -174,6 +174,7 @@ def _restore_dead_letter(state: BrokerState, key: str, record: DeadLetterRecord)
                 died_ms=record.died_ms,
                 type=record.type,
                 place=record.place,
+                text=record.text,
             )
         )
 

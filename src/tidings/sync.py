@@ -21,7 +21,7 @@ from tidings import limits
 from tidings.client.handlers import report_failure, report_invalid
 from tidings.client.message import Delivered, DeliveredBatch
 from tidings.client.message import MessageBatch as _AsynchronousBatch
-from tidings.client.subscription import Seconds, Start
+from tidings.client.options import Seconds, Start
 from tidings.connect import DEFAULT_URL
 from tidings.connect import connect as _connect
 from tidings.errors import ConnectionLost, InvalidOption

@@ -16,10 +16,11 @@ from tidings import limits
 from tidings.client import payloads as encoding
 from tidings.client.confirms import Confirms
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
+from tidings.client.options import Seconds, Start, subscription_options
 from tidings.client.publisher import Entry
 from tidings.client.session import Answer, Pending
 from tidings.client.subscriber import Options, Subscriber
-from tidings.client.subscription import Seconds, Start, Subscription, subscription_options
+from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD

@@ -1,6 +1,6 @@
 """Tidings: an event queue server that keeps every message until each subscriber has it."""
 
-from tidings.client import Client, Message, MessageBatch, Subscription
+from tidings.client import Client, DeadLetter, Message, MessageBatch, Reject, Subscription
 from tidings.connect import connect
 from tidings.errors import (
     ClientIdInUse,
@@ -34,7 +34,7 @@ from tidings.errors import (
     TimedOut,
     Unavailable,
 )
-from tidings.model import ClientInfo, Confirm, QueueInfo, SubscriptionInfo
+from tidings.model import ClientInfo, Confirm, DeadLetterGroup, Failure, QueueInfo, SubscriptionInfo
 
 __version__ = "0.1.0"
 
@@ -44,9 +44,12 @@ __all__ = [
     "ClientInfo",
     "Confirm",
     "ConnectionLost",
+    "DeadLetter",
+    "DeadLetterGroup",
     "DeliveryTakenAway",
     "DiskFull",
     "Draining",
+    "Failure",
     "InternalError",
     "InvalidFilter",
     "InvalidInput",
@@ -62,6 +65,7 @@ __all__ = [
     "ProtocolViolation",
     "QueueInfo",
     "Refused",
+    "Reject",
     "StoreDamaged",
     "StoreForeign",
     "StoreLocked",

@@ -269,6 +269,9 @@ BACKUP_STEP_BYTES: Final = 1024 * 1024
 CLOSE_TIMEOUT_MS: Final = 10_000
 """Time that closing a client gives to unanswered publishes and unsent acks."""
 
+HANDLING_MAX_MS: Final = 3600 * 1000
+"""Default time for which a client extends what one handler holds: one that takes longer probably hangs."""
+
 ACK_RANGES_MAX: Final = 4_096
 """Ranges in one ack; as many of a subscription's latest are kept to be told again after a reconnect."""
 

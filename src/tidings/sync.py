@@ -12,21 +12,23 @@ from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecut
 from concurrent.futures import wait as wait_for
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from tidings import client as asynchronous
 from tidings import limits
-from tidings.client.handlers import report_failure, report_invalid
-from tidings.client.message import Delivered, DeliveredBatch
+from tidings.client.dead_letters import DeadLetter
+from tidings.client.handlers import Held, is_final, report_failure
+from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject
 from tidings.client.message import MessageBatch as _AsynchronousBatch
-from tidings.client.options import Seconds, Start
+from tidings.client.options import Seconds, Start, checked_handling_max
+from tidings.client.subscriber import Delivery
 from tidings.connect import DEFAULT_URL
 from tidings.connect import connect as _connect
 from tidings.errors import ConnectionLost, InvalidOption
-from tidings.model import ClientInfo, Confirm, QueueInfo, SubscriptionInfo
-from tidings.wire import Gap
+from tidings.model import ClientInfo, Confirm, DeadLetterGroup, QueueInfo, SubscriptionInfo
+from tidings.wire import Extend, Gap, Nack
 
 _FINISH_TIMEOUT_S = 1.0
 _Result = TypeVar("_Result")
@@ -105,7 +107,7 @@ class Client:
     def __init__(self, client: asynchronous.Client) -> None:
         self._client = client
         self._loop: _Loop | None = None
-        self._handlers: list[tuple[Callable[[Message], object], Subscription, int]] = []
+        self._handlers: list[_Handler] = []
 
     @property
     def connected(self) -> bool:
@@ -199,6 +201,9 @@ class Client:
         ack_timeout: Seconds | None = None,
         expires_after: Seconds | None = None,
         type: Any = None,
+        attempts_max: int | None = None,
+        backoff_min: Seconds | None = None,
+        backoff_max: Seconds | None = None,
         timeout: float | None = limits.REQUEST_TIMEOUT_MS / 1000,
     ) -> "Subscription":
         """Returns a subscription: an iterator of messages, and a context manager. See `tidings.Client.subscribe`."""
@@ -214,6 +219,9 @@ class Client:
                 ack_timeout=ack_timeout,
                 expires_after=expires_after,
                 type=type,
+                attempts_max=attempts_max,
+                backoff_min=backoff_min,
+                backoff_max=backoff_max,
                 timeout=timeout,
             )
 
@@ -231,11 +239,16 @@ class Client:
         ack_timeout: Seconds | None = None,
         expires_after: Seconds | None = None,
         type: Any = None,
+        attempts_max: int | None = None,
+        backoff_min: Seconds | None = None,
+        backoff_max: Seconds | None = None,
+        handling_max: Seconds = limits.HANDLING_MAX_MS / 1000,
     ) -> Callable[[_Function], _Function]:
         """Returns a decorator: the function handles messages while `run` runs, in up to `concurrency` threads.
 
-        See `tidings.Client.on`. The client must be open.
+        See `tidings.Client.on`; here a handler may block. The client must be open.
         """
+        handling_max_s = checked_handling_max(handling_max)
         subscription = self.subscribe(
             queue,
             event,
@@ -246,10 +259,13 @@ class Client:
             ack_timeout=ack_timeout,
             expires_after=expires_after,
             type=type,
+            attempts_max=attempts_max,
+            backoff_min=backoff_min,
+            backoff_max=backoff_max,
         )
 
         def register(function: _Function) -> _Function:
-            self._handlers.append((function, subscription, concurrency))
+            self._handlers.append(_Handler(function, subscription, concurrency, handling_max_s))
             return function
 
         return register
@@ -258,22 +274,26 @@ class Client:
         """Runs the handlers that `on` registered, until the client is closed. See `tidings.Client.run`."""
         if not self._handlers:
             raise InvalidOption("there are no handlers to run; register some with @client.on(queue, event)")
-        count = sum(concurrency for _, _, concurrency in self._handlers)
+        held = [handler.subscription._held(handler.handling_max_s) for handler in self._handlers]
+        count = sum(handler.concurrency for handler in self._handlers)
         with ThreadPoolExecutor(count, thread_name_prefix="tidings handler") as pool:
-            for _, subscription, _ in self._handlers:
-                subscription.attach()
+            for handler in self._handlers:
+                handler.subscription.attach()
+            extending = [asyncio.run_coroutine_threadsafe(each.extend(), self._opened_loop().loop) for each in held]
             working = [
-                pool.submit(_work, function, subscription)
-                for function, subscription, concurrency in self._handlers
-                for _ in range(concurrency)
+                pool.submit(_work, handler.function, handler.subscription, each)
+                for handler, each in zip(self._handlers, held, strict=True)
+                for _ in range(handler.concurrency)
             ]
             try:
                 done, _ = wait_for(working, return_when=FIRST_EXCEPTION)
             finally:
-                for _, subscription, _ in self._handlers:
-                    subscription.close()
-            for future in done:
-                future.result()
+                for future in extending:
+                    future.cancel()
+                for handler in self._handlers:
+                    handler.subscription.close()
+            for worker in done:
+                worker.result()
 
     def clients(self, *, timeout: float | None = 30.0) -> list[ClientInfo]:
         """Returns all clients that are connected, and the known ones that are away."""
@@ -299,6 +319,104 @@ class Client:
         """Writes a copy of the store on the server's machine. See `tidings.Client.backup`."""
         self._run(self._client.backup(path, timeout=timeout))
 
+    def configure_subscription(
+        self,
+        name: str,
+        *,
+        in_flight_max: int | None = None,
+        ack_timeout: Seconds | None = None,
+        attempts_max: int | None = None,
+        backoff_min: Seconds | None = None,
+        backoff_max: Seconds | None = None,
+        expires_after: Seconds | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Changes the settings of a subscription. See `tidings.Client.configure_subscription`."""
+        self._run(
+            self._client.configure_subscription(
+                name,
+                in_flight_max=in_flight_max,
+                ack_timeout=ack_timeout,
+                attempts_max=attempts_max,
+                backoff_min=backoff_min,
+                backoff_max=backoff_max,
+                expires_after=expires_after,
+                timeout=timeout,
+            )
+        )
+
+    def dead_letter_groups(self, subscription: str, *, timeout: float | None = 30.0) -> list[DeadLetterGroup]:
+        """Returns how dead letters failed, the largest group first. See `tidings.Client.dead_letter_groups`."""
+        return self._run(self._client.dead_letter_groups(subscription, timeout=timeout))
+
+    def dead_letters(
+        self,
+        subscription: str,
+        *,
+        fingerprint: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = 30.0,
+    ) -> Iterator[DeadLetter]:
+        """Iterates over dead letters, the oldest first. See `tidings.Client.dead_letters`."""
+        letters = self._client.dead_letters(subscription, fingerprint=fingerprint, limit=limit, timeout=timeout)
+
+        async def following() -> DeadLetter | None:
+            return await anext(letters, None)
+
+        while (letter := self._run(following())) is not None:
+            yield letter
+
+    def edit_dead_letter(
+        self,
+        subscription: str,
+        number: int,
+        *,
+        payload: object = msgspec.UNSET,
+        content_type: str | None = None,
+        event: str | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Changes a dead letter before it is redriven. See `tidings.Client.edit_dead_letter`."""
+        self._run(
+            self._client.edit_dead_letter(
+                subscription,
+                number,
+                payload=payload,
+                content_type=content_type,
+                event=event,
+                headers=headers,
+                timeout=timeout,
+            )
+        )
+
+    def delete_dead_letters(
+        self,
+        subscription: str,
+        *,
+        number: int | None = None,
+        fingerprint: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> int:
+        """Deletes dead letters for good; returns how many. See `tidings.Client.delete_dead_letters`."""
+        return self._run(
+            self._client.delete_dead_letters(subscription, number=number, fingerprint=fingerprint, timeout=timeout)
+        )
+
+    def redrive(
+        self,
+        subscription: str,
+        *,
+        number: int | None = None,
+        fingerprint: str | None = None,
+        rate: float | None = None,
+        timeout: float | None = 30.0,
+    ) -> int:
+        """Sends dead letters to their subscription again; returns how many. See `tidings.Client.redrive`."""
+        return self._run(
+            self._client.redrive(subscription, number=number, fingerprint=fingerprint, rate=rate, timeout=timeout)
+        )
+
     def _opened_loop(self) -> _Loop:
         if self._loop is None:
             raise InvalidOption("the client is not open; use `with tidings.sync.connect(...) as client`")
@@ -314,11 +432,39 @@ class Message(Delivered, gc=False, eq=False):
     """One message of a subscription; see `tidings.Message`."""
 
     _owner: Any = None
+    _given_back: bool = False
 
     def ack(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
         """Settles the message. See `tidings.Message.ack`; without `wait` it only hands the ack over."""
         subscription: Subscription = self._owner
         subscription._settle([(self.queue, self.epoch, self.sequence, self.sequence)], wait, timeout)
+
+    def nack(
+        self,
+        *,
+        delay: Seconds | None = None,
+        error: BaseException | str | None = None,
+        wait: bool = False,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Gives the message back as failed. See `tidings.Message.nack`; without `wait` it is only handed over."""
+        frame = nack(self, delay, error)
+        self._given_back = True
+        self._give_back(frame, wait, timeout)
+
+    def reject(
+        self, error: BaseException | str | None = None, *, wait: bool = False, timeout: float | None = 30.0
+    ) -> None:
+        """Gives the message up. See `tidings.Message.reject`; without `wait` it is only handed over."""
+        self._given_back = True
+        self._give_back(reject(self, error), wait, timeout)
+
+    def extend(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Asks for the whole ack timeout again. See `tidings.Message.extend`; without `wait` it is only handed over."""
+        self._give_back(extend(self), wait, timeout)
+
+    def _give_back(self, frame: Nack | Extend, wait: bool, timeout: float | None) -> None:
+        self._owner._give_back(frame, self._context.delivery, wait, timeout)
 
 
 class MessageBatch(DeliveredBatch):
@@ -471,6 +617,18 @@ class Subscription:
                 queue, _, first, last = ranges[0]
                 self._subscription._report_late(queue, first, last)
 
+    def _give_back(self, frame: Nack | Extend, delivery: Delivery, wait: bool, timeout: float | None) -> None:
+        giving_back = self._subscription._give_back(frame, delivery, wait, timeout)
+        try:
+            self._loop.run(giving_back)
+        except ConnectionLost:
+            if wait or not self._loop.closed:
+                raise
+            self._subscription._report_given_back_late(frame, delivery)
+
+    def _held(self, handling_max_s: float) -> Held:
+        return Held(self._subscription, handling_max_s, self._loop.loop.time)
+
     def _send_acks(self) -> None:
         self._acks_scheduled = False
         while self._acks:
@@ -483,17 +641,36 @@ class Subscription:
         await self._subscription.close()
 
 
-def _work(function: Callable[[Message], object], subscription: Subscription) -> None:
+class _Handler(NamedTuple):
+    """A function, where its messages come from, how many threads call it, and how long each call may take."""
+
+    function: Callable[[Message], object]
+    subscription: Subscription
+    concurrency: int
+    handling_max_s: float
+
+
+def _work(function: Callable[[Message], object], subscription: Subscription, held: Held) -> None:
     for message in subscription:
-        if message.error is not None:
-            report_invalid(message.error)
-            continue
-        try:
-            function(message)
-        except Exception:  # whatever a handler raises concerns its message alone
-            report_failure(message)
-        else:
+        failure: BaseException | None = message.error
+        if failure is None:
+            held.begin(message)
+            try:
+                function(message)
+            except Exception as error:  # whatever a handler raises concerns its message alone
+                failure = error
+            finally:
+                held.end(message)
+        if failure is not None:
+            report_failure(message, failure, subscription._subscription, settled=message._given_back)
+        if message._given_back:
+            continue  # the handler has said itself what becomes of it
+        if failure is None:
             message.ack()
+        elif is_final(message, failure):
+            message.reject(failure)
+        else:
+            message.nack(error=failure)
 
 
-__all__ = ["Client", "Message", "MessageBatch", "Subscription", "connect"]
+__all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Subscription", "connect"]

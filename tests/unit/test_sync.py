@@ -124,6 +124,88 @@ def test_handlers_run_in_threads_until_the_client_is_closed(url: str) -> None:
         assert sorted(seen) == [0, 1, 2, 3]
 
 
+def test_failing_messages_become_dead_letters_that_are_looked_at_edited_and_redriven(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client:
+        seen: list[tuple[object, int, bool]] = []
+
+        @client.on("orders", name="billing", start="earliest", attempts_max=2, backoff_max=0.001)
+        def bill(message: tidings.sync.Message) -> None:
+            seen.append((message.payload, message.attempt, message.redriven))
+            if message.payload == "bad":
+                raise KeyError("vat")
+            if message.payload == "wrong":
+                raise tidings.Reject("no order")
+            threading.Thread(target=client.close).start()
+
+        client.publish_many("orders", "created", ["bad", "wrong"])
+        running = threading.Thread(target=client.run)
+        running.start()
+        with tidings.sync.connect(url) as other:
+            letters: list[tidings.DeadLetter] = []
+            while len(letters) < 2:
+                letters = list(other.dead_letters("billing")) if other.subscriptions() else []
+            assert {(letter.payload, letter.reason, letter.attempts) for letter in letters} == {
+                ("bad", "attempts", 2), ("wrong", "rejected", 1),
+            }  # fmt: skip
+            [failure] = [letter.failure for letter in letters if letter.payload == "bad"]
+            assert failure is not None
+            assert (failure.type, failure.text, failure.place) == ("KeyError", "'vat'", "bill() in test_sync.py")
+            assert {group.count for group in other.dead_letter_groups("billing")} == {1}
+            number = letters[0].number
+            other.edit_dead_letter("billing", number, payload="good")
+            other.configure_subscription("billing", attempts_max=5)
+            assert {info.attempts_max for info in other.subscriptions()} == {5}
+            assert other.redrive("billing", number=number) == 1
+            running.join(10)
+            assert seen[-1] == ("good", 1, True)
+            assert other.delete_dead_letters("billing") == 1
+            assert list(other.dead_letters("billing", limit=1)) == []
+
+
+def test_a_message_is_nacked_rejected_and_extended(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client, client.subscribe("orders") as subscription:
+        client.publish_many("orders", "created", ["nacked", "rejected"])
+        nacked, rejected = take(subscription, 2)
+        nacked.extend()
+        nacked.extend(wait=True)
+        nacked.nack(delay=0, wait=True)
+        rejected.reject("no order")
+        (again,) = take(subscription, 1)
+        assert (again.payload, again.attempt) == ("nacked", 2)
+        with pytest.raises(tidings.DeliveryTakenAway):
+            rejected.nack(wait=True)
+        letters: list[tidings.DeadLetter] = []
+        while not letters:
+            letters = list(client.dead_letters(subscription.name))
+        assert letters[0].failure == tidings.Failure("tidings.Reject", "no order")
+
+
+def test_the_time_of_a_running_handler_is_extended(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client:
+        attempts: list[int] = []
+        overdue = threading.Event()
+
+        @client.on("orders", "created", ack_timeout=0.2, start="earliest")
+        def handle(message: tidings.sync.Message) -> None:
+            attempts.append(message.attempt)
+            overdue.wait(10)
+            threading.Thread(target=client.close).start()
+
+        client.publish("orders", "created", 1)
+        with tidings.sync.connect(url, client_id="watch") as other:
+            # A message of another subscription whose time runs out meanwhile shows how much has passed.
+            with other.subscribe("orders", "created", ack_timeout=0.2, backoff_max=0.001, start="earliest") as watched:
+                running = threading.Thread(target=client.run)
+                running.start()
+                for message in watched:
+                    if message.attempt == 3:
+                        overdue.set()
+                        message.ack()
+                        break
+            running.join(10)
+        assert attempts == [1]
+
+
 def test_errors_are_the_same(url: str) -> None:
     with tidings.sync.connect(url) as client:
         with pytest.raises(tidings.InvalidName):

@@ -1,7 +1,9 @@
 """The client: publishes, subscribes, and keeps its connection up."""
 
 from tidings.client.client import Client
+from tidings.client.dead_letters import DeadLetter
+from tidings.client.handlers import Reject
 from tidings.client.message import Message, MessageBatch
 from tidings.client.subscription import Subscription
 
-__all__ = ["Client", "Message", "MessageBatch", "Subscription"]
+__all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Reject", "Subscription"]

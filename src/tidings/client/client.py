@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -12,11 +12,20 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from tidings import limits
+from tidings import calls, limits
 from tidings.client import payloads as encoding
 from tidings.client.confirms import Confirms
+from tidings.client.dead_letters import DeadLetter
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
-from tidings.client.options import Seconds, Start, subscription_options
+from tidings.client.options import (
+    Seconds,
+    Start,
+    checked_handling_max,
+    milliseconds,
+    policy,
+    subscription_options,
+    within,
+)
 from tidings.client.publisher import Entry
 from tidings.client.session import Answer, Pending
 from tidings.client.subscriber import Options, Subscriber
@@ -25,8 +34,8 @@ from tidings.client.supervisor import Supervisor
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
 from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
-from tidings.model import ClientInfo, Confirm, QueueInfo, SubscriptionInfo, check_label
-from tidings.wire import Listing
+from tidings.model import ClientInfo, Confirm, DeadLetterGroup, QueueInfo, SubscriptionInfo, check_label
+from tidings.wire import Extend, Listing, Nack
 
 _logger: Final = logging.getLogger("tidings")
 _Function = TypeVar("_Function", bound=HandlerFunction)
@@ -265,11 +274,15 @@ class Client:
         ack_timeout: Seconds | None = None,
         expires_after: Seconds | None = None,
         type: Any = None,
+        attempts_max: int | None = None,
+        backoff_min: Seconds | None = None,
+        backoff_max: Seconds | None = None,
         timeout: float | None = limits.REQUEST_TIMEOUT_MS / 1000,
     ) -> Subscription:
         """Returns a subscription: an asynchronous iterator of messages, and a context manager.
 
-        With a client id (or a `name`) it is durable: it continues where its acks left it, after any absence.
+        With a client id (or a `name`) it is durable: it continues where its acks left it, after any absence. What is
+        not given here stays as it is on the server: see `configure_subscription`.
 
         Args:
             queue: a queue's name or a pattern (`*` one token, a last `#` any number); "queue/event" is both.
@@ -284,6 +297,10 @@ class Client:
             expires_after: seconds or timedelta of absence after which a durable one is deleted; None leaves it as
                 it is (never, by default), 0 removes it.
             type: what payloads are decoded and validated as: anything msgspec understands.
+            attempts_max: after how many failed attempts a message becomes a dead letter, from 1; 10 by default.
+            backoff_min: seconds or timedelta before the second attempt, up to 7 days; 1 s by default. It doubles from
+                attempt to attempt; between its half and all of it is waited.
+            backoff_max: seconds or timedelta that are waited at most; 5 min by default.
             timeout: seconds that attaching may take; None is without limit.
 
         Raises:
@@ -298,6 +315,9 @@ class Client:
             concurrency=concurrency,
             ack_timeout=ack_timeout,
             expires_after=expires_after,
+            attempts_max=attempts_max,
+            backoff_min=backoff_min,
+            backoff_max=backoff_max,
         )
         return Subscription(self, options, type, timeout)
 
@@ -313,14 +333,31 @@ class Client:
         ack_timeout: Seconds | None = None,
         expires_after: Seconds | None = None,
         type: Any = None,
+        attempts_max: int | None = None,
+        backoff_min: Seconds | None = None,
+        backoff_max: Seconds | None = None,
+        handling_max: Seconds = limits.HANDLING_MAX_MS / 1000,
     ) -> Callable[[_Function], _Function]:
         """Returns a decorator: the function handles the messages of a subscription while `run` runs.
 
-        A message is acked when the handler returns. When it raises, or the payload is not of the `type` asked
-        for, that is logged (logger "tidings") and the message is delivered again after the ack timeout.
-        A plain function is called in the event loop: it must not block; use `async def` or `asyncio.to_thread`.
-        Up to `concurrency` calls of an asynchronous handler run at once. Other arguments are as for `subscribe`.
+        A message is acked when the handler returns. When it raises, that is logged (logger "tidings"), and the message
+        is delivered again after the backoff, or becomes a dead letter after the last attempt, with the exception's
+        traceback. With `raise tidings.Reject("why")` it becomes one at once; so does a message whose payload is not
+        of the `type` asked for, since no other attempt would change that. A handler may also call `message.nack` or
+        `message.reject` and return.
+
+        While a handler runs, its message's ack timeout is extended from outside it, each third of that timeout, for
+        up to `handling_max` (seconds or timedelta, at most 12 h, by default 1 h) in all. After that it runs out and
+        the attempt counts as failed; the handler is not stopped.
+
+        A plain function is called in the event loop: it must not block, and while it does nothing is extended; use
+        `async def` or `asyncio.to_thread`. Up to `concurrency` calls of an asynchronous handler run at once. Other
+        arguments are as for `subscribe`.
+
+        Raises:
+            InvalidOption, InvalidName: an option or the name is not allowed.
         """
+        handling_max_s = checked_handling_max(handling_max)
         subscription = self.subscribe(
             queue,
             event,
@@ -331,10 +368,13 @@ class Client:
             ack_timeout=ack_timeout,
             expires_after=expires_after,
             type=type,
+            attempts_max=attempts_max,
+            backoff_min=backoff_min,
+            backoff_max=backoff_max,
         )
 
         def register(function: _Function) -> _Function:
-            self._handlers.append(Handler(function, subscription, concurrency))
+            self._handlers.append(Handler(function, subscription, concurrency, handling_max_s))
             return function
 
         return register
@@ -398,6 +438,196 @@ class Client:
         """
         await self._ask(lambda waiter: self._session.backup(path, waiter), timeout, f"the backup to {path!r}")
 
+    async def configure_subscription(
+        self,
+        name: str,
+        *,
+        in_flight_max: int | None = None,
+        ack_timeout: Seconds | None = None,
+        attempts_max: int | None = None,
+        backoff_min: Seconds | None = None,
+        backoff_max: Seconds | None = None,
+        expires_after: Seconds | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Changes the settings of a subscription, connected or away; durable on return. None leaves one as it is.
+
+        They hold from now on. A connected subscriber hears of them when it attaches the next time: until then it
+        extends its handlers' time by the ack timeout from before.
+
+        Args:
+            name: its name, or a client id that has only one.
+            in_flight_max: as for `subscribe`.
+            ack_timeout: as for `subscribe`.
+            attempts_max: as for `subscribe`.
+            backoff_min: as for `subscribe`; given alone it moves a `backoff_max` that is less.
+            backoff_max: as for `subscribe`; given alone it moves a `backoff_min` that is more.
+            expires_after: as for `subscribe`; 0 removes it.
+            timeout: time limit in seconds.
+
+        Raises:
+            NotFound: there is none.
+            InvalidOption: a setting is out of its range.
+            TimedOut: the time limit passed; it may be changed.
+        """
+        settings: dict[str, Any] = policy(
+            ack_timeout=ack_timeout, attempts_max=attempts_max, backoff_min=backoff_min, backoff_max=backoff_max
+        )
+        if in_flight_max is not None:
+            settings["in_flight_max"] = within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max")
+        if expires_after is not None:
+            settings["expires_after_ms"] = milliseconds(expires_after, "expires_after") or None
+        await self._call(calls.ConfigureSubscription(name=name, **settings), timeout)
+
+    # --- Dead letters ---
+
+    async def dead_letter_groups(self, subscription: str, *, timeout: float | None = 30.0) -> list[DeadLetterGroup]:
+        """Returns how the dead letters of a subscription failed: one entry for each error in one place.
+
+        Args:
+            subscription: its name, or a client id that has only one.
+            timeout: time limit in seconds.
+
+        Returns:
+            At most 500 groups, the largest first.
+
+        Raises:
+            NotFound: there is no such subscription.
+        """
+        groups: list[DeadLetterGroup] = await self._call(calls.DeadLetterGroups(subscription=subscription), timeout)
+        return groups
+
+    async def dead_letters(
+        self,
+        subscription: str,
+        *,
+        fingerprint: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = 30.0,
+    ) -> AsyncIterator[DeadLetter]:
+        """Iterates over the dead letters of a subscription, the oldest first. Looking changes nothing.
+
+        Args:
+            subscription: its name, or a client id that has only one.
+            fingerprint: only those that failed in this way; see `dead_letter_groups`.
+            limit: at most so many, from 1; None is all.
+            timeout: time limit in seconds for each page of them.
+
+        Raises:
+            NotFound: there is no such subscription.
+            InvalidOption: the limit is out of its range.
+        """
+        after = 0
+        left = within(limit, limits.DEAD_LETTERS_MAX, "limit")
+        while left is None or left > 0:
+            page = await self._dead_letters_after(subscription, after, fingerprint, left, timeout)
+            if not page:
+                return
+            for letter in page:
+                yield letter
+            after = page[-1].number
+            left = None if left is None else left - len(page)
+
+    async def edit_dead_letter(
+        self,
+        subscription: str,
+        number: int,
+        *,
+        payload: object = msgspec.UNSET,
+        content_type: str | None = None,
+        event: str | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Changes a dead letter before it is redriven; durable on return. What is left out stays as it is.
+
+        Args:
+            subscription: its name, or a client id that has only one.
+            number: which of its dead letters.
+            payload: a new payload, as for `publish`; it brings its content type with it.
+            content_type: what the new payload is, as for `publish`.
+            event: another event's name.
+            headers: all headers anew; {} removes them.
+            timeout: time limit in seconds.
+
+        Raises:
+            NotFound: there is no such subscription or dead letter.
+            InvalidInput: the message could not be published like that.
+            TimedOut: the time limit passed; it may be changed.
+        """
+        changes: dict[str, Any] = {}
+        if payload is not msgspec.UNSET:
+            encoding.check_content_type(content_type)
+            changes["payload"], changes["content_type"] = encoding.encode_payload(payload, content_type)
+        elif content_type is not None:
+            raise InvalidOption("content_type says what a new payload is; pass the payload, too")
+        if event is not None:
+            changes["event"] = event
+        if headers is not None:
+            encoding.encode_message(b"", None, None, headers)  # raises what publishing would raise
+            changes["headers"] = headers
+        await self._call(calls.EditDeadLetter(subscription=subscription, number=number, **changes), timeout)
+
+    async def delete_dead_letters(
+        self,
+        subscription: str,
+        *,
+        number: int | None = None,
+        fingerprint: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> int:
+        """Deletes dead letters for good: one, those that failed in one way, or (neither given) all of a subscription.
+
+        Args:
+            subscription: its name, or a client id that has only one.
+            number: which one.
+            fingerprint: which way; see `dead_letter_groups`.
+            timeout: time limit in seconds.
+
+        Returns:
+            How many; durable on return. If the connection was lost and the server asked again, it counts what was left.
+
+        Raises:
+            NotFound: there is no such subscription, or no such dead letter.
+            TimedOut: the time limit passed; they may be deleted.
+        """
+        _check_one_choice(number, fingerprint)
+        call = calls.DeleteDeadLetters(subscription=subscription, number=number, fingerprint=fingerprint)
+        return int(await self._call(call, timeout))
+
+    async def redrive(
+        self,
+        subscription: str,
+        *,
+        number: int | None = None,
+        fingerprint: str | None = None,
+        rate: float | None = None,
+        timeout: float | None = 30.0,
+    ) -> int:
+        """Sends dead letters to their subscription again, and to no other: one, those of one way to fail, or all.
+
+        They begin with attempt 1, and `Message.redriven` tells them.
+
+        Args:
+            subscription: its name, or a client id that has only one.
+            number: which one.
+            fingerprint: which way; see `dead_letter_groups`.
+            rate: messages a second, up to 100,000; None is as fast as it goes.
+            timeout: time limit in seconds for the answer, not for the redriving.
+
+        Returns:
+            How many will be. If the connection was lost and the server asked again, it counts what was left. They are
+            moved one after another from now on; what is not moved when the server stops stays a dead letter.
+
+        Raises:
+            NotFound: there is no such subscription, or no such dead letter.
+            InvalidOption: the rate is out of its range.
+            TimedOut: the time limit passed; they may be redriven.
+        """
+        _check_one_choice(number, fingerprint)
+        call = calls.Redrive(subscription=subscription, number=number, fingerprint=fingerprint, rate=rate or 0.0)
+        return int(await self._call(call, timeout))
+
     # --- For subscriptions ---
 
     async def _attach(self, options: Options, timeout: float | None) -> Subscriber:
@@ -430,6 +660,15 @@ class Client:
         self, subscriber: Subscriber, ranges: list[tuple[int, int, int]], timeout: float | None
     ) -> None:
         await self._ask(lambda waiter: self._session.ack_durably(subscriber, ranges, waiter), timeout, "an ack")
+
+    async def _give_back_durably(
+        self, subscriber: Subscriber, frame: Nack | Extend, attachment: int, timeout: float | None
+    ) -> None:
+        await self._ask(
+            lambda waiter: self._session.give_back_durably(subscriber, frame, attachment, waiter),
+            timeout,
+            f"a {type(frame).__name__.lower()}",
+        )
 
     # --- Publishing, inside ---
 
@@ -494,5 +733,27 @@ class Client:
         finally:
             self._session.give_up(pending)
 
+    async def _call(self, call: calls.Call, timeout: float | None, kind: Any = None) -> Any:
+        body = await self._ask(lambda waiter: self._session.call(call, waiter), timeout, _name(call))
+        assert isinstance(body, bytes)
+        return msgspec.msgpack.decode(body, type=kind or calls.ANSWERS[type(call)])
+
+    async def _dead_letters_after(
+        self, subscription: str, after: int, fingerprint: str | None, limit: int | None, timeout: float | None
+    ) -> list[DeadLetter]:
+        count = min(limit or limits.DEAD_LETTERS_PAGE_COUNT, limits.DEAD_LETTERS_PAGE_COUNT)
+        call = calls.ListDeadLetters(subscription=subscription, after=after, fingerprint=fingerprint, count_max=count)
+        page: list[DeadLetter] = await self._call(call, timeout, list[DeadLetter])
+        return page
+
     def _timed_out(self, what: str, timeout: float | None) -> TimedOut:
         return TimedOut(f"{what} was not answered within {timeout:g} s{self._supervisor.why_not_connected()}")
+
+
+def _check_one_choice(number: int | None, fingerprint: str | None) -> None:
+    if number is not None and fingerprint is not None:
+        raise InvalidOption("number and fingerprint choose dead letters in two ways; pass one of them, or none for all")
+
+
+def _name(call: calls.Call) -> str:
+    return str(call.__struct_config__.tag).replace("_", " ")

@@ -1,4 +1,8 @@
-"""Handlers: functions that are called with the messages of a subscription, and ack by returning."""
+"""Handlers: functions that are called with the messages of a subscription, and ack by returning.
+
+A handler that raises nacks its message with the exception; one that raises `Reject`, or whose payload is not what was
+asked for, gives it up. While a handler holds a message, its time is extended from outside the handler.
+"""
 
 import asyncio
 import inspect
@@ -6,21 +10,90 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from tidings.client.message import Delivered, Message
+from tidings.client.message import Delivered, Message, extend
 from tidings.client.subscription import Subscription
-from tidings.errors import InvalidOption, InvalidPayload
+from tidings.errors import DeliveryTakenAway, InvalidOption, Unavailable
 
 _logger: Final = logging.getLogger("tidings")
+_EXTENSIONS_PER_TIMEOUT: Final = 3  # so that one of them may come late, and one may be lost
 
 HandlerFunction: TypeAlias = Callable[[Message], Awaitable[object]] | Callable[[Message], object]
 
 
+class Reject(Exception):
+    """Raised by a handler to give a message up: it becomes a dead letter at once, with this exception's text.
+
+    For what no other attempt will change. Anything else that a handler raises leads to another attempt.
+    """
+
+    __module__ = "tidings"
+
+
 class Handler(NamedTuple):
-    """A function, where its messages come from, and how many calls may run at once."""
+    """A function, where its messages come from, how many calls may run at once, and how long each may take."""
 
     function: HandlerFunction
     subscription: Subscription
     concurrency: int
+    handling_max_s: float
+
+
+class Held:
+    """What the handlers of a subscription hold at this moment; their time is extended meanwhile.
+
+    Args:
+        subscription: where the messages come from.
+        handling_max_s: for how long one message is extended; then its ack timeout is left to run out.
+        now: the clock of the loop that `extend` runs in.
+    """
+
+    def __init__(self, subscription: Subscription, handling_max_s: float, now: Callable[[], float]) -> None:
+        self._subscription = subscription
+        self._handling_max_s = handling_max_s
+        self._now = now
+        self._since: dict[Delivered, float] = {}
+
+    def begin(self, message: Delivered) -> None:
+        """Takes note that a handler is called. May be called in any thread, as `end`."""
+        self._since[message] = self._now()
+
+    def end(self, message: Delivered) -> None:
+        """Takes note that a handler has ended."""
+        self._since.pop(message, None)
+
+    async def extend(self) -> None:
+        """Extends what is held, again and again, until it is cancelled."""
+        told: set[Delivered] = set()
+        while True:
+            await asyncio.sleep(self._subscription._ack_timeout_s / _EXTENSIONS_PER_TIMEOUT)
+            now = self._now()
+            told &= self._since.keys()
+            extending: list[Delivered] = []
+            for message, since in list(self._since.items()):
+                if now - since < self._handling_max_s:
+                    extending.append(message)
+                elif message not in told:
+                    told.add(message)
+                    _logger.warning(
+                        "%s has been handled for %g s (handling_max); its time is not extended any more, and when it"
+                        " is over the attempt counts as failed",
+                        _name(message),
+                        self._handling_max_s,
+                    )
+            # One by one, so that one that was taken away hides no other.
+            await asyncio.gather(*[self._extend(message, told) for message in extending])
+
+    async def _extend(self, message: Delivered, told: set[Delivered]) -> None:
+        subscription = self._subscription
+        try:
+            timeout = subscription._ack_timeout_s / _EXTENSIONS_PER_TIMEOUT
+            await subscription._give_back(extend(message), message._context.delivery, True, timeout)
+        except DeliveryTakenAway as error:
+            if message not in told and message in self._since:
+                told.add(message)
+                _logger.warning("%s is still being handled, but %s", _name(message), error.text)
+        except Unavailable:
+            pass  # the connection is lost or slow; it is delivered again, or the next extension comes in time
 
 
 async def run_handlers(handlers: Sequence[Handler]) -> None:
@@ -36,46 +109,82 @@ async def run_handlers(handlers: Sequence[Handler]) -> None:
 
 
 async def _run_handler(handler: Handler) -> None:
+    held = Held(handler.subscription, handler.handling_max_s, asyncio.get_running_loop().time)
     async with handler.subscription, asyncio.TaskGroup() as group:
-        for _ in range(handler.concurrency):
-            group.create_task(_work(handler))
+        extending = group.create_task(held.extend())
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(handler.concurrency):
+                workers.create_task(_work(handler, held))
+        extending.cancel()
 
 
-async def _work(handler: Handler) -> None:
+async def _work(handler: Handler, held: Held) -> None:
     async for message in handler.subscription:
-        if message.error is not None:
-            report_invalid(message.error)
-            continue
-        try:
-            result = handler.function(message)
-            if inspect.isawaitable(result):
-                await result
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            report_failure(message)  # something that the handler waited for was cancelled, not the handler
-        except Exception:  # whatever a handler raises concerns its message alone
-            report_failure(message)
-        else:
+        failure: BaseException | None = message.error
+        if failure is None:
+            held.begin(message)
+            try:
+                result = handler.function(message)
+                if inspect.isawaitable(result):
+                    await result
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                failure = error  # something that the handler waited for was cancelled, not the handler
+            except Exception as error:  # whatever a handler raises concerns its message alone
+                failure = error
+            finally:
+                held.end(message)
+        if failure is not None:
+            report_failure(message, failure, handler.subscription, settled=message._given_back)
+        if message._given_back:
+            continue  # the handler has said itself what becomes of it
+        if failure is None:
             await message.ack()
+        elif is_final(message, failure):
+            await message.reject(failure)
+        else:
+            await message.nack(error=failure)
 
 
-def report_invalid(error: InvalidPayload) -> None:
-    """Logs a message that no handler is called with."""
-    _logger.error("%s; the message is delivered again after the ack timeout", error.text)
+def is_final(message: Delivered, failure: BaseException) -> bool:
+    """Whether no other attempt can end otherwise: the handler says so, or the payload is not what was asked for."""
+    return isinstance(failure, Reject) or message.error is not None
 
 
-def report_failure(message: Delivered) -> None:
-    """Logs the exception that a handler has just raised."""
-    _logger.exception(
-        "the handler of message %d of queue %r (event %r, attempt %d) failed; it is delivered again after the ack"
-        " timeout",
-        message.sequence,
-        message.queue,
-        message.event,
+def report_failure(message: Delivered, failure: BaseException, subscription: Subscription, *, settled: bool) -> None:
+    """Logs why a message failed and what follows, as far as that is known here.
+
+    Args:
+        message: the message.
+        failure: what its handler raised, or why none was called with it.
+        subscription: where it came from.
+        settled: whether the handler had nacked or rejected it itself.
+    """
+    attempts_max = subscription._attempts_max
+    end = "becomes a dead letter" if subscription.durable else "is given up"
+    final = is_final(message, failure)
+    if settled:
+        following = "the handler itself had said what becomes of it"
+    elif final or message.attempt >= attempts_max > 0:
+        following = f"it {end}"
+    else:
+        following = "it is delivered again later"
+    _logger.error(
+        "%s %s, attempt %d%s: %s; %s",
+        _name(message),
+        "was rejected" if final else "failed in its handler",
         message.attempt,
+        f" of at most {attempts_max}" if attempts_max else "",
+        f"{failure}" or type(failure).__name__,
+        following,
+        exc_info=None if final else failure,
     )
+
+
+def _name(message: Delivered) -> str:
+    return f"message {message.sequence} of queue {message.queue!r} (event {message.event!r})"
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

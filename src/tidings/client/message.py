@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tidings import limits
+from tidings.client.failures import describe
+from tidings.client.options import Seconds, milliseconds
 from tidings.client.subscriber import Delivery
-from tidings.errors import InvalidPayload
-from tidings.model import BYTES, JSON, Run
+from tidings.errors import InvalidOption, InvalidPayload
+from tidings.model import BYTES, JSON, Failure, Run
+from tidings.wire import Extend, Nack
 
 if TYPE_CHECKING:
     from tidings.client.subscription import Subscription
@@ -147,6 +151,14 @@ class Delivered(msgspec.Struct, gc=False, eq=False):
         return self._context.delivery.attempts.get(self.sequence, 1)
 
     @property
+    def redriven(self) -> bool:
+        """Whether this message was a dead letter and was redriven.
+
+        Its sequence and epoch are those of a queue that holds what was redriven to this subscription.
+        """
+        return self._context.delivery.redriven
+
+    @property
     def redelivered(self) -> bool:
         """Whether this message may have been delivered before."""
         return self._context.delivery.redelivered or self.attempt > 1
@@ -165,10 +177,11 @@ class Message(Delivered, gc=False, eq=False):
     """One message of a subscription.
 
     Once it is acked it has left the subscription; a message that is not acked within the ack timeout is delivered
-    again.
+    again, and after the last attempt becomes a dead letter of the subscription.
     """
 
     _subscription: Any = None
+    _given_back: bool = False
 
     async def ack(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
         """Settles the message: it is not delivered to this subscription again.
@@ -194,6 +207,104 @@ class Message(Delivered, gc=False, eq=False):
                 subscription._report_late(self.queue, sequence, sequence)
         else:
             await subscription._ack_durably([(self.epoch, self.sequence, self.sequence)], timeout)
+
+    async def nack(
+        self,
+        *,
+        delay: Seconds | None = None,
+        error: BaseException | str | None = None,
+        wait: bool = False,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Gives the message back as failed: it is delivered again later, others meanwhile.
+
+        After the subscription's last attempt it becomes a dead letter instead. A nack is sent at the end of the
+        loop's turn. One that is lost with a connection is not sent again, since what was in flight over that is
+        delivered again anyway. Of a message that was acked before nothing is said.
+
+        Args:
+            delay: seconds or timedelta until then, 0 to 7 days; None is the subscription's backoff, which grows with
+                each attempt.
+            error: why, an exception or a sentence; the dead letter tells it, with the exception's traceback.
+            wait: return only when the nack is durable on the server.
+            timeout: time limit in seconds for `wait`; None is none.
+
+        Raises:
+            InvalidOption: the delay is out of its range.
+            DeliveryTakenAway: with `wait`, the delivery ended before: its time was over.
+            ConnectionLost: with `wait`, the connection ended before the answer; the message is delivered again.
+            TimedOut: with `wait`, the time limit passed.
+
+        When cancelled, the nack may or may not be taken.
+        """
+        frame = nack(self, delay, error)
+        self._given_back = True
+        await self._subscription._give_back(frame, self._context.delivery, wait, timeout)
+
+    async def reject(
+        self, error: BaseException | str | None = None, *, wait: bool = False, timeout: float | None = 30.0
+    ) -> None:
+        """Gives the message up: it becomes a dead letter of the subscription at once, whatever its attempt.
+
+        Args:
+            error: why, an exception or a sentence.
+            wait: return only when that is durable on the server.
+            timeout: time limit in seconds for `wait`; None is none.
+
+        Raises:
+            DeliveryTakenAway, ConnectionLost, TimedOut: as `nack`, with `wait`.
+
+        When cancelled, the message may or may not be rejected.
+        """
+        self._given_back = True
+        await self._subscription._give_back(reject(self, error), self._context.delivery, wait, timeout)
+
+    async def extend(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
+        """Asks for the whole ack timeout again, up to 12 h in all. For handlers of `Client.on` that is done for them.
+
+        Args:
+            wait: return only when the server has extended it.
+            timeout: time limit in seconds for `wait`; None is none.
+
+        Raises:
+            DeliveryTakenAway, ConnectionLost, TimedOut: as `nack`, with `wait`.
+
+        When cancelled, the time may or may not be extended.
+        """
+        await self._subscription._give_back(extend(self), self._context.delivery, wait, timeout)
+
+
+def nack(message: Delivered, delay: Seconds | None, error: BaseException | str | None) -> Nack:
+    """Returns what says that a message failed; its subscriber fills in handle and request.
+
+    Raises:
+        InvalidOption: the delay is out of its range.
+    """
+    delay_ms = milliseconds(delay, "delay")
+    if delay_ms is not None and delay_ms > limits.RETRY_DELAY_MS_MAX:
+        raise InvalidOption(f"delay of {delay_ms} ms is outside 0 to {limits.RETRY_DELAY_MS_MAX} ms")
+    return Nack(0, _place(message), delay_ms=delay_ms, failure=_failure(error))
+
+
+def reject(message: Delivered, error: BaseException | str | None) -> Nack:
+    """Returns what says that a message is given up."""
+    return Nack(0, _place(message), reject=True, failure=_failure(error))
+
+
+def extend(message: Delivered) -> Extend:
+    """Returns what says that a message takes longer."""
+    return Extend(0, _place(message))
+
+
+def _place(message: Delivered) -> list[tuple[int, int, int]]:
+    return [(message.epoch, message.sequence, message.sequence)]
+
+
+def _failure(error: BaseException | str | None) -> Failure | None:
+    if isinstance(error, str):
+        # A sentence is told like the exception for it, so that dead letters look the same both ways.
+        return Failure("tidings.Reject", error)
+    return None if error is None else describe(error)
 
 
 class DeliveredBatch:

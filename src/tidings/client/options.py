@@ -22,6 +22,9 @@ def subscription_options(
     concurrency: int,
     ack_timeout: Seconds | None,
     expires_after: Seconds | None,
+    attempts_max: int | None,
+    backoff_min: Seconds | None,
+    backoff_max: Seconds | None,
 ) -> Options:
     """Returns checked options. Filters are the server's business: it refuses those that it cannot match.
 
@@ -37,22 +40,53 @@ def subscription_options(
     if name is not None:
         check_label(name, "subscription")
     word, value = _start(start)
-    timeout_ms = milliseconds(ack_timeout, "ack_timeout")
-    if timeout_ms is not None and not limits.ACK_TIMEOUT_MS_MIN <= timeout_ms <= limits.ACK_TIMEOUT_MS_MAX:
-        raise InvalidOption(
-            f"ack_timeout of {timeout_ms} ms is outside {limits.ACK_TIMEOUT_MS_MIN} to {limits.ACK_TIMEOUT_MS_MAX} ms"
-        )
     return Options(
         queue=queue,
         event=event,
         name=name,
         start=word,
         start_value=value,
-        in_flight_max=_within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max") or 0,
-        concurrency=_within(concurrency, limits.CONCURRENCY_MAX, "concurrency") or 1,
-        ack_timeout_ms=timeout_ms or 0,
+        in_flight_max=within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max") or 0,
+        concurrency=within(concurrency, limits.CONCURRENCY_MAX, "concurrency") or 1,
         expires_after_ms=milliseconds(expires_after, "expires_after"),
+        **policy(ack_timeout=ack_timeout, attempts_max=attempts_max, backoff_min=backoff_min, backoff_max=backoff_max),
     )
+
+
+def policy(
+    *, ack_timeout: Seconds | None, attempts_max: int | None, backoff_min: Seconds | None, backoff_max: Seconds | None
+) -> dict[str, int]:
+    """Returns the checked settings of retries that were given, as `wire.Subscribe` and `calls` name them.
+
+    Raises:
+        InvalidOption: one is out of its range.
+    """
+    given = {
+        "ack_timeout_ms": _between(ack_timeout, limits.ACK_TIMEOUT_MS_MIN, limits.ACK_TIMEOUT_MS_MAX, "ack_timeout"),
+        "attempts_max": within(attempts_max, limits.ATTEMPTS_MAX_MAX, "attempts_max"),
+        "backoff_min_ms": _between(backoff_min, 1, limits.RETRY_DELAY_MS_MAX, "backoff_min"),
+        "backoff_max_ms": _between(backoff_max, 1, limits.RETRY_DELAY_MS_MAX, "backoff_max"),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def checked_handling_max(value: Seconds) -> float:
+    """Returns for how many seconds a handler's time is extended.
+
+    Raises:
+        InvalidOption: it is out of its range.
+    """
+    value_ms = _between(value, 0, limits.EXTEND_MS_MAX, "handling_max")
+    if value_ms is None:
+        raise InvalidOption("handling_max is a number of seconds or a timedelta; 0 extends nothing")
+    return value_ms / 1000
+
+
+def _between(value: Seconds | None, least_ms: int, most_ms: int, what: str) -> int | None:
+    value_ms = milliseconds(value, what)
+    if value_ms is not None and not least_ms <= value_ms <= most_ms:
+        raise InvalidOption(f"{what} of {value_ms} ms is outside {least_ms} to {most_ms} ms")
+    return value_ms
 
 
 def _start(start: Start) -> tuple[str, int]:
@@ -67,7 +101,12 @@ def _start(start: Start) -> tuple[str, int]:
     raise InvalidOption(f"start {start!r} is not 'latest', 'earliest', a sequence from 1 or a datetime")
 
 
-def _within(value: int | None, maximum: int, what: str) -> int | None:
+def within(value: int | None, maximum: int, what: str) -> int | None:
+    """Returns a count from 1, or None for none.
+
+    Raises:
+        InvalidOption: it is out of its range.
+    """
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:

@@ -11,7 +11,9 @@ Times are milliseconds of any steady clock. Answers go to waiters, see `tidings.
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
-from tidings import limits
+import msgspec
+
+from tidings import calls, limits
 from tidings.client.publisher import Entry, Publisher
 from tidings.client.room import Room
 from tidings.client.subscriber import Options, State, Subscriber
@@ -29,19 +31,23 @@ from tidings.model import Confirm
 from tidings.wire import (
     Ack,
     Backup,
+    Call,
     Confirmed,
     Connection,
     Delete,
     Deliver,
     Done,
+    Extend,
     Frame,
     Gap,
     Goodbye,
     Hello,
     List,
     Listing,
+    Nack,
     Publish,
     Refusal,
+    Result,
     Role,
     Subscribe,
     Subscribed,
@@ -50,14 +56,15 @@ from tidings.wire import (
 )
 from tidings.wire.frames import KIND_OF, VERSION
 
-Answer: TypeAlias = Done | Listing | Subscribed
-Request: TypeAlias = Subscribe | Unsubscribe | Ack | List | Delete | Backup
+Answer: TypeAlias = Done | Listing | Subscribed | bytes
+"""To a call: the body of its Result."""
+Request: TypeAlias = Subscribe | Unsubscribe | Ack | Nack | Extend | List | Delete | Backup | Call
 
 _PUBLISH: Final = KIND_OF[Publish]
 
 
 class Report(NamedTuple):
-    """Something the application did not ask for and should be told: a gap, an ack that was refused."""
+    """Something the application did not ask for and should be told: a gap, an ack or nack that was refused."""
 
     code: str
     text: str
@@ -66,13 +73,16 @@ class Report(NamedTuple):
 class Pending:
     """A request without an answer."""
 
-    __slots__ = ("frame", "handle", "number", "sent", "sent_before", "waiter")
+    __slots__ = ("call", "frame", "handle", "number", "sent", "sent_before", "waiter")
 
-    def __init__(self, number: int, frame: Request, waiter: Waiter[Answer], handle: int) -> None:
+    def __init__(
+        self, number: int, frame: Request, waiter: Waiter[Answer], handle: int, call: calls.Call | None
+    ) -> None:
         self.number = number
         self.frame = frame
         self.waiter = waiter
         self.handle = handle
+        self.call = call
         self.sent = False
         """On this connection."""
         self.sent_before = False
@@ -155,6 +165,8 @@ class Session:
                     subscriber = self._subscribers.get(frame.handle)
                     if subscriber is not None and subscriber.state is State.ATTACHED:
                         subscriber.deliver(frame, body)
+                elif type(frame) is Result:
+                    self._answered(frame.request, body)
                 else:
                     self._frame_received(frame)
         except ProtocolViolation as error:
@@ -184,8 +196,8 @@ class Session:
         if connection is None or not self._open:
             return
         if not self.paused:
-            for frame, parts in self._publisher.frames():
-                connection.send(frame, parts)
+            for batch, parts in self._publisher.frames():
+                connection.send(batch, parts)
         if self._unsent:
             for pending in list(self._unsent.values()):
                 self._send(connection, pending)
@@ -193,8 +205,8 @@ class Session:
             for handle, subscriber in list(self._with_acks.items()):
                 if subscriber.state is State.ATTACHED:
                     del self._with_acks[handle]
-                    for ack in subscriber.acks_to_send():
-                        connection.send(ack)
+                    for frame in subscriber.frames_to_send():
+                        connection.send(frame)
 
     def data_to_send(self, now_ms: int) -> list[bytes]:
         """Returns the bytes to write, in order, and forgets them."""
@@ -285,6 +297,14 @@ class Session:
         """Asks for a copy of the store. Not asked twice: the first one may have been written."""
         return self._ask(Backup(self._next_request, path), waiter)
 
+    def call(self, call: calls.Call, waiter: Waiter[Answer]) -> Pending:
+        """Asks for something else. After an outage it is asked again, which does no harm to any call there is.
+
+        To configure and to edit twice is to do it once. To redrive or delete twice takes in what died in between,
+        and what is gone when it is asked again counts as done.
+        """
+        return self._ask(Call(self._next_request), waiter, call=call)
+
     def give_up(self, pending: Pending) -> None:
         """Forgets a request whose answer nobody wants any more."""
         self._pending.pop(pending.number, None)
@@ -308,8 +328,8 @@ class Session:
         attached = subscriber.state is State.ATTACHED
         connection = self._connection if self._open else None
         if attached and connection is not None:
-            for ack in subscriber.acks_to_send():
-                connection.send(ack)
+            for frame in subscriber.frames_to_send():
+                connection.send(frame)
         sent = attached
         for pending in [pending for pending in self._pending.values() if pending.handle == subscriber.handle]:
             if isinstance(pending.frame, Subscribe):
@@ -339,15 +359,33 @@ class Session:
         frame = Ack(subscriber.handle, [*ranges], self._next_request)
         return self._ask(frame, waiter, subscriber.handle)
 
+    def give_back_durably(
+        self, subscriber: Subscriber, frame: Nack | Extend, attachment: int, waiter: Waiter[Answer]
+    ) -> Pending | None:
+        """Nacks or extends; the waiter is answered when that is durable. None if it was acked: nothing is left to do.
+
+        Raises:
+            DeliveryTakenAway: the subscription is closed.
+            ConnectionLost: it was delivered over a connection that has ended.
+        """
+        self._check()
+        if subscriber.closed:
+            raise _too_late(subscriber)
+        if subscriber.was_acked(frame):
+            return None
+        if not subscriber.is_held(frame, attachment):
+            raise _lost(frame)
+        return self._ask(msgspec.structs.replace(frame, request=self._next_request), waiter, subscriber.handle)
+
     # --- Helpers ---
 
     def _check(self) -> None:
         if self.error is not None:
             raise type(self.error)(self.error.text)
 
-    def _ask(self, frame: Request, waiter: Waiter[Answer], handle: int = 0) -> Pending:
+    def _ask(self, frame: Request, waiter: Waiter[Answer], handle: int = 0, call: calls.Call | None = None) -> Pending:
         self._check()
-        pending = Pending(self._next_request, frame, waiter, handle)
+        pending = Pending(self._next_request, frame, waiter, handle, call)
         self._next_request += 1
         self._pending[pending.number] = self._unsent[pending.number] = pending
         self._wake()
@@ -364,7 +402,7 @@ class Session:
             frame = subscriber.subscribe_frame(pending.number)
         pending.sent = True
         del self._unsent[pending.number]
-        connection.send(frame)
+        connection.send(frame, (msgspec.msgpack.encode(pending.call),) if pending.call else ())
 
     def _acks_wait(self, subscriber: Subscriber) -> None:
         self._with_acks[subscriber.handle] = subscriber
@@ -376,9 +414,7 @@ class Session:
                 self._publisher.confirmed(frame)
                 self._progress()
             case Done() | Listing():
-                pending = self._pending.pop(frame.request, None)
-                if pending is not None:
-                    answer(pending.waiter, frame)
+                self._answered(frame.request, frame)
             case Subscribed():
                 self._subscribed(frame)
             case Refusal():
@@ -391,6 +427,11 @@ class Session:
                 self._goodbye(frame)
             case _:
                 raise ProtocolViolation(f"a server does not send {type(frame).__name__}")
+
+    def _answered(self, request: int, result: Answer) -> None:
+        pending = self._pending.pop(request, None)
+        if pending is not None:
+            answer(pending.waiter, result)
 
     def _progress(self) -> None:
         self.room.grant()
@@ -448,9 +489,11 @@ class Session:
         if pending is None or (frame.code == "draining" and not isinstance(pending.frame, Backup)):
             return
         del self._pending[pending.number]
-        if isinstance(pending.frame, Delete) and isinstance(error, NotFound) and pending.sent_before:
-            answer(pending.waiter, Done(pending.number))
-            return
+        if isinstance(error, NotFound) and pending.sent_before:
+            done = _done_before(pending)
+            if done is not None:
+                answer(pending.waiter, done)
+                return
         refuse(pending.waiter, error)
         if isinstance(pending.frame, Subscribe):
             subscriber = self._subscribers.pop(pending.handle, None)
@@ -471,6 +514,10 @@ class Session:
             )
 
     def _connection_lost(self, pending: Pending) -> None:
+        if isinstance(pending.frame, Nack | Extend):  # sent or not: on the next connection it is another delivery
+            del self._pending[pending.number]
+            refuse(pending.waiter, _lost(pending.frame))
+            return
         if not pending.sent:
             return
         pending.sent = False
@@ -485,6 +532,20 @@ class Session:
         elif isinstance(pending.frame, Ack) and pending.handle not in self._subscribers:
             del self._pending[pending.number]
             refuse(pending.waiter, DeliveryTakenAway("the connection ended before the ack was answered"))
+
+
+def _done_before(pending: Pending) -> Answer | None:
+    """Returns the answer that was lost with a connection, if a request finds gone what it was to do away with."""
+    if isinstance(pending.frame, Delete):
+        return Done(pending.number)
+    if isinstance(pending.call, calls.DeleteDeadLetters | calls.Redrive):
+        return msgspec.msgpack.encode(0 if pending.call.number is None else 1)
+    return None
+
+
+def _lost(frame: Nack | Extend) -> ConnectionLost:
+    what = "nack" if isinstance(frame, Nack) else "extension"
+    return ConnectionLost(f"the connection ended before the {what} was answered; the message is delivered again")
 
 
 def _too_late(subscriber: Subscriber) -> DeliveryTakenAway:

@@ -20,7 +20,7 @@ from tidings.client.waiters import Waiter, answer
 from tidings.errors import ProtocolViolation, TidingsError
 from tidings.model import Run
 from tidings.ranges import Ranges
-from tidings.wire import Ack, Deliver, Gap, Part, Resume, Subscribe, Subscribed
+from tidings.wire import Ack, Deliver, Extend, Gap, Nack, Part, Resume, Subscribe, Subscribed
 
 
 class State(Enum):
@@ -48,6 +48,9 @@ class Options(NamedTuple):
     concurrency: int = 1
     ack_timeout_ms: int = 0
     expires_after_ms: int | None = None
+    attempts_max: int = 0
+    backoff_min_ms: int = 0
+    backoff_max_ms: int = 0
 
 
 class Delivery(NamedTuple):
@@ -59,6 +62,9 @@ class Delivery(NamedTuple):
     body: bytes | memoryview
     redelivered: bool
     attempts: dict[int, int]
+    redriven: bool = False
+    attachment: int = 0
+    """How often its subscriber had been attached when it came."""
 
     @property
     def last_sequence(self) -> int:
@@ -158,7 +164,11 @@ class Subscriber:
         self.name = options.name or ""
         self.durable = False
         self.created = False
-        self.attached_before = False
+        self.attachment = 0
+        """How often it was attached."""
+        self.ack_timeout_ms = options.ack_timeout_ms or limits.ACK_TIMEOUT_MS
+        self.attempts_max = options.attempts_max
+        """After how many attempts a message is given up; 0 is not known."""
         self.gaps: list[Gap] = []
         self.gaps_seen = 0
         self.ready: deque[ReadyRun] = deque()
@@ -175,6 +185,7 @@ class Subscriber:
         self._ack_first = 0
         self._ack_next = 0
         self._ack_ranges: list[tuple[int, int, int]] = []
+        self._returns: list[Nack | Extend] = []
 
     @property
     def closed(self) -> bool:
@@ -183,8 +194,8 @@ class Subscriber:
 
     @property
     def has_acks(self) -> bool:
-        """Whether there are acks to send."""
-        return self._ack_next > 0
+        """Whether there are acks to send, or what goes with them."""
+        return self._ack_next > 0 or bool(self._returns)
 
     # --- What arrives ---
 
@@ -199,16 +210,17 @@ class Subscriber:
             raise ProtocolViolation(f"a delivery describes {sum(sizes)} bytes, its body has {len(body)} bytes")
         attempts = dict(frame.attempts)
         queue, epoch, redelivered = frame.queue, frame.epoch, frame.redelivered
+        place = frame.redriven, self.attachment
         if epoch not in self._received and frame.parts:
             self._stand(epoch, frame.parts[0].first_sequence - 1)
         if len(sizes) == 1:
-            self._arrived.append(Delivery(queue, epoch, frame.parts[0], body, redelivered, attempts))
+            self._arrived.append(Delivery(queue, epoch, frame.parts[0], body, redelivered, attempts, *place))
         else:
             view = memoryview(body)
             offset = 0
             for part, size in zip(frame.parts, sizes, strict=True):
                 piece = view[offset : offset + size]
-                self._arrived.append(Delivery(queue, epoch, part, piece, redelivered, attempts))
+                self._arrived.append(Delivery(queue, epoch, part, piece, redelivered, attempts, *place))
                 offset += size
         self._call_waiters()
 
@@ -269,11 +281,45 @@ class Subscriber:
         self._ack_epoch, self._ack_first, self._ack_next = epoch, first, last + 1
         return True
 
-    def acks_to_send(self) -> list[Ack]:
-        """Returns what was acked since the last call, joined into ranges."""
+    def give_back(self, frame: Nack | Extend, attachment: int) -> bool:
+        """Says with the next flush that a message failed, or takes longer; returns False if it is too late for that.
+
+        A nack of what came over an earlier connection is not sent: the server took that back when it was lost, and
+        it is another delivery of the message that would fail.
+        """
+        if self.state is State.CLOSED:
+            return False
+        if self.is_held(frame, attachment):
+            self._wake(self)
+            self._returns.append(frame)
+        return True
+
+    def is_held(self, frame: Nack | Extend, attachment: int) -> bool:
+        """Whether the server believes that what a frame is about is being handled here, as far as is known."""
+        return self.state is State.ATTACHED and (attachment == self.attachment or isinstance(frame, Extend))
+
+    def frames_to_send(self) -> list[Ack | Nack | Extend]:
+        """Returns what was said of messages since the last call: acks joined into ranges, then the rest.
+
+        Of what was acked nothing else is told, whichever came first: an ack is final.
+        """
         ranges = self._take_acks()
         step = limits.ACK_RANGES_MAX
-        return [Ack(self.handle, ranges[start : start + step]) for start in range(0, len(ranges), step)]
+        frames: list[Ack | Nack | Extend] = [
+            Ack(self.handle, ranges[start : start + step]) for start in range(0, len(ranges), step)
+        ]
+        if self._returns:
+            frames += [frame for frame in self._returns if not self.was_acked(frame)]
+            self._returns = []
+        return frames
+
+    def was_acked(self, frame: Nack | Extend) -> bool:
+        """Whether the message that a frame is about was acked before."""
+        [(epoch, sequence, _)] = frame.ranges
+        waiting = self._pending_acks()
+        return sequence in self._acked.get(epoch, ()) or any(
+            each == epoch and first <= sequence <= last for each, first, last in waiting
+        )
 
     def remember_acked(self, ranges: list[tuple[int, int, int]]) -> None:
         """Keeps ranges that are sent, since a lost connection may lose them."""
@@ -308,15 +354,20 @@ class Subscriber:
             ack_timeout_ms=options.ack_timeout_ms,
             expires_after_ms=options.expires_after_ms,
             resume=self._resume(),
+            attempts_max=options.attempts_max,
+            backoff_min_ms=options.backoff_min_ms,
+            backoff_max_ms=options.backoff_max_ms,
         )
 
     def subscribed(self, frame: Subscribed) -> None:
         """Takes note that it is attached."""
         if not self.closed:
-            if not self.attached_before:
-                self.attached_before = True
+            if not self.attachment:
                 self.created = frame.created
+            self.attachment += 1
             self.state = State.ATTACHED
+            self.ack_timeout_ms = frame.ack_timeout_ms or self.ack_timeout_ms
+            self.attempts_max = frame.attempts_max or self.attempts_max
             self.name = frame.name
             self.durable = frame.durable
             for epoch, sequence in frame.places:
@@ -330,6 +381,7 @@ class Subscriber:
             self._stand(epoch, max(before, following - 1))
         self._forget_ready()
         self._arrived.clear()
+        self._returns.clear()
         if not self.closed:
             self.state = State.WAITING
 
@@ -343,6 +395,7 @@ class Subscriber:
         self._arrived.clear()
         self._ack_ranges = []
         self._ack_next = 0
+        self._returns.clear()
         self._call_waiters()
 
     # --- Helpers ---

@@ -13,7 +13,7 @@ from tidings import limits
 from tidings.client.message import Decoding, Delivered, Message, MessageBatch, RunContext
 from tidings.client.subscriber import Delivery, Options, ReadyRun, Subscriber
 from tidings.errors import InvalidOption, NeverDelivered
-from tidings.wire import Gap
+from tidings.wire import Extend, Gap, Nack
 
 if TYPE_CHECKING:
     from tidings.client.client import Client
@@ -126,6 +126,8 @@ class Subscription:
     ) -> None:
         """Settles all messages of a range of sequences, both ends included.
 
+        What was redriven stands in a queue of its own and is not meant; ack its messages one by one.
+
         Args:
             first: first sequence, from 1.
             last: last sequence; it must have been delivered.
@@ -149,7 +151,15 @@ class Subscription:
         """Settles a message and all before it in its queue (cumulative ack); arguments as `Message.ack`."""
         await self._ack(message.queue, message.epoch, 1, message.sequence, wait, timeout)
 
-    # --- For messages and clients ---
+    # --- For messages, handlers and clients ---
+
+    @property
+    def _ack_timeout_s(self) -> float:
+        return (self._subscriber.ack_timeout_ms if self._subscriber else limits.ACK_TIMEOUT_MS) / 1000
+
+    @property
+    def _attempts_max(self) -> int:
+        return self._subscriber.attempts_max if self._subscriber else 0
 
     def _subscriber_ack(self, epoch: int, first: int, last: int) -> bool:
         return False  # replaced by the subscriber's own method once it is attached
@@ -158,11 +168,26 @@ class Subscription:
         if self._subscriber is not None:
             await self._client._ack_durably(self._subscriber, ranges, timeout)
 
-    def _report_late(self, queue: str, first: int, last: int) -> None:
+    async def _give_back(self, frame: Nack | Extend, delivery: Delivery, wait: bool, timeout: float | None) -> None:
+        subscriber = self._subscriber
+        if subscriber is None:
+            return
+        frame = msgspec.structs.replace(frame, handle=subscriber.handle)
+        if wait:
+            await self._client._give_back_durably(subscriber, frame, delivery.attachment, timeout)
+        elif not subscriber.give_back(frame, delivery.attachment):
+            self._report_given_back_late(frame, delivery)
+
+    def _report_given_back_late(self, frame: Nack | Extend, delivery: Delivery) -> None:
+        [(_, first, last)] = frame.ranges
+        self._report_late(delivery.queue, first, last, type(frame).__name__.lower())
+
+    def _report_late(self, queue: str, first: int, last: int, what: str = "ack") -> None:
         self._late_count += 1
         _logger.log(
             logging.WARNING if self._late_count == 1 else logging.DEBUG,
-            "ack of messages %d to %d of queue %r came after subscription %r was closed; they are delivered again",
+            "%s of messages %d to %d of queue %r came after subscription %r was closed; they are delivered again",
+            what,
             first,
             last,
             queue,
@@ -230,7 +255,8 @@ class Subscription:
         """Returns the next part that has messages; None after it had to wait, or at the end."""
         delivery = subscriber.take()
         if delivery is not None:
-            self._epochs[delivery.queue] = delivery.epoch
+            if not delivery.redriven:  # else its sequences are not those of the queue it names
+                self._epochs[delivery.queue] = delivery.epoch
             return delivery if delivery.ranges() else None
         if not subscriber.closed:
             waiter = asyncio.get_running_loop().create_future()

@@ -12,16 +12,19 @@ from tidings.model import BYTES, JSON, Run
 from tidings.wire import (
     Ack,
     Backup,
+    Call,
     Confirmed,
     Connection,
     Delete,
     Deliver,
     Done,
+    Extend,
     Frame,
     Goodbye,
     Hello,
     List,
     Listing,
+    Nack,
     Part,
     Publish,
     Role,
@@ -102,6 +105,8 @@ class FakeServer:
         self.ended: list[FakeConnection] = []
         self.mute: set[type] = set()
         self.answers: dict[type, Callable[[FakeConnection, Frame], None]] = {}
+        self.call: Callable[[FakeConnection, Call, bytes], None] | None = None
+        """Answers calls, whose bodies matter."""
         self.stored: dict[str, list[tuple[int, int]]] = {}
         self.bodies: list[bytes] = []
         self.url = ""
@@ -149,8 +154,10 @@ class FakeServer:
                 send(self._store(frame, body))
             case Subscribe():
                 send(Subscribed(frame.request, frame.name or f"me:{frame.queue}/{frame.event}", True, True))
-            case Ack(request=request) if request:
+            case Ack(request=request) | Nack(request=request) | Extend(request=request) if request:
                 send(Done(request))
+            case Call() if self.call is not None:
+                self.call(connection, frame, body)
             case Unsubscribe() | Delete() | Backup():
                 send(Done(frame.request))
             case List():

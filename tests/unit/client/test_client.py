@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NoReturn
 
 import msgspec
@@ -12,9 +13,26 @@ import pytest
 
 import tidings
 from tests.unit.client.fake_server import FakeConnection, FakeServer, delivery, json_delivery
-from tidings import limits
+from tidings import calls, limits
 from tidings.client.transport import TcpDialer
-from tidings.wire import Ack, Confirmed, Frame, Gap, Goodbye, Hello, List, Listing, Publish, Refusal, Subscribe
+from tidings.model import DeadLetterInfo, Failure
+from tidings.wire import (
+    Ack,
+    Call,
+    Confirmed,
+    Extend,
+    Frame,
+    Gap,
+    Goodbye,
+    Hello,
+    List,
+    Listing,
+    Nack,
+    Publish,
+    Refusal,
+    Result,
+    Subscribe,
+)
 from tidings.wire.frames import KIND_OF
 
 
@@ -466,6 +484,9 @@ async def test_subscribing_times_out(server: FakeServer, client: tidings.Client)
         {"ack_timeout": 25 * 3600},
         {"expires_after": -1},
         {"name": "white space"},
+        {"attempts_max": 0},
+        {"backoff_min": 0},
+        {"backoff_max": 8 * 24 * 3600},
     ],
 )
 async def test_options_out_of_range_are_refused_at_once(client: tidings.Client, options: dict) -> None:
@@ -529,9 +550,9 @@ async def test_handlers_ack_when_they_return_and_report_when_they_raise(
     await server.until(lambda: len(acked(server)) == 3)
     assert sorted(acked(server)) == [(1, 1, 1), (1, 4, 4), (2, 1, 1)]
     assert sorted(map(str, seen)) == ["1", "2", "4", "b'u'"]
-    assert "the handler of message 2 of queue 'orders'" in caplog.text
+    assert "message 2 of queue 'orders' (event 'created') failed in its handler" in caplog.text
     assert "no second order" in caplog.text
-    assert "message 3 of queue 'orders'" in caplog.text
+    assert "message 3 of queue 'orders' (event 'created') was rejected" in caplog.text
     await client.close()
     await running
 
@@ -572,7 +593,7 @@ async def test_a_handler_that_waits_for_something_cancelled_goes_on_with_the_nex
     server.latest.send(*json_delivery(handle(server), 1, 1, 2))
     await server.until(lambda: acked(server))
     assert acked(server) == [(1, 2, 2)]
-    assert "the handler of message 1 of queue 'orders'" in caplog.text
+    assert "message 1 of queue 'orders' (event 'created') failed in its handler" in caplog.text
     await client.close()
     await running
 
@@ -587,6 +608,239 @@ async def test_a_refused_handler_ends_run_with_its_error(server: FakeServer, cli
 
     with pytest.raises(tidings.InvalidFilter):
         await client.run()
+
+
+def given_back(server: FakeServer) -> list[Nack]:
+    return [frame for frame in server.received_frames if isinstance(frame, Nack)]
+
+
+async def test_messages_are_nacked_rejected_and_extended(server: FakeServer, client: tidings.Client) -> None:
+    async with client.subscribe("orders") as subscription:
+        server.latest.send(*json_delivery(handle(server), 1, 1, 2, 3))
+        first, second, third = await take(subscription, 3)
+        await first.nack(delay=timedelta(minutes=1), error=KeyError("vat"))
+        await second.reject("not an order")
+        await third.extend()
+        await third.extend(wait=True)
+        await third.nack(wait=True)
+        with pytest.raises(tidings.InvalidOption, match="delay"):
+            await first.nack(delay=timedelta(days=8))
+    told = [
+        (frame.ranges, frame.delay_ms, frame.reject, frame.failure and (frame.failure.type, frame.failure.text))
+        for frame in given_back(server)
+    ]
+    assert sorted(told, key=lambda each: each[0]) == [
+        ([(1, 1, 1)], 60_000, False, ("KeyError", "'vat'")),
+        ([(1, 2, 2)], None, True, ("tidings.Reject", "not an order")),
+        ([(1, 3, 3)], None, False, None),
+    ]
+    assert len(server.latest.of(Extend)) == 2
+
+
+async def test_a_range_is_of_the_queue_and_not_of_what_was_redriven(server: FakeServer, client: tidings.Client) -> None:
+    async with client.subscribe("orders") as subscription:
+        server.latest.send(*json_delivery(handle(server), 1, 1, 2, 3))
+        frame, body = delivery(handle(server), 1, [b"x"], epoch=9)
+        server.latest.send(msgspec.structs.replace(frame, redriven=True), body)
+        *_, redriven = await take(subscription, 4)
+        assert redriven.redriven
+        await subscription.ack(1, 3, wait=True)
+        await redriven.ack(wait=True)
+    assert acked(server) == [(1, 1, 3), (9, 1, 1)]
+
+
+async def test_a_failing_handler_says_why_and_what_follows(
+    server: FakeServer, client: tidings.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    @client.on("orders", type=Order, attempts_max=3)
+    async def bill(message: tidings.Message) -> None:
+        match message.payload.id:
+            case 1:
+                raise KeyError("vat")
+            case 2:
+                raise tidings.Reject("no such customer")
+            case 3:
+                await message.nack(delay=60)
+            case 4:
+                await message.nack(delay=60)
+                raise KeyError("vat")
+
+    running = asyncio.ensure_future(client.run())
+    await server.until(lambda: server.latest.of(Subscribe))
+    orders = [{"id": number} for number in range(1, 6)]
+    frame, body = json_delivery(handle(server), 1, *orders, "no order")
+    server.latest.send(msgspec.structs.replace(frame, attempts=[(1, 2)]), body)
+    frame, body = json_delivery(handle(server), 7, {"id": 1}, {"id": 6})
+    server.latest.send(msgspec.structs.replace(frame, attempts=[(7, 3)]), body)
+    await server.until(lambda: (1, 8, 8) in acked(server))
+    assert sorted(acked(server)) == [(1, 5, 5), (1, 8, 8)]
+    told = {frame.ranges[0][1]: frame for frame in given_back(server)}
+    assert len(told) == len(given_back(server))
+    assert [(sequence, told[sequence].reject, told[sequence].delay_ms) for sequence in sorted(told)] == [
+        (1, False, None), (2, True, None), (3, False, 60_000), (4, False, 60_000), (6, True, None), (7, False, None),
+    ]  # fmt: skip
+    failures = {sequence: frame.failure for sequence, frame in told.items() if frame.failure}
+    assert (failures[1].type, failures[1].text, failures[1].place) == ("KeyError", "'vat'", "bill() in test_client.py")
+    assert failures[1].traceback.startswith("Traceback")
+    assert "handlers.py" not in failures[1].traceback
+    assert (failures[2].type, failures[2].text) == ("tidings.Reject", "no such customer")
+    assert failures[6].type == "tidings.errors.InvalidPayload"
+    log = caplog.text
+    assert "message 1 of queue 'orders' (event 'created') failed in its handler, attempt 2 of at most 3" in log
+    assert "attempt 2 of at most 3: 'vat'; it is delivered again later" in log
+    assert "attempt 3 of at most 3: 'vat'; it becomes a dead letter" in log
+    assert "was rejected, attempt 1 of at most 3: no such customer; it becomes a dead letter" in log
+    assert "'vat'; the handler itself had said what becomes of it" in log
+    await client.close()
+    await running
+
+
+async def test_the_time_of_a_running_handler_is_extended_until_it_returns(
+    server: FakeServer, client: tidings.Client
+) -> None:
+    finish = asyncio.Event()
+
+    @client.on("orders", ack_timeout=0.1)
+    async def handle_order(message: tidings.Message) -> None:
+        if message.sequence == 1:
+            await finish.wait()
+
+    running = asyncio.ensure_future(client.run())
+    await server.until(lambda: server.latest.of(Subscribe))
+    server.latest.send(*json_delivery(handle(server), 1, 1, 2))
+
+    def extended() -> list[Extend]:
+        return [frame for frame in server.received_frames if isinstance(frame, Extend)]
+
+    await server.until(lambda: len(extended()) >= 3)
+    server.cut()  # what it holds from the lost connection is extended on the next one
+    await server.until(lambda: len(server.connections) == 2 and server.latest.of(Extend))
+    finish.set()
+    await server.until(lambda: acked(server))
+    assert {frame.ranges[0] for frame in extended()} == {(1, 1, 1)}
+    await client.close()
+    await running
+
+
+async def test_a_handler_that_takes_too_long_is_not_extended_any_more_and_that_is_told(
+    server: FakeServer, client: tidings.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = asyncio.Event()
+    caplog.handler.addFilter(lambda record: told.set() or True if "handling_max" in record.msg else True)
+
+    @client.on("orders", ack_timeout=0.1, handling_max=0)
+    async def handle_order(message: tidings.Message) -> None:
+        await told.wait()
+
+    running = asyncio.ensure_future(client.run())
+    await server.until(lambda: server.latest.of(Subscribe))
+    server.latest.send(*json_delivery(handle(server), 1, 1))
+    await server.until(lambda: acked(server))
+    assert server.latest.of(Extend) == []
+    assert caplog.text.count("handling_max") == 1
+    await client.close()
+    await running
+
+
+async def test_an_extension_that_comes_too_late_is_told_once(
+    server: FakeServer, client: tidings.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish = asyncio.Event()
+
+    def refuse(connection: FakeConnection, frame: Frame) -> None:
+        assert isinstance(frame, Extend)
+        connection.send(Refusal(KIND_OF[Extend], frame.request, "delivery_taken_away", "its time had run out"))
+
+    server.answers[Extend] = refuse
+
+    @client.on("orders", ack_timeout=0.1)
+    async def handle_order(message: tidings.Message) -> None:
+        await finish.wait()
+
+    running = asyncio.ensure_future(client.run())
+    await server.until(lambda: server.latest.of(Subscribe))
+    server.latest.send(*json_delivery(handle(server), 1, 1))
+    await server.until(lambda: len(server.latest.of(Extend)) >= 3)
+    finish.set()
+    await server.until(lambda: acked(server))
+    assert caplog.text.count("its time had run out") == 1
+    await client.close()
+    await running
+
+
+# --- Dead letters and settings ---
+
+
+def answering(server: FakeServer, answer: Callable[[calls.Call], object]) -> list[calls.Call]:
+    """Lets the server answer calls; returns those that it is asked."""
+    asked: list[calls.Call] = []
+
+    def call(connection: FakeConnection, frame: Frame, body: bytes) -> None:
+        assert isinstance(frame, Call)
+        asked.append(calls.decode_call(body))
+        connection.send(Result(frame.request), msgspec.msgpack.encode(answer(asked[-1])))
+
+    server.call = call
+    return asked
+
+
+def dead(number: int) -> DeadLetterInfo:
+    return DeadLetterInfo(
+        number=number, queue="orders", epoch=1, sequence=number, event="created", payload=b'{"id": 7}',
+        content_type="application/json" if number != 2 else "application/octet-stream", id=None, key=None, headers={},
+        published=1, died=2, reason="rejected", attempts=1, client_id="me", fingerprint="f",
+        failure=Failure("KeyError", "'vat'"), edited=False,
+    )  # fmt: skip
+
+
+async def test_dead_letters_come_page_by_page_and_decoded(server: FakeServer, client: tidings.Client) -> None:
+    def page(call: calls.Call) -> object:
+        assert isinstance(call, calls.ListDeadLetters)
+        following = range(call.after + 1, min(call.after + 2, call.after + call.count_max) + 1)
+        return [dead(number) for number in following if number <= 3]
+
+    asked = answering(server, page)
+    letters = [letter async for letter in client.dead_letters("billing", fingerprint="f")]
+    assert [letter.number for letter in letters] == [1, 2, 3]
+    assert [letter.payload for letter in letters] == [{"id": 7}, b'{"id": 7}', {"id": 7}]
+    assert letters[0].failure == tidings.Failure("KeyError", "'vat'")
+    assert {call.fingerprint for call in asked if isinstance(call, calls.ListDeadLetters)} == {"f"}
+    assert [letter.number async for letter in client.dead_letters("billing", limit=1)] == [1]
+    assert [letter.number async for letter in client.dead_letters("billing", limit=3)] == [1, 2, 3]
+
+
+async def test_what_is_asked_of_dead_letters_is_what_was_said(server: FakeServer, client: tidings.Client) -> None:
+    asked = answering(server, lambda call: 5 if isinstance(call, calls.DeleteDeadLetters | calls.Redrive) else None)
+    await client.edit_dead_letter("billing", 3, payload={"id": 8}, headers={})
+    await client.edit_dead_letter("billing", 3, payload=None, event="paid")
+    assert await client.delete_dead_letters("billing", number=3) == 5
+    assert await client.redrive("billing", fingerprint="f", rate=10) == 5
+    await client.configure_subscription("billing", attempts_max=3, backoff_max=timedelta(minutes=1), expires_after=0)
+    assert asked == [
+        calls.EditDeadLetter(
+            subscription="billing", number=3, payload=b'{"id":8}', content_type="application/json", headers={}
+        ),
+        calls.EditDeadLetter(
+            subscription="billing", number=3, payload=b"null", content_type="application/json", event="paid"
+        ),
+        calls.DeleteDeadLetters(subscription="billing", number=3),
+        calls.Redrive(subscription="billing", fingerprint="f", rate=10.0),
+        calls.ConfigureSubscription(name="billing", attempts_max=3, backoff_max_ms=60_000, expires_after_ms=None),
+    ]
+
+
+async def test_dead_letters_and_settings_that_cannot_be_are_refused_at_once(client: tidings.Client) -> None:
+    with pytest.raises(tidings.InvalidOption, match="number and fingerprint"):
+        await client.redrive("billing", number=1, fingerprint="f")
+    with pytest.raises(tidings.InvalidOption, match="attempts_max"):
+        await client.configure_subscription("billing", attempts_max=0)
+    with pytest.raises(tidings.InvalidOption, match="new payload"):
+        await client.edit_dead_letter("billing", 1, content_type="text/plain")
+    with pytest.raises(tidings.InvalidOption, match="strings"):
+        await client.edit_dead_letter("billing", 1, headers={"a": 1})  # type: ignore[dict-item]
+    for handling_max in (-1, 13 * 3600, None):
+        with pytest.raises(tidings.InvalidOption, match="handling_max"):
+            client.on("orders", handling_max=handling_max)  # type: ignore[arg-type]
 
 
 # --- Requests and the connection ---

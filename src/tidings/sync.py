@@ -354,11 +354,14 @@ class Client:
         subscription: str,
         *,
         fingerprint: str | None = None,
+        after: int = 0,
         limit: int | None = None,
         timeout: float | None = 30.0,
     ) -> Iterator[DeadLetter]:
         """Iterates over dead letters, the oldest first. See `tidings.Client.dead_letters`."""
-        letters = self._client.dead_letters(subscription, fingerprint=fingerprint, limit=limit, timeout=timeout)
+        letters = self._client.dead_letters(
+            subscription, fingerprint=fingerprint, after=after, limit=limit, timeout=timeout
+        )
 
         async def following() -> DeadLetter | None:
             return await anext(letters, None)

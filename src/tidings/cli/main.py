@@ -57,7 +57,20 @@ def application() -> "App":
     """
     from cyclopts import App, Parameter
 
-    from tidings.cli import backup, check, clients, output, publish, queues, serve, subscribe, subscriptions, watch
+    from tidings.cli import (
+        backup,
+        check,
+        clients,
+        dead_letters,
+        output,
+        publish,
+        queues,
+        redrive,
+        serve,
+        subscribe,
+        subscriptions,
+        watch,
+    )
 
     app = App(
         name="tidings",
@@ -78,9 +91,12 @@ def application() -> "App":
     app.command(clients.clients)
     app.command(queues.app)
     app.command(subscriptions.app)
+    app.command(dead_letters.dead_letters)
+    app.command(redrive.redrive)
     app.command(check.check)
     app.command(backup.backup)
-    for place, verb in enumerate(("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions")):
+    verbs = ("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive")
+    for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet
     return app
 

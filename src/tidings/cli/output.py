@@ -50,6 +50,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """Returns a text of several lines that cannot steer a terminal."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
 def to_json(value: object) -> bytes:
     """Returns one line of JSON without its end."""
     return msgspec.json.encode(value)

@@ -45,7 +45,7 @@ def publish(
         if headers or id is not None or key is not None:
             raise InvalidOption("--id, --key and --header describe one message; leave them out with -")
         return run_async(publish_lines.run(server, queue, event, content_type=TEXT if text else JSON))
-    data = _encode_text(payload) if text else _encode_json(payload)
+    data = encode_text(payload) if text else encode_json(payload)
     run_async(_publish_one(server, queue, event, data, headers, id, key, TEXT if text else JSON))
     return 0
 
@@ -67,15 +67,25 @@ async def _publish_one(
     print_json(confirm)
 
 
-def _encode_text(payload: str) -> bytes:
+def encode_text(payload: str) -> bytes:
+    """Returns the bytes of an argument.
+
+    Raises:
+        InvalidPayload: the shell was given bytes that are not UTF-8.
+    """
     try:
         return payload.encode()
     except UnicodeEncodeError:  # bytes of another encoding arrive from the shell as lone surrogates
         raise InvalidPayload("the payload is not valid UTF-8") from None
 
 
-def _encode_json(payload: str) -> bytes:
-    data = _encode_text(payload)
+def encode_json(payload: str) -> bytes:
+    """Returns the bytes of an argument that is JSON.
+
+    Raises:
+        InvalidPayload: it is not.
+    """
+    data = encode_text(payload)
     try:
         msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

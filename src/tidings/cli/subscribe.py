@@ -78,7 +78,7 @@ def message_line(message: tidings.Message) -> bytes:
         "sequence": message.sequence,
         "time": iso_time(message.time_ms),
         "attempt": message.attempt,
-        **_payload(message.data, message.content_type),
+        **payload_entry(message.data, message.content_type),
         "headers": message.headers,
     }
     if message.id is not None:
@@ -88,7 +88,8 @@ def message_line(message: tidings.Message) -> bytes:
     return to_json(entry) + b"\n"
 
 
-def _payload(data: bytes, content_type: str) -> dict[str, Any]:
+def payload_entry(data: bytes, content_type: str) -> dict[str, Any]:
+    """Returns a payload as JSON shows it: see `message_line`."""
     if content_type == JSON and _is_json(data):
         # As it was published, number by number; line breaks can only stand between its tokens.
         return {"payload": msgspec.Raw(data.replace(b"\n", b" ").replace(b"\r", b" "))}

@@ -1,16 +1,20 @@
-"""`tidings subscriptions`: how far each one is, and how to delete one."""
+"""`tidings subscriptions`: how far each one is, how to change its settings, and how to delete one."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
 from tidings.cli.options import SERVER_DEFAULT, Json, Server, connect, run_async
 from tidings.cli.output import as_entry, print_entries, print_table, printable, relative_time
-from tidings.errors import NotFound, SubscriptionConflict
+from tidings.errors import InvalidOption, NotFound, SubscriptionConflict
 from tidings.model import SubscriptionInfo
 
-app = App(name="subscriptions")
+ATTEMPTS_HELP: Final = "After how many failed attempts a message becomes a dead letter."
+ACK_TIMEOUT_HELP: Final = "Time until an unacknowledged message counts as failed."
+EXPIRES_HELP: Final = "Absence after which the server forgets it; 0 never."
+
+app = App(name=("subscriptions", "subscription"))
 
 
 @app.default
@@ -23,6 +27,7 @@ def list_subscriptions(*, json: Json = False, server: Server = SERVER_DEFAULT) -
 
         tidings subscriptions
         tidings subscriptions delete billing
+        tidings subscription set billing --attempts-max 5 --backoff-min 2
     """
     infos = run_async(_fetch(server))
     if json:
@@ -42,9 +47,47 @@ def delete(
     print(f"deleted subscription {printable(run_async(_delete(server, name)))}")
 
 
+@app.command(name="set")
+def set_(
+    name: Annotated[str, Parameter(help="Name of the subscription, or the id of a client that has only one.")],
+    /,
+    *,
+    attempts_max: Annotated[int | None, Parameter(metavar="N", help=ATTEMPTS_HELP)] = None,
+    backoff_min: Annotated[float | None, Parameter(metavar="SECONDS", help="Wait before the second attempt.")] = None,
+    backoff_max: Annotated[float | None, Parameter(metavar="SECONDS", help="Longest wait before an attempt.")] = None,
+    ack_timeout: Annotated[float | None, Parameter(metavar="SECONDS", help=ACK_TIMEOUT_HELP)] = None,
+    in_flight_max: Annotated[int | None, Parameter(metavar="N", help="Most messages delivered and not acked.")] = None,
+    expires_after: Annotated[float | None, Parameter(metavar="SECONDS", help=EXPIRES_HELP)] = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Change the settings of a subscription, connected or away. What is left out stays as it is.
+
+    For example:
+
+        tidings subscription set billing --attempts-max 5 --backoff-min 2 --backoff-max 600
+    """
+    settings = {
+        "attempts_max": attempts_max,
+        "backoff_min": backoff_min,
+        "backoff_max": backoff_max,
+        "ack_timeout": ack_timeout,
+        "in_flight_max": in_flight_max,
+        "expires_after": expires_after,
+    }
+    if all(value is None for value in settings.values()):
+        raise InvalidOption("nothing to change; for example --attempts-max 5")
+    run_async(_set(server, name, settings))
+    print(f"changed subscription {printable(name)}")
+
+
 async def _fetch(server: str) -> list[SubscriptionInfo]:
     async with connect(server) as client:
         return await client.subscriptions()
+
+
+async def _set(server: str, name: str, settings: dict[str, Any]) -> None:
+    async with connect(server) as client:
+        await client.configure_subscription(name, **settings)
 
 
 async def _delete(server: str, name: str) -> str:
@@ -73,7 +116,19 @@ def resolve(infos: list[SubscriptionInfo], name: str) -> str:
 
 def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
     """Prints subscriptions as a table."""
-    columns = ("name", "client id", "queue", "event", "cursor", "lag", "in flight", "connected", "last ack")
+    columns = (
+        "name",
+        "client id",
+        "queue",
+        "event",
+        "cursor",
+        "lag",
+        "in flight",
+        "retrying",
+        "dead",
+        "connected",
+        "last ack",
+    )
     rows = [
         (
             info.name,
@@ -83,6 +138,8 @@ def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
             info.cursor,
             info.lag if info.lag_exact else f"≤ {info.lag:,}",
             info.in_flight,
+            info.retrying,
+            info.dead,
             _state(info, now_ms),
             relative_time(info.last_ack, now_ms),
         )

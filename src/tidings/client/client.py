@@ -502,6 +502,7 @@ class Client:
         subscription: str,
         *,
         fingerprint: str | None = None,
+        after: int = 0,
         limit: int | None = None,
         timeout: float | None = 30.0,
     ) -> AsyncIterator[DeadLetter]:
@@ -510,6 +511,7 @@ class Client:
         Args:
             subscription: its name, or a client id that has only one.
             fingerprint: only those that failed in this way; see `dead_letter_groups`.
+            after: only those with a number above this one.
             limit: at most so many, from 1; None is all.
             timeout: time limit in seconds for each page of them.
 
@@ -517,7 +519,6 @@ class Client:
             NotFound: there is no such subscription.
             InvalidOption: the limit is out of its range.
         """
-        after = 0
         left = within(limit, limits.DEAD_LETTERS_MAX, "limit")
         while left is None or left > 0:
             page = await self._dead_letters_after(subscription, after, fingerprint, left, timeout)

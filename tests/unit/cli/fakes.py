@@ -1,11 +1,12 @@
 """A client that records what a verb asks of it and answers from a script."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tidings.client import DeadLetter
 from tidings.errors import TidingsError
-from tidings.model import BYTES, JSON, ClientInfo, Confirm, QueueInfo, SubscriptionInfo
+from tidings.model import BYTES, JSON, ClientInfo, Confirm, DeadLetterGroup, QueueInfo, SubscriptionInfo
 
 
 @dataclass
@@ -62,6 +63,8 @@ class FakeClient:
         self.client_infos: list[ClientInfo] = []
         self.queue_infos: list[QueueInfo] = []
         self.subscription_infos: list[SubscriptionInfo] = []
+        self.groups: list[DeadLetterGroup] = []
+        self.letters: list[DeadLetter] = []
         self.error: TidingsError | None = None
         self.fail_after = 0
         self.closed = False
@@ -130,3 +133,35 @@ class FakeClient:
     async def backup(self, path: str) -> None:
         self._fail()
         self.calls.append(("backup", path))
+
+    async def configure_subscription(self, name: str, **settings: Any) -> None:
+        self._fail()
+        self.calls.append(("configure_subscription", name, {key: each for key, each in settings.items() if each}))
+
+    async def dead_letter_groups(self, subscription: str) -> list[DeadLetterGroup]:
+        self._fail()
+        return self.groups
+
+    async def dead_letters(
+        self, subscription: str, *, fingerprint: str | None = None, after: int = 0, limit: int | None = None
+    ) -> AsyncIterator[DeadLetter]:
+        self._fail()
+        chosen = [
+            letter for letter in self.letters if letter.number > after and fingerprint in (None, letter.fingerprint)
+        ]
+        for letter in chosen[:limit]:
+            yield letter
+
+    async def edit_dead_letter(self, subscription: str, number: int, **changes: Any) -> None:
+        self._fail()
+        self.calls.append(("edit_dead_letter", subscription, number, changes))
+
+    async def delete_dead_letters(self, subscription: str, **chosen: Any) -> int:
+        self._fail()
+        self.calls.append(("delete_dead_letters", subscription, chosen))
+        return len(self.letters)
+
+    async def redrive(self, subscription: str, **chosen: Any) -> int:
+        self._fail()
+        self.calls.append(("redrive", subscription, chosen))
+        return 2_000

@@ -121,14 +121,14 @@ def test_subscriptions_as_a_table_mark_an_upper_bound_and_a_pause(capfd):
     infos = [
         subscription_info(),
         subscription_info("bound", lag_exact=False, paused="window full"),
-        subscription_info("away", connected=False, last_ack=None, last_seen=NOW_MS - 60_000),
+        subscription_info("away", connected=False, last_ack=None, last_seen=NOW_MS - 60_000, retrying=3, dead=412),
     ]
     print_subscriptions(infos, now_ms=NOW_MS)
     lines = capfd.readouterr().out.splitlines()
     assert "3 s ago" in lines[2]
     assert "≤ 7" in lines[3]
     assert "paused: window full" in lines[3]
-    assert "away, seen 1 min ago" in lines[4]
+    assert "  3    412   away, seen 1 min ago" in lines[4]
     assert lines[4].split()[-1] == "never"
 
 
@@ -152,6 +152,15 @@ def test_a_subscription_is_deleted_by_its_name_or_its_only_owner(client, capfd):
     assert run(["subscriptions", "delete", "billing"]) == 0
     assert client.calls == [("delete_subscription", "invoices")] * 2
     assert capfd.readouterr().out == "deleted subscription invoices\n" * 2
+
+
+@pytest.mark.parametrize("verb", ["subscription", "subscriptions"])
+def test_settings_of_a_subscription_are_changed(client, capfd, verb):
+    assert run([verb, "set", "billing", "--attempts-max", "5", "--backoff-min", "0.5"]) == 0
+    assert client.calls == [("configure_subscription", "billing", {"attempts_max": 5, "backoff_min": 0.5})]
+    assert capfd.readouterr().out == "changed subscription billing\n"
+    assert run([verb, "set", "billing"]) == 1
+    assert "nothing to change" in capfd.readouterr().err
 
 
 def test_a_name_goes_before_a_client_id():

@@ -807,6 +807,7 @@ async def test_dead_letters_come_page_by_page_and_decoded(server: FakeServer, cl
     assert {call.fingerprint for call in asked if isinstance(call, calls.ListDeadLetters)} == {"f"}
     assert [letter.number async for letter in client.dead_letters("billing", limit=1)] == [1]
     assert [letter.number async for letter in client.dead_letters("billing", limit=3)] == [1, 2, 3]
+    assert [letter.number async for letter in client.dead_letters("billing", after=2)] == [3]
 
 
 async def test_what_is_asked_of_dead_letters_is_what_was_said(server: FakeServer, client: tidings.Client) -> None:

@@ -14,7 +14,16 @@ from tidings import limits
 from tidings.batch import Batch
 from tidings.calls import ANSWERS
 from tidings.errors import REGISTRY, reconnects
-from tidings.model import ClientInfo, DeadLetterGroup, DeadLetterInfo, Failure, QueueInfo, Run, SubscriptionInfo
+from tidings.model import (
+    ClientInfo,
+    DeadLetterGroup,
+    DeadLetterInfo,
+    Failure,
+    QueueInfo,
+    Run,
+    ScheduledInfo,
+    SubscriptionInfo,
+)
 from tidings.server import Server
 from tidings.store.memory import MemoryStore
 from tidings.wire import Ack, Deliver, Part, Publish, Resume
@@ -221,9 +230,10 @@ def test_the_table_of_calls_names_every_call_with_its_fields() -> None:
     assert documented == {call.__struct_config__.tag: list(call.__struct_fields__) for call in ANSWERS}
 
 
-def test_the_keys_of_dead_letters_and_their_groups_are_complete() -> None:
-    documented = dict(re.findall(r"^\| (dead letter|group) \| (.*) \|$", PAGE, re.MULTILINE))
-    for entry, kind in (("dead letter", DeadLetterInfo), ("group", DeadLetterGroup)):
+def test_the_keys_of_what_calls_answer_are_complete() -> None:
+    documented = dict(re.findall(r"^\| (dead letter|group|scheduled message) \| (.*) \|$", PAGE, re.MULTILINE))
+    kinds = {"dead letter": DeadLetterInfo, "group": DeadLetterGroup, "scheduled message": ScheduledInfo}
+    for entry, kind in kinds.items():
         assert re.findall(r"`(\w+)`", documented[entry]) == list(kind.__struct_fields__)
 
 

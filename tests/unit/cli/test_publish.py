@@ -36,6 +36,7 @@ def test_a_confirm_is_printed_as_one_line_of_json(client, capfd):
     assert captured.out.count("\n") == 1
     assert json.loads(captured.out) == {
         "queue": "orders", "sequence": 1, "epoch": 1, "count": 1, "durability": "disk", "subscriptions": 0,
+        "duplicate_of": None,
     }  # fmt: skip
     assert captured.err == ""
     assert client.closed

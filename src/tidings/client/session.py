@@ -298,7 +298,7 @@ class Session:
         return self._ask(Backup(self._next_request, path), waiter)
 
     def call(self, call: calls.Call, waiter: Waiter[Answer]) -> Pending:
-        """Asks for something else. After an outage it is asked again, which does no harm to any call there is.
+        """Asks for something else. After an outage it is asked again, except to schedule: that might happen twice.
 
         To configure and to edit twice is to do it once. To redrive or delete twice takes in what died in between,
         and what is gone when it is asked again counts as done.
@@ -529,6 +529,10 @@ class Session:
             del self._pending[pending.number]
             text = f"the connection ended before the answer; {pending.frame.path!r} may have been written, look there"
             refuse(pending.waiter, ConnectionLost(text))
+        elif isinstance(pending.call, calls.Schedule):
+            del self._pending[pending.number]
+            text = "the connection ended before the answer; the message may have been scheduled, the list tells"
+            refuse(pending.waiter, ConnectionLost(text))
         elif isinstance(pending.frame, Ack) and pending.handle not in self._subscribers:
             del self._pending[pending.number]
             refuse(pending.waiter, DeliveryTakenAway("the connection ended before the ack was answered"))
@@ -538,6 +542,8 @@ def _done_before(pending: Pending) -> Answer | None:
     """Returns the answer that was lost with a connection, if a request finds gone what it was to do away with."""
     if isinstance(pending.frame, Delete):
         return Done(pending.number)
+    if isinstance(pending.call, calls.CancelSchedule):
+        return msgspec.msgpack.encode(None)
     if isinstance(pending.call, calls.DeleteDeadLetters | calls.Redrive):
         return msgspec.msgpack.encode(0 if pending.call.number is None else 1)
     return None

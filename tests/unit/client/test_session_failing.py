@@ -196,7 +196,7 @@ def test_a_call_is_asked_again_after_a_lost_connection() -> None:
         (calls.DeleteDeadLetters(subscription="billing", number=3), 1),
         (calls.Redrive(subscription="billing", number=3), 1),
         (calls.Redrive(subscription="billing", fingerprint="f"), 0),
-        (calls.EditDeadLetter(subscription="billing", number=3), None),
+        (calls.CancelSchedule(handle="h"), None),
     ],
 )
 def test_what_is_gone_when_asked_again_counts_as_done(call: calls.Call, answer: int | None) -> None:
@@ -212,7 +212,28 @@ def test_what_is_gone_when_asked_again_counts_as_done(call: calls.Call, answer: 
     talk.lose()
     talk.connect()
     talk.answer(Refusal(KIND_OF[Call], pending.number, "not_found", "there is none"))
-    if answer is None:
-        assert isinstance(after_outage.error, NotFound)
-    else:
-        assert after_outage.results == [msgspec.msgpack.encode(answer)]
+    assert after_outage.results == [msgspec.msgpack.encode(answer)]
+
+
+def test_what_is_not_there_to_be_changed_is_not_found_also_after_an_outage() -> None:
+    talk = Conversation()
+    talk.connect()
+    heard = Heard()
+    pending = talk.session.call(calls.EditDeadLetter(subscription="billing", number=3), heard)
+    talk.carry()
+    talk.lose()
+    talk.connect()
+    talk.answer(Refusal(KIND_OF[Call], pending.number, "not_found", "there is none"))
+    assert isinstance(heard.error, NotFound)
+
+
+def test_to_schedule_is_not_asked_twice() -> None:
+    talk = Conversation()
+    talk.connect()
+    heard = Heard()
+    talk.session.call(calls.Schedule(queue="orders", event="due", payload=b"", delay_ms=1), heard)
+    talk.carry()
+    talk.lose()
+    assert isinstance(heard.error, ConnectionLost)
+    talk.connect()
+    assert asked(talk) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
@@ -223,15 +224,18 @@ class Ledger:
             self._awaited = set(self._changes)
 
     def _take_pending(self) -> list[Pending]:
-        taken, size = 0, 0
-        while taken < len(self._pending) and size < limits.COMMIT_BYTES_MAX:
-            size += len(self._pending[taken].batch.body)
-            taken += 1
-        pending = self._pending[:taken] + self._own
-        self._pending = self._pending[taken:]
-        self._own = []
+        """Takes what goes into the next round: all that waits, or of each publisher a batch in turn until it is full.
+
+        So nobody waits behind what one fast publisher has sent; the batches of one publisher keep their order.
+        """
+        taken, self._pending = self._pending, []
+        if sum(len(pending.batch.body) for pending in taken) > limits.COMMIT_BYTES_MAX:
+            waiting, taken = taken, _in_turns(taken)
+            chosen = set(map(id, taken))
+            self._pending = [pending for pending in waiting if id(pending) not in chosen]
+        own, self._own = self._own, []
         self._hurry = False
-        return pending
+        return taken + own
 
     def _place(self, round: Round, now_ms: int, open_queue: Callable[[str], Queue]) -> None:
         """Gives the round's batches their sequences and joins them into rows."""
@@ -287,6 +291,24 @@ class Ledger:
             if pending.duplicates:
                 producer.duplicates[pending.number] = pending.duplicates
             round.changes[producer.key] = producer
+
+
+def _in_turns(waiting: list[Pending]) -> list[Pending]:
+    """Returns about a transaction's bytes of what waits, a batch of each publisher in turn."""
+    turns: dict[Producer | None, deque[Pending]] = {}
+    for pending in waiting:
+        turns.setdefault(pending.producer, deque()).append(pending)
+    taken: list[Pending] = []
+    size_bytes = 0
+    while turns and size_bytes < limits.COMMIT_BYTES_MAX:
+        for producer, batches in list(turns.items()):
+            taken.append(batches.popleft())
+            size_bytes += len(taken[-1].batch.body)
+            if not batches:
+                del turns[producer]
+            if size_bytes >= limits.COMMIT_BYTES_MAX:
+                break
+    return taken
 
 
 def _first(rows: list[StoredBatch], queue: Queue) -> int:

@@ -45,6 +45,27 @@ def test_a_quiet_broker_writes_nothing() -> None:
     assert harness.do(inputs.StoreReady()) == []
 
 
+def test_nobody_waits_behind_all_that_a_fast_publisher_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "COMMIT_BYTES_MAX", 1000)
+    harness = Harness()
+    fast, slow, other = harness.connect(), harness.connect(), harness.connect()
+    harness.store_is_held = True
+    other.publish("busy")
+    for _ in range(10):
+        fast.publish("orders", "fast", payload=bytes(400))
+    slow.publish("orders", "slow")
+    other.publish("orders", "other")
+    harness.commit()
+    harness.commit()
+    assert (list(slow.confirms), list(other.confirms)) == ([1], [1, 2])
+    assert 0 < len(fast.confirms) < 10
+    while harness.under_way:
+        harness.commit()
+    assert [fast.confirms[number].first_sequence for number in range(1, 11)] == sorted(
+        confirm.first_sequence for confirm in fast.confirms.values()
+    )
+
+
 def test_a_full_transaction_leaves_the_rest_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "COMMIT_BYTES_MAX", 1000)
     harness = Harness()

@@ -276,6 +276,7 @@ class StoreContract:
                 while part := await store.list("b/", found[-1] if found else "", limit_bytes):
                     assert len(part) <= count, f"{len(part)} records of 100 bytes, asked for {limit_bytes} bytes"
                     found += [key for key, _ in part]
+                    assert len(found) <= 20, f"{found[-1]!r} comes after {found[-2]!r} again"
                 assert found == [key for key in keys if key.startswith("b/")], f"limit {limit_bytes}"
             assert [key for key, _ in await store.list("b/", "b/175")] == ["b/18", "b/19"]
             assert len(await store.list("b/", "a/99")) == 20

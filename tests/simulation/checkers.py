@@ -22,7 +22,8 @@ honest gaps
     nothing that it did not ask for, and what it is handed is what was published at that sequence.
 
 order
-    To one subscription the first delivery of each message of a queue's life comes in the order of sequences.
+    To one subscription the first delivery of each message of a queue's life comes in the order of sequences; one
+    whose time ran out, or whose connection was lost, before it was handed over comes again like any other.
 ack means gone
     When a subscriber is told that an ack is durable, the disk holds a cursor that has settled the message. What was
     acked, and durably so, is never sent to that subscription again, also not by the server's next life.
@@ -202,7 +203,8 @@ def order(evidence: Evidence) -> list[str]:
     seen: dict[tuple[str, str, int], Ranges] = defaultdict(Ranges)
     for fact in evidence.history.of(Handed):
         known = seen[fact.subscription, "" if fact.durable else fact.process, fact.epoch]
-        if known and fact.sequence not in known and fact.sequence < known.last:
+        # A failed attempt may have reached nobody: its time ran out in a buffer, or its connection was lost.
+        if fact.attempt == 1 and known and fact.sequence not in known and fact.sequence < known.last:
             broken.append(f"first delivery of {fact.sequence} after that of {known.last}: {fact}")
         known.add(fact.sequence, fact.sequence)
     return broken

@@ -8,6 +8,7 @@ from typing import Final
 from tests.simulation.history import AckedDurably, Attached, Attaching, Handed, Told
 from tests.simulation.scenario import SubscriberPlan
 from tests.simulation.world import EVER_S, Process, World
+from tidings import limits
 from tidings.client import Message, Subscription
 from tidings.errors import TidingsError
 
@@ -51,6 +52,9 @@ class Consumer:
             in_flight_max=plan.in_flight_max,
             concurrency=plan.concurrency,
             ack_timeout=plan.ack_timeout_s,
+            attempts_max=limits.ATTEMPTS_MAX_MAX,  # nothing is given up here
+            backoff_min=0.02,
+            backoff_max=1.0,
             expires_after=plan.expires_after_s,
             timeout=EVER_S,
         )

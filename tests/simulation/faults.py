@@ -11,7 +11,7 @@ from tests.simulation.history import Forgotten, ToldForgotten
 from tests.simulation.scenario import FAULTS, FaultPlan
 from tests.simulation.subscriber import rival
 from tests.simulation.world import EVER_S, World
-from tidings.broker.records import FORMAT
+from tidings.broker.records import FORMAT, Counters, CursorRecord, ProducerRecord, SubscriptionRecord
 from tidings.errors import DiskFull, NotFound, StoreUnavailable, SubscriptionInUse
 from tidings.ranges import Ranges
 from tidings.testing.network import SimulatedConnection
@@ -209,6 +209,15 @@ async def _drain(world: World, plan: FaultPlan, chance: random.Random) -> bool:
     return await _restart(world, plan, world.drain)
 
 
+# How many fields an earlier version wrote of the records that have more now.
+_FIELDS_BEFORE: Final = {
+    "counters": (Counters, 2),
+    "subscription/": (SubscriptionRecord, 12),
+    "cursor/": (CursorRecord, 3),
+    "producer/": (ProducerRecord, 3),
+}
+
+
 @_fault("newer records")
 async def _newer_records(world: World, plan: FaultPlan, chance: random.Random) -> bool:
     """A later version was there: it wrote fields and records that this one does not know."""
@@ -216,6 +225,9 @@ async def _newer_records(world: World, plan: FaultPlan, chance: random.Random) -
     async def rewrite() -> None:
         await world.crash()
         for key, value in await world.disk.content.list(""):
+            for prefix, (kind, _) in _FIELDS_BEFORE.items():
+                if key.startswith(prefix):  # an earlier version may have written it; a later one has all its fields
+                    value = msgspec.msgpack.encode(msgspec.msgpack.decode(value, type=kind))
             record = msgspec.msgpack.decode(value, strict=False)
             if isinstance(record, list):
                 world.disk.content._put(key, msgspec.msgpack.encode([*record, "of a later version", {"a": 1}]))
@@ -226,13 +238,15 @@ async def _newer_records(world: World, plan: FaultPlan, chance: random.Random) -
 
 @_fault("older records")
 async def _older_records(world: World, plan: FaultPlan, chance: random.Random) -> bool:
-    """An earlier version was there: it did not write the last field of the counters, nor numbers of transactions."""
+    """An earlier version was there: it did not write the latest fields, nor numbers of transactions."""
 
     async def rewrite() -> None:
         await world.crash()
         content = world.disk.content
-        if counters := await content.get("counters"):
-            content._put("counters", msgspec.msgpack.encode(msgspec.msgpack.decode(counters)[:2]))
+        for prefix, (_, count) in _FIELDS_BEFORE.items():
+            for key, value in await content.list(prefix):
+                fields = msgspec.msgpack.decode(value, strict=False)
+                content._put(key, msgspec.msgpack.encode(fields[:count]))
         content._delete("commit")
 
     return await _restart(world, plan, rewrite)

@@ -277,7 +277,8 @@ class _World:
         node, state = server.node, server.node._broker.state
         assert not self._network.connections, f"left: {[each.name for each in self._network.connections]}"
         assert not node._peers, f"left: connections {list(node._peers)}"
-        assert not node._published.total, f"left: {node._published.total} unanswered bytes"
+        pending_bytes = node._broker.pending_bytes()
+        assert not pending_bytes, f"left: {pending_bytes} unanswered bytes"
         assert not state.sessions, f"left: sessions {list(state.sessions)}"
         assert not state.tokens, f"left: tokens {list(state.tokens)}"
         assert not state.client_ids, f"left: client ids {list(state.client_ids)}"

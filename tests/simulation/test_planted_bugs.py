@@ -12,7 +12,7 @@ import pytest
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.run import run
 from tests.simulation.scenario import FAULTS
-from tidings.broker import records
+from tidings.broker import broker, records
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
@@ -24,6 +24,7 @@ from tidings.broker.ledger import Ledger
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.queues import Queue
+from tidings.broker.retries import Retries
 from tidings.broker.sessions import Producer, Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
@@ -157,7 +158,14 @@ def tells_no_gap(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def tells_a_gap_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Deliveries, "remember_gap", lambda self, subscription, gap: None)
+    tell_gap = Deliveries.tell_gap
+
+    def once(self: Deliveries, subscription: Any, queue: Any, first: int, last: int, reason: str) -> None:
+        gaps = subscription.gaps
+        tell_gap(self, subscription, queue, first, last, reason)
+        subscription.gaps = gaps
+
+    patch.setattr(Deliveries, "tell_gap", once)
 
 
 @planted()
@@ -166,7 +174,7 @@ def tells_gaps_that_are_none(patch: pytest.MonkeyPatch) -> None:
 
     def gap(self: Deliveries, subscriber: Subscriber, cursor: Cursor, after: int, rows: list[Any]) -> None:
         if rows and rows[0].first_sequence == after + 1:
-            self._tell_gap(subscriber, cursor, _page(), rows[0].first_sequence, rows[0].last_sequence, "trimmed")
+            self._skip(subscriber, cursor, _page(), rows[0].first_sequence, rows[0].last_sequence, "trimmed")
         serve(self, subscriber, cursor, after, rows)
 
     patch.setattr(Deliveries, "_serve_page", gap)
@@ -187,9 +195,9 @@ def delivers_at_the_tail_before_it_has_caught_up(patch: pytest.MonkeyPatch) -> N
 @planted()
 def answers_an_ack_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
-        Catalog,
+        broker,
         "done_when_durable",
-        lambda self, connection, kind, request: self._state.effects.append(_done(connection, request)),
+        lambda state, connection, kind, request: state.effects.append(_done(connection, request)),
     )
 
 
@@ -306,20 +314,20 @@ def shows_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def waits_for_ever_for_an_ack(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Deliveries, "overdue", lambda self, *of: None)
+    patch.setattr(Retries, "overdue", lambda self, *of: None)
 
 
 @planted()
 def tells_nothing_of_damaged_rows(patch: pytest.MonkeyPatch) -> None:
-    tell_gap = Deliveries._tell_gap
+    skip = Deliveries._skip
 
     def silent(self: Deliveries, subscriber: Any, cursor: Any, page: Any, first: int, last: int, reason: str) -> None:
         if reason == "damaged":
             cursor.position = max(cursor.position, last)
         else:
-            tell_gap(self, subscriber, cursor, page, first, last, reason)
+            skip(self, subscriber, cursor, page, first, last, reason)
 
-    patch.setattr(Deliveries, "_tell_gap", silent)
+    patch.setattr(Deliveries, "_skip", silent)
 
 
 @planted(invariants=False)
@@ -330,7 +338,7 @@ def forgets_cursors_with_fields_it_does_not_know(patch: pytest.MonkeyPatch) -> N
         known = {
             key: value
             for key, value in found.items()
-            if not key.startswith("cursor/") or len(msgspec.msgpack.decode(value, strict=False)) == 3
+            if not key.startswith("cursor/") or len(msgspec.msgpack.decode(value, strict=False)) == 4
         }
         read(state, known)
 

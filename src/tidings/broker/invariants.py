@@ -9,7 +9,7 @@
 4. A subscriber: what it has in flight is what its cursors have in flight; its clock
    runs for at most `concurrency` deliveries, all of them in flight.
 5. Tables agree: every cursor is known to its queue and its subscription, every subscriber to its session, every
-   token and client id to its session.
+   token and client id to its session; bytes that wait for the store are counted right.
 6. Over time, in one life of the broker: what a subscription has settled stays settled; what a subscriber has in
    flight does not grow beyond its window, which may become smaller than what is in flight already.
 7. Dead letters: only a durable subscription has some, with numbers below the next one, and never more than allowed;
@@ -160,6 +160,8 @@ def _check_tables(state: BrokerState) -> None:
             assert state.client_ids.get(session.client_id) is session, f"session {connection}: its client id is taken"
         for subscriber in session.subscribers.values():
             assert subscriber.subscription.subscriber is subscriber, f"session {connection}: attached to nothing"
+    pending_bytes = state.ledger.count_pending_bytes()
+    assert state.ledger.pending_bytes == pending_bytes, f"counts {state.ledger.pending_bytes} of {pending_bytes} bytes"
     assert len(state.tokens) == len(state.sessions), "a token leads to a session that is gone"
     assert set(state.client_ids) <= set(state.clients), "a connected client is not known"
 

@@ -80,7 +80,13 @@ class Ledger:
         taken = [pending for pending in self._pending if pending.producer in producers]
         if taken:
             self._pending = [pending for pending in self._pending if pending.producer not in producers]
+            self.pending_bytes -= sum(len(pending.batch.body) for pending in taken)
         return taken
+
+    def count_pending_bytes(self) -> int:
+        """Returns what `pending_bytes` has to be, counted anew."""
+        under_way = self.round.pending if self.round else []
+        return sum(len(pending.batch.body) for pending in (*self._pending, *under_way) if pending.producer)
 
     def publish_own(self, pending: Pending, now_ms: int, *, hurry: bool = False) -> None:
         """Adds a message of the server itself."""

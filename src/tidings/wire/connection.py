@@ -43,6 +43,7 @@ class Connection:
     """
 
     __slots__ = (
+        "__weakref__",
         "_greeting",
         "_heard_ms",
         "_opened_ms",

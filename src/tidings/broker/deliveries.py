@@ -21,6 +21,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
+from tidings.ranges import Ranges
 from tidings.transaction import Damage
 
 _FETCHES_MAX = 2  # pages on their way to one subscriber: one to read while one is sent
@@ -263,7 +264,7 @@ class Deliveries:
                     f" {subscription.name!r} is {cursor.position}; ack only what was delivered"
                 )
             else:
-                subscriber.settled(cursor, first, last, cursor.settle(first, last), state.now_ms)
+                self._settle(subscriber, cursor, first, last)
                 state.changed_cursor(cursor)
                 # A cumulative ack means what was delivered before it, not what was given up.
                 dead = subscription.dead_within(epoch, first, last) if first > 1 or last == 1 else None
@@ -278,6 +279,21 @@ class Deliveries:
         self.pump(subscriber)
         if refused:
             raise refused
+
+    def _settle(self, subscriber: Subscriber, cursor: Cursor, first: int, last: int) -> None:
+        now_ms = self._state.now_ms
+        waiting = Ranges()
+        if first == 1 < last and (cursor.due or cursor.parked):
+            waiting = Ranges([*cursor.due, *((sequence, sequence) for sequence in cursor.parked)])
+        if not waiting:
+            subscriber.settled(cursor, first, last, cursor.settle(first, last), now_ms)
+            return
+        # A cumulative ack means what its client was given, not what failed before and waits to be delivered again.
+        given = Ranges([(first, last)])
+        for low, high in waiting:
+            given.remove(low, high)
+        for low, high in given:
+            subscriber.settled(cursor, low, high, cursor.settle(low, high), now_ms)
 
     def fall_behind(self, cursor: Cursor) -> None:
         """Lets a live cursor read from the store what became due again."""

@@ -141,6 +141,11 @@ class ReadyRun:
         """The sequence of the first that was not handed over."""
         return self._end - self.remaining
 
+    @property
+    def end(self) -> int:
+        """The sequence of the last."""
+        return self._end - 1
+
     def forget(self) -> None:
         """Ends all iterations over it: nothing remains."""
         self._all.clear()
@@ -180,6 +185,7 @@ class Subscriber:
         self._taken = (0, 0)
         self._ready_from = (0, 0)
         self._acked: dict[int, Ranges] = {}
+        self._handed: dict[int, Ranges] = {}
         # Acks of this turn: the range that grows, and those finished before it.
         self._ack_epoch = 0
         self._ack_first = 0
@@ -247,7 +253,39 @@ class Subscriber:
         before = self._received.get(epoch, 0)
         self._taken = epoch, before
         self._stand(epoch, max(before, delivery.last_sequence))
+        handed = self._handed.get(epoch)
+        if handed is None:
+            handed = self._handed[epoch] = Ranges()
+            if len(self._handed) > limits.RESUME_QUEUES_MAX:
+                del self._handed[next(iter(self._handed))]
+        for first, last in delivery.ranges():
+            handed.add(first, last)
+        if len(handed) > 2 * limits.HOLES_MAX:
+            # More than a server lets be unsettled: the oldest are settled, or will be delivered again.
+            self._handed[epoch] = Ranges(list(handed)[-limits.HOLES_MAX :])
         return delivery
+
+    def handed_up_to(self, epoch: int, sequence: int) -> list[tuple[int, int, int]]:
+        """Returns as (epoch, first, last) what was handed over up to a sequence, and not given back or asked for here.
+
+        Exactly that: what waits for a retry meanwhile, or waits here to be handed over, is not among it.
+        """
+        self._forget_unhanded()
+        handed = self._handed.get(epoch, Ranges())
+        ranges = handed.within(1, sequence)
+        handed.remove(1, sequence)
+        ready = self._handed.get(self._ready_from[0], Ranges())
+        for run in self.ready:
+            if run.remaining:
+                ready.add(run.next_sequence, run.end)
+        return [(epoch, first, last) for first, last in ranges]
+
+    def _forget_unhanded(self) -> None:
+        """Takes back that the rest of the part which is being handed over one by one was handed over."""
+        handed = self._handed.get(self._ready_from[0])
+        for run in self.ready:
+            if handed and run.remaining:
+                handed.remove(run.next_sequence, run.end)
 
     def hand_over(self, runs: list[ReadyRun]) -> None:
         """Makes ready the messages of the part that was taken last, to be handed over one by one."""
@@ -290,6 +328,9 @@ class Subscriber:
         if self.state is State.CLOSED:
             return False
         if self.is_held(frame, attachment):
+            if isinstance(frame, Nack):
+                for epoch, first, last in frame.ranges:
+                    self._handed.get(epoch, Ranges()).remove(first, last)
             self._wake(self)
             self._returns.append(frame)
         return True
@@ -379,6 +420,7 @@ class Subscriber:
         if following is not None:
             epoch, before = self._ready_from
             self._stand(epoch, max(before, following - 1))
+        self._forget_unhanded()
         self._forget_ready()
         self._arrived.clear()
         self._returns.clear()

@@ -148,8 +148,18 @@ class Subscription:
         await self._ack(queue, epoch, first, last, wait, timeout)
 
     async def ack_to(self, message: Delivered, *, wait: bool = False, timeout: float | None = 30.0) -> None:
-        """Settles a message and all before it in its queue (cumulative ack); arguments as `Message.ack`."""
-        await self._ack(message.queue, message.epoch, 1, message.sequence, wait, timeout)
+        """Settles a message and all before it in its queue that were handed over (cumulative ack).
+
+        What was given back with `nack` or waits for a retry is not among it. Arguments as `Message.ack`.
+        """
+        subscriber = self._subscriber
+        ranges = subscriber.handed_up_to(message.epoch, message.sequence) if subscriber else []
+        ranges = ranges or [(message.epoch, message.sequence, message.sequence)]
+        if wait:
+            await self._ack_durably(ranges, timeout)
+            return
+        for epoch, first, last in ranges:
+            await self._ack(message.queue, epoch, first, last, wait, timeout)
 
     # --- For messages, handlers and clients ---
 

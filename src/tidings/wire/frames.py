@@ -178,7 +178,9 @@ class Gap(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Ack(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Client: these (epoch, first, last) are settled. A range from 1 is cumulative; settled ones may be repeated.
+    """Client: these (epoch, first, last) are settled. Settled ones may be repeated.
+
+    A range from 1 is cumulative: it settles what is in flight, and leaves what waits to be delivered again.
 
     With `request` above 0 it is answered by Done once the ack is durable, or by Refusal; without, only a
     refusal comes back (with request 0).

@@ -338,3 +338,16 @@ def test_fewer_attempts_count_from_the_next_failure_on() -> None:
     assert dead(client) == []
     client.nack(1, 1)
     assert [(letter.attempts, letter.reason) for letter in dead(client)] == [(4, "attempts")]
+
+
+def test_a_cumulative_ack_leaves_what_waits_for_a_retry() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    client.subscribe("orders", backoff_min_ms=10_000, backoff_max_ms=10_000)
+    client.publish("orders", "a", "b", "c")
+    client.nack(1, 2)
+    client.ack(1, 1, 3)
+    harness.advance(10_000)
+    assert [message.sequence for message in client.take()] == [1, 2, 3, 2]
+    client.ack(1, 2, 2)
+    assert client.subscriptions()["reader:orders/#"].lag == 0

@@ -440,3 +440,13 @@ def test_a_refused_request_raises_its_error() -> None:
     talk.carry()
     talk.answer(Refusal(KIND_OF[Backup], pending.number, "invalid_option", "it exists"))
     assert isinstance(heard.error, InvalidOption)
+
+
+def test_a_cumulative_ack_names_what_was_handed_over_and_nothing_else() -> None:
+    talk, subscriber = subscribed()
+    deliver(talk, subscriber, 1, 2)
+    deliver(talk, subscriber, 4, 3)
+    hand_over(subscriber, 2)
+    hand_over(subscriber, 1)
+    assert subscriber.handed_up_to(1, 9) == [(1, 1, 2), (1, 4, 4)], "3 failed before, 5 and 6 wait here"
+    assert subscriber.handed_up_to(1, 9) == []

@@ -34,7 +34,7 @@ from tidings.errors import (
     TimedOut,
     Unavailable,
 )
-from tidings.model import ClientInfo, Confirm, DeadLetterGroup, Failure, QueueInfo, SubscriptionInfo
+from tidings.model import ClientInfo, Confirm, DeadLetterGroup, Failure, QueueInfo, ScheduledInfo, SubscriptionInfo
 
 __version__ = "0.1.0"
 
@@ -66,6 +66,7 @@ __all__ = [
     "QueueInfo",
     "Refused",
     "Reject",
+    "ScheduledInfo",
     "StoreDamaged",
     "StoreForeign",
     "StoreLocked",

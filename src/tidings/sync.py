@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ from tidings.client.subscriber import Delivery
 from tidings.connect import DEFAULT_URL
 from tidings.connect import connect as _connect
 from tidings.errors import ConnectionLost, InvalidOption
-from tidings.model import ClientInfo, Confirm, DeadLetterGroup, QueueInfo, SubscriptionInfo
+from tidings.model import ClientInfo, Confirm, DeadLetterGroup, QueueInfo, ScheduledInfo, SubscriptionInfo
 from tidings.wire import Extend, Gap, Nack
 
 _FINISH_TIMEOUT_S = 1.0
@@ -419,6 +419,52 @@ class Client:
         return self._run(
             self._client.redrive(subscription, number=number, fingerprint=fingerprint, rate=rate, timeout=timeout)
         )
+
+    def schedule(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        at: datetime | None = None,
+        delay: Seconds | None = None,
+        every: Seconds | None = None,
+        headers: dict[str, str] | None = None,
+        id: str | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> ScheduledInfo:
+        """Has a message published later, once or again and again. See `tidings.Client.schedule`."""
+        return self._run(
+            self._client.schedule(
+                queue,
+                event,
+                payload,
+                at=at,
+                delay=delay,
+                every=every,
+                headers=headers,
+                id=id,
+                key=key,
+                content_type=content_type,
+                timeout=timeout,
+            )
+        )
+
+    def cancel_schedule(self, handle: str, *, timeout: float | None = 30.0) -> None:
+        """Takes a scheduled message back. See `tidings.Client.cancel_schedule`."""
+        self._run(self._client.cancel_schedule(handle, timeout=timeout))
+
+    def schedules(self, *, timeout: float | None = 30.0) -> Iterator[ScheduledInfo]:
+        """Iterates over what is scheduled, the next ones first. See `tidings.Client.schedules`."""
+        scheduled = self._client.schedules(timeout=timeout)
+
+        async def following() -> ScheduledInfo | None:
+            return await anext(scheduled, None)
+
+        while (info := self._run(following())) is not None:
+            yield info
 
     def _opened_loop(self) -> _Loop:
         if self._loop is None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -34,7 +34,15 @@ from tidings.client.supervisor import Supervisor
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
 from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
-from tidings.model import ClientInfo, Confirm, DeadLetterGroup, QueueInfo, SubscriptionInfo, check_label
+from tidings.model import (
+    ClientInfo,
+    Confirm,
+    DeadLetterGroup,
+    QueueInfo,
+    ScheduledInfo,
+    SubscriptionInfo,
+    check_label,
+)
 from tidings.wire import Extend, Listing, Nack
 
 _logger: Final = logging.getLogger("tidings")
@@ -628,6 +636,93 @@ class Client:
         _check_one_choice(number, fingerprint)
         call = calls.Redrive(subscription=subscription, number=number, fingerprint=fingerprint, rate=rate or 0.0)
         return int(await self._call(call, timeout))
+
+    # --- Scheduling ---
+
+    async def schedule(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        at: datetime | None = None,
+        delay: Seconds | None = None,
+        every: Seconds | None = None,
+        headers: dict[str, str] | None = None,
+        id: str | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> ScheduledInfo:
+        """Has a message published later, once or again and again; on disk on return.
+
+        Args:
+            queue: the queue's name.
+            event: the event's name.
+            payload: as `publish`.
+            headers: as `publish`.
+            id: as `publish`; it counts when the time comes.
+            key: as `publish`.
+            content_type: as `publish`.
+            at: when; naive times are local. One that is past means at once.
+            delay: seconds or a timedelta from now on, instead of `at`. Without either it is published at once.
+            every: seconds or a timedelta, at least 1 s, after which it is published again, in this rhythm. Times that
+                pass while the server is down are made up for once.
+            timeout: time limit in seconds.
+
+        Returns:
+            ScheduledInfo: its `handle` cancels it.
+
+        Raises:
+            InvalidInput: a name, option or payload cannot be.
+            SystemQueue, DiskFull, StoreUnavailable: the server does not take it.
+            ConnectionLost: the connection was lost before the answer; it may be scheduled. Not asked again, since it
+                would be published twice; with an `id` that does no harm.
+            TimedOut: the time limit passed; it may be scheduled.
+        """
+        encoding.check_address(queue, event)
+        encoding.check_content_type(content_type)
+        data, content_type = encoding.encode_payload(payload, content_type)
+        encoding.encode_message(data, id, key, headers)  # for its checks
+        call = calls.Schedule(
+            queue=queue,
+            event=event,
+            payload=data,
+            content_type=content_type,
+            id=id,
+            key=key,
+            headers=headers,
+            at_ms=None if at is None else round(at.timestamp() * 1000),
+            delay_ms=milliseconds(delay, "delay"),
+            every_ms=milliseconds(every, "every"),
+        )
+        info: ScheduledInfo = await self._call(call, timeout)
+        return info
+
+    async def cancel_schedule(self, handle: str, *, timeout: float | None = 30.0) -> None:
+        """Takes a scheduled message back, or ends a recurring one; durable on return.
+
+        Raises:
+            InvalidOption: the handle is malformed.
+            NotFound: it was published or cancelled before.
+            TimedOut: the time limit passed; it may be cancelled.
+        """
+        await self._call(calls.CancelSchedule(handle=handle), timeout)
+
+    async def schedules(self, *, timeout: float | None = 30.0) -> AsyncIterator[ScheduledInfo]:
+        """Iterates over what is scheduled, the next ones first.
+
+        Raises:
+            TimedOut: a page was not answered within the time limit.
+        """
+        after = ""
+        while True:
+            page: list[ScheduledInfo] = await self._call(calls.ListSchedules(after=after), timeout)
+            for info in page:
+                yield info
+            if not page:
+                return
+            after = page[-1].handle
 
     # --- For subscriptions ---
 

@@ -260,7 +260,8 @@ class Ledger:
             size = runs = 0
             for pending in group:
                 batch: Batch | None = pending.batch
-                if pending.has_ids:
+                # What is redriven a second time is no duplicate, though its id was seen lately.
+                if pending.has_ids and queue.owner is None:
                     batch = self._sift(queue, pending, sequence, now_ms)
                 self._note(round, queue, pending, sequence)
                 if batch is None:

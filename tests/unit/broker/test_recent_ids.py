@@ -9,6 +9,7 @@ from tidings import limits
 from tidings.batch import Batch, decode_items, encode_item
 from tidings.broker import inputs
 from tidings.broker.recent_ids import RecentIds
+from tidings.calls import Redrive
 from tidings.model import Flags, Run
 
 
@@ -168,3 +169,17 @@ def test_too_many_ids_end_the_window_of_the_oldest(monkeypatch: pytest.MonkeyPat
     assert answer(client, 5) == (5, [(0, 4)])
     publish(client, 6, "a")
     assert answer(client, 6) == (5, [])
+
+
+def test_a_message_with_an_id_can_be_redriven_again_and_again() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    client.subscribe("orders", name="billing")
+    publish(client, 1, "a")
+    (message,) = client.take()
+    client.nack(1, message.sequence, reject=True)
+    for sequence in (1, 2, 3):
+        assert client.call(Redrive(subscription="billing")) == 1
+        (message,) = client.take()
+        assert message.sequence == sequence
+        client.nack(1, message.sequence, queue="$redriven/1/orders", reject=True)

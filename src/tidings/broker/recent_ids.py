@@ -6,7 +6,6 @@ written in the transaction that stores their messages; a page is forgotten as a 
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 from tidings import limits
@@ -27,7 +26,7 @@ class RecentIds:
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
-        self._pages: deque[IdPage] = deque()
+        self._pages: list[IdPage] = []  # a deque takes 760 bytes when empty, and there are many queues
         self._sequences: dict[str, int] = {}
         self._placing: IdPage | None = None
 
@@ -84,15 +83,14 @@ class RecentIds:
     def expired(self, now_ms: int) -> list[str]:
         """Forgets what is older than the window, or too much; returns the keys of the records that go with it."""
         keys: list[str] = []
-        pages = self._pages
-        while pages and (
-            pages[0].time_ms <= now_ms - limits.ID_WINDOW_MS or len(self._sequences) > limits.IDS_PER_QUEUE_MAX
-        ):
-            page = pages.popleft()
+        for page in self._pages:
+            if page.time_ms > now_ms - limits.ID_WINDOW_MS and len(self._sequences) <= limits.IDS_PER_QUEUE_MAX:
+                break
             keys.append(page.key)
             for id, sequence in page.ids.items():
                 if self._sequences.get(id) == sequence:
                     del self._sequences[id]
+        del self._pages[: len(keys)]
         return keys
 
     def record_keys(self) -> list[str]:

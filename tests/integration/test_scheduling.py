@@ -3,6 +3,7 @@
 import asyncio
 
 import tidings
+import tidings.sync
 from tests.integration.processes import Server
 
 

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import wraps
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
@@ -22,15 +23,16 @@ from tidings.client.dead_letters import DeadLetter
 from tidings.client.handlers import Held, is_final, report_failure
 from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject
 from tidings.client.message import MessageBatch as _AsynchronousBatch
-from tidings.client.options import Seconds, Start, checked_handling_max
+from tidings.client.options import Seconds, SubscribeOptions, checked_handling_max
 from tidings.client.subscriber import Delivery
 from tidings.connect import DEFAULT_URL
 from tidings.connect import connect as _connect
 from tidings.errors import ConnectionLost, InvalidOption
-from tidings.model import ClientInfo, Confirm, DeadLetterGroup, QueueInfo, ScheduledInfo, SubscriptionInfo
+from tidings.model import Confirm
 from tidings.wire import Extend, Gap, Nack
 
 _FINISH_TIMEOUT_S = 1.0
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function", bound=Callable[["Message"], object])
 
@@ -101,6 +103,38 @@ class _Loop:
         await self.loop.shutdown_asyncgens()
 
 
+def _waiting(
+    verb: Callable[Concatenate[asynchronous.Client, _Arguments], Coroutine[Any, Any, _Result]],
+) -> Callable[Concatenate["Client", _Arguments], _Result]:
+    """Returns a verb of the asynchronous client as one that waits until it is done."""
+
+    @wraps(verb)
+    def waiting(client: "Client", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return client._run(verb(client._client, *args, **kwargs))
+
+    return waiting
+
+
+def _following(
+    verb: Callable[Concatenate[asynchronous.Client, _Arguments], AsyncIterator[_Result]],
+) -> Callable[Concatenate["Client", _Arguments], Iterator[_Result]]:
+    """Returns a verb of the asynchronous client that iterates as one that iterates without `async`."""
+
+    @wraps(verb)
+    def following(client: "Client", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Iterator[_Result]:
+        results = verb(client._client, *args, **kwargs)
+
+        async def next_one() -> tuple[_Result, ...]:
+            async for result in results:
+                return (result,)
+            return ()
+
+        while found := client._run(next_one()):
+            yield found[0]
+
+    return following
+
+
 class Client:
     """The client of `tidings.sync.connect`; see `tidings.Client` for every verb's meaning and errors."""
 
@@ -147,31 +181,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def publish(
-        self,
-        queue: str,
-        event: str,
-        payload: object,
-        *,
-        headers: dict[str, str] | None = None,
-        id: str | None = None,
-        key: str | None = None,
-        content_type: str | None = None,
-        timeout: float | None = None,
-    ) -> Confirm:
-        """Publishes a message; returns once it is durable on the server. See `tidings.Client.publish`."""
-        return self._run(
-            self._client.publish(
-                queue,
-                event,
-                payload,
-                headers=headers,
-                id=id,
-                key=key,
-                content_type=content_type,
-                timeout=timeout,
-            )
-        )
+    publish = _waiting(asynchronous.Client.publish)
 
     def publish_many(
         self,
@@ -194,36 +204,14 @@ class Client:
         queue: str,
         event: str | None = None,
         *,
-        name: str | None = None,
-        start: Start = "latest",
-        in_flight_max: int | None = None,
-        concurrency: int = 1,
-        ack_timeout: Seconds | None = None,
-        expires_after: Seconds | None = None,
         type: Any = None,
-        attempts_max: int | None = None,
-        backoff_min: Seconds | None = None,
-        backoff_max: Seconds | None = None,
         timeout: float | None = limits.REQUEST_TIMEOUT_MS / 1000,
+        **options: Unpack[SubscribeOptions],
     ) -> "Subscription":
         """Returns a subscription: an iterator of messages, and a context manager. See `tidings.Client.subscribe`."""
 
         async def subscribe() -> asynchronous.Subscription:
-            return self._client.subscribe(
-                queue,
-                event,
-                name=name,
-                start=start,
-                in_flight_max=in_flight_max,
-                concurrency=concurrency,
-                ack_timeout=ack_timeout,
-                expires_after=expires_after,
-                type=type,
-                attempts_max=attempts_max,
-                backoff_min=backoff_min,
-                backoff_max=backoff_max,
-                timeout=timeout,
-            )
+            return self._client.subscribe(queue, event, type=type, timeout=timeout, **options)
 
         return Subscription(self._opened_loop(), self._run(subscribe()))
 
@@ -232,37 +220,17 @@ class Client:
         queue: str,
         event: str | None = None,
         *,
-        name: str | None = None,
-        start: Start = "latest",
-        in_flight_max: int | None = None,
-        concurrency: int = 1,
-        ack_timeout: Seconds | None = None,
-        expires_after: Seconds | None = None,
         type: Any = None,
-        attempts_max: int | None = None,
-        backoff_min: Seconds | None = None,
-        backoff_max: Seconds | None = None,
         handling_max: Seconds = limits.HANDLING_MAX_MS / 1000,
+        **options: Unpack[SubscribeOptions],
     ) -> Callable[[_Function], _Function]:
         """Returns a decorator: the function handles messages while `run` runs, in up to `concurrency` threads.
 
         See `tidings.Client.on`; here a handler may block. The client must be open.
         """
         handling_max_s = checked_handling_max(handling_max)
-        subscription = self.subscribe(
-            queue,
-            event,
-            name=name,
-            start=start,
-            in_flight_max=in_flight_max,
-            concurrency=concurrency,
-            ack_timeout=ack_timeout,
-            expires_after=expires_after,
-            type=type,
-            attempts_max=attempts_max,
-            backoff_min=backoff_min,
-            backoff_max=backoff_max,
-        )
+        subscription = self.subscribe(queue, event, type=type, **options)
+        concurrency = options.get("concurrency", 1)
 
         def register(function: _Function) -> _Function:
             self._handlers.append(_Handler(function, subscription, concurrency, handling_max_s))
@@ -295,176 +263,23 @@ class Client:
             for worker in done:
                 worker.result()
 
-    def clients(self, *, timeout: float | None = 30.0) -> list[ClientInfo]:
-        """Returns all clients that are connected, and the known ones that are away."""
-        return self._run(self._client.clients(timeout=timeout))
+    clients = _waiting(asynchronous.Client.clients)
+    queues = _waiting(asynchronous.Client.queues)
+    subscriptions = _waiting(asynchronous.Client.subscriptions)
+    delete_queue = _waiting(asynchronous.Client.delete_queue)
+    delete_subscription = _waiting(asynchronous.Client.delete_subscription)
+    backup = _waiting(asynchronous.Client.backup)
+    configure_subscription = _waiting(asynchronous.Client.configure_subscription)
 
-    def queues(self, *, timeout: float | None = 30.0) -> list[QueueInfo]:
-        """Returns all queues."""
-        return self._run(self._client.queues(timeout=timeout))
+    dead_letter_groups = _waiting(asynchronous.Client.dead_letter_groups)
+    dead_letters = _following(asynchronous.Client.dead_letters)
+    edit_dead_letter = _waiting(asynchronous.Client.edit_dead_letter)
+    delete_dead_letters = _waiting(asynchronous.Client.delete_dead_letters)
+    redrive = _waiting(asynchronous.Client.redrive)
 
-    def subscriptions(self, *, timeout: float | None = 30.0) -> list[SubscriptionInfo]:
-        """Returns all subscriptions, each once for every queue it follows."""
-        return self._run(self._client.subscriptions(timeout=timeout))
-
-    def delete_queue(self, name: str, *, timeout: float | None = 30.0) -> None:
-        """Deletes a queue and all its messages. See `tidings.Client.delete_queue`."""
-        self._run(self._client.delete_queue(name, timeout=timeout))
-
-    def delete_subscription(self, name: str, *, timeout: float | None = 30.0) -> None:
-        """Deletes a subscription. See `tidings.Client.delete_subscription`."""
-        self._run(self._client.delete_subscription(name, timeout=timeout))
-
-    def backup(self, path: str, *, timeout: float | None = None) -> None:
-        """Writes a copy of the store on the server's machine. See `tidings.Client.backup`."""
-        self._run(self._client.backup(path, timeout=timeout))
-
-    def configure_subscription(
-        self,
-        name: str,
-        *,
-        in_flight_max: int | None = None,
-        ack_timeout: Seconds | None = None,
-        attempts_max: int | None = None,
-        backoff_min: Seconds | None = None,
-        backoff_max: Seconds | None = None,
-        expires_after: Seconds | None = None,
-        timeout: float | None = 30.0,
-    ) -> None:
-        """Changes the settings of a subscription. See `tidings.Client.configure_subscription`."""
-        self._run(
-            self._client.configure_subscription(
-                name,
-                in_flight_max=in_flight_max,
-                ack_timeout=ack_timeout,
-                attempts_max=attempts_max,
-                backoff_min=backoff_min,
-                backoff_max=backoff_max,
-                expires_after=expires_after,
-                timeout=timeout,
-            )
-        )
-
-    def dead_letter_groups(self, subscription: str, *, timeout: float | None = 30.0) -> list[DeadLetterGroup]:
-        """Returns how dead letters failed, the largest group first. See `tidings.Client.dead_letter_groups`."""
-        return self._run(self._client.dead_letter_groups(subscription, timeout=timeout))
-
-    def dead_letters(
-        self,
-        subscription: str,
-        *,
-        fingerprint: str | None = None,
-        after: int = 0,
-        limit: int | None = None,
-        timeout: float | None = 30.0,
-    ) -> Iterator[DeadLetter]:
-        """Iterates over dead letters, the oldest first. See `tidings.Client.dead_letters`."""
-        letters = self._client.dead_letters(
-            subscription, fingerprint=fingerprint, after=after, limit=limit, timeout=timeout
-        )
-
-        async def following() -> DeadLetter | None:
-            return await anext(letters, None)
-
-        while (letter := self._run(following())) is not None:
-            yield letter
-
-    def edit_dead_letter(
-        self,
-        subscription: str,
-        number: int,
-        *,
-        payload: object = msgspec.UNSET,
-        content_type: str | None = None,
-        event: str | None = None,
-        headers: dict[str, str] | None = None,
-        timeout: float | None = 30.0,
-    ) -> None:
-        """Changes a dead letter before it is redriven. See `tidings.Client.edit_dead_letter`."""
-        self._run(
-            self._client.edit_dead_letter(
-                subscription,
-                number,
-                payload=payload,
-                content_type=content_type,
-                event=event,
-                headers=headers,
-                timeout=timeout,
-            )
-        )
-
-    def delete_dead_letters(
-        self,
-        subscription: str,
-        *,
-        number: int | None = None,
-        fingerprint: str | None = None,
-        timeout: float | None = 30.0,
-    ) -> int:
-        """Deletes dead letters for good; returns how many. See `tidings.Client.delete_dead_letters`."""
-        return self._run(
-            self._client.delete_dead_letters(subscription, number=number, fingerprint=fingerprint, timeout=timeout)
-        )
-
-    def redrive(
-        self,
-        subscription: str,
-        *,
-        number: int | None = None,
-        fingerprint: str | None = None,
-        rate: float | None = None,
-        timeout: float | None = 30.0,
-    ) -> int:
-        """Sends dead letters to their subscription again; returns how many. See `tidings.Client.redrive`."""
-        return self._run(
-            self._client.redrive(subscription, number=number, fingerprint=fingerprint, rate=rate, timeout=timeout)
-        )
-
-    def schedule(
-        self,
-        queue: str,
-        event: str,
-        payload: object,
-        *,
-        at: datetime | None = None,
-        delay: Seconds | None = None,
-        every: Seconds | None = None,
-        headers: dict[str, str] | None = None,
-        id: str | None = None,
-        key: str | None = None,
-        content_type: str | None = None,
-        timeout: float | None = 30.0,
-    ) -> ScheduledInfo:
-        """Has a message published later, once or again and again. See `tidings.Client.schedule`."""
-        return self._run(
-            self._client.schedule(
-                queue,
-                event,
-                payload,
-                at=at,
-                delay=delay,
-                every=every,
-                headers=headers,
-                id=id,
-                key=key,
-                content_type=content_type,
-                timeout=timeout,
-            )
-        )
-
-    def cancel_schedule(self, handle: str, *, timeout: float | None = 30.0) -> None:
-        """Takes a scheduled message back. See `tidings.Client.cancel_schedule`."""
-        self._run(self._client.cancel_schedule(handle, timeout=timeout))
-
-    def schedules(self, *, timeout: float | None = 30.0) -> Iterator[ScheduledInfo]:
-        """Iterates over what is scheduled, the next ones first. See `tidings.Client.schedules`."""
-        scheduled = self._client.schedules(timeout=timeout)
-
-        async def following() -> ScheduledInfo | None:
-            return await anext(scheduled, None)
-
-        while (info := self._run(following())) is not None:
-            yield info
+    schedule = _waiting(asynchronous.Client.schedule)
+    cancel_schedule = _waiting(asynchronous.Client.cancel_schedule)
+    schedules = _following(asynchronous.Client.schedules)
 
     def _opened_loop(self) -> _Loop:
         if self._loop is None:

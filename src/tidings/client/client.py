@@ -3,54 +3,36 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from datetime import datetime, timedelta
-from functools import partial
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from datetime import timedelta
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 
-import msgspec
-
-from tidings import calls, limits
+from tidings import limits
 from tidings.client import payloads as encoding
+from tidings.client.administration import Administration
 from tidings.client.confirms import Confirms
-from tidings.client.dead_letters import DeadLetter
+from tidings.client.dead_letters import DeadLetters
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
-from tidings.client.options import (
-    Seconds,
-    Start,
-    checked_handling_max,
-    milliseconds,
-    policy,
-    subscription_options,
-    within,
-)
+from tidings.client.options import Seconds, SubscribeOptions, checked_handling_max, subscription_options
 from tidings.client.publisher import Entry
-from tidings.client.session import Answer, Pending
+from tidings.client.schedules import Schedules
+from tidings.client.session import Answer
 from tidings.client.subscriber import Options, Subscriber
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
 from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
-from tidings.model import (
-    ClientInfo,
-    Confirm,
-    DeadLetterGroup,
-    QueueInfo,
-    ScheduledInfo,
-    SubscriptionInfo,
-    check_label,
-)
-from tidings.wire import Extend, Listing, Nack
+from tidings.model import Confirm, check_label
+from tidings.wire import Extend, Nack
 
 _logger: Final = logging.getLogger("tidings")
 _Function = TypeVar("_Function", bound=HandlerFunction)
-_Info = TypeVar("_Info", ClientInfo, QueueInfo, SubscriptionInfo)
 
 
-class Client:
+class Client(Administration, DeadLetters, Schedules):
     """A connection to Tidings that keeps itself up. Made by `tidings.connect`; use it as a context manager.
 
     All verbs may be called from any number of tasks of one event loop. They wait through outages, each up to its
@@ -79,14 +61,14 @@ class Client:
             raise InvalidOption("there is no address to connect to")
         if client_id is not None:
             check_label(client_id, "client id")
-        self._supervisor = Supervisor(
+        supervisor = Supervisor(
             dialers,
             client_id=client_id,
             take_over=take_over,
             reconnect=reconnect,
             randomness=randomness or random.SystemRandom(),
         )
-        self._session = self._supervisor.session
+        super().__init__(supervisor)
         self._timeout = timeout
         self._handlers: list[Handler] = []
 
@@ -275,17 +257,9 @@ class Client:
         queue: str,
         event: str | None = None,
         *,
-        name: str | None = None,
-        start: Start = "latest",
-        in_flight_max: int | None = None,
-        concurrency: int = 1,
-        ack_timeout: Seconds | None = None,
-        expires_after: Seconds | None = None,
         type: Any = None,
-        attempts_max: int | None = None,
-        backoff_min: Seconds | None = None,
-        backoff_max: Seconds | None = None,
         timeout: float | None = limits.REQUEST_TIMEOUT_MS / 1000,
+        **options: Unpack[SubscribeOptions],
     ) -> Subscription:
         """Returns a subscription: an asynchronous iterator of messages, and a context manager.
 
@@ -314,37 +288,16 @@ class Client:
         Raises:
             InvalidOption, InvalidName: an option or the name is not allowed.
         """
-        options = subscription_options(
-            queue,
-            event,
-            name=name,
-            start=start,
-            in_flight_max=in_flight_max,
-            concurrency=concurrency,
-            ack_timeout=ack_timeout,
-            expires_after=expires_after,
-            attempts_max=attempts_max,
-            backoff_min=backoff_min,
-            backoff_max=backoff_max,
-        )
-        return Subscription(self, options, type, timeout)
+        return Subscription(self, subscription_options(queue, event, options), type, timeout)
 
     def on(
         self,
         queue: str,
         event: str | None = None,
         *,
-        name: str | None = None,
-        start: Start = "latest",
-        in_flight_max: int | None = None,
-        concurrency: int = 1,
-        ack_timeout: Seconds | None = None,
-        expires_after: Seconds | None = None,
         type: Any = None,
-        attempts_max: int | None = None,
-        backoff_min: Seconds | None = None,
-        backoff_max: Seconds | None = None,
         handling_max: Seconds = limits.HANDLING_MAX_MS / 1000,
+        **options: Unpack[SubscribeOptions],
     ) -> Callable[[_Function], _Function]:
         """Returns a decorator: the function handles the messages of a subscription while `run` runs.
 
@@ -366,20 +319,8 @@ class Client:
             InvalidOption, InvalidName: an option or the name is not allowed.
         """
         handling_max_s = checked_handling_max(handling_max)
-        subscription = self.subscribe(
-            queue,
-            event,
-            name=name,
-            start=start,
-            in_flight_max=in_flight_max,
-            concurrency=concurrency,
-            ack_timeout=ack_timeout,
-            expires_after=expires_after,
-            type=type,
-            attempts_max=attempts_max,
-            backoff_min=backoff_min,
-            backoff_max=backoff_max,
-        )
+        subscription = self.subscribe(queue, event, type=type, **options)
+        concurrency = options.get("concurrency", 1)
 
         def register(function: _Function) -> _Function:
             self._handlers.append(Handler(function, subscription, concurrency, handling_max_s))
@@ -396,333 +337,6 @@ class Client:
         When cancelled, handlers are cancelled and their messages are delivered again.
         """
         await run_handlers(self._handlers)
-
-    # --- Looking and tidying ---
-
-    async def clients(self, *, timeout: float | None = 30.0) -> list[ClientInfo]:
-        """Returns all clients that are connected, and the known ones that are away."""
-        return await self._list("clients", ClientInfo, timeout)
-
-    async def queues(self, *, timeout: float | None = 30.0) -> list[QueueInfo]:
-        """Returns all queues."""
-        return await self._list("queues", QueueInfo, timeout)
-
-    async def subscriptions(self, *, timeout: float | None = 30.0) -> list[SubscriptionInfo]:
-        """Returns all subscriptions, each once for every queue it follows."""
-        return await self._list("subscriptions", SubscriptionInfo, timeout)
-
-    async def delete_queue(self, name: str, *, timeout: float | None = 30.0) -> None:
-        """Deletes a queue and all its messages; durable on return.
-
-        Raises:
-            NotFound: there is none.
-            SystemQueue: it is the server's own.
-            TimedOut: the time limit passed; it may be deleted.
-        """
-        await self._ask(lambda waiter: self._session.delete("queue", name, waiter), timeout, f"deleting {name!r}")
-
-    async def delete_subscription(self, name: str, *, timeout: float | None = 30.0) -> None:
-        """Deletes a subscription, its cursor and what waits for it; durable on return.
-
-        Args:
-            name: its name, or a client id that has only one.
-            timeout: time limit in seconds.
-
-        Raises:
-            NotFound: there is none.
-            SubscriptionInUse: it has a subscriber; stop that first.
-            TimedOut: the time limit passed; it may be deleted.
-        """
-        await self._ask(
-            lambda waiter: self._session.delete("subscription", name, waiter), timeout, f"deleting {name!r}"
-        )
-
-    async def backup(self, path: str, *, timeout: float | None = None) -> None:
-        """Writes a consistent copy of the store to a new file on the server's machine.
-
-        Raises:
-            InvalidOption: the file exists, cannot be written, or the store cannot be copied.
-            ConnectionLost: the connection ended before the answer; the file may have been written.
-        """
-        await self._ask(lambda waiter: self._session.backup(path, waiter), timeout, f"the backup to {path!r}")
-
-    async def configure_subscription(
-        self,
-        name: str,
-        *,
-        in_flight_max: int | None = None,
-        ack_timeout: Seconds | None = None,
-        attempts_max: int | None = None,
-        backoff_min: Seconds | None = None,
-        backoff_max: Seconds | None = None,
-        expires_after: Seconds | None = None,
-        timeout: float | None = 30.0,
-    ) -> None:
-        """Changes the settings of a subscription, connected or away; durable on return. None leaves one as it is.
-
-        They hold from now on. A connected subscriber hears of them when it attaches the next time: until then it
-        extends its handlers' time by the ack timeout from before.
-
-        Args:
-            name: its name, or a client id that has only one.
-            in_flight_max: as for `subscribe`.
-            ack_timeout: as for `subscribe`.
-            attempts_max: as for `subscribe`.
-            backoff_min: as for `subscribe`; given alone it moves a `backoff_max` that is less.
-            backoff_max: as for `subscribe`; given alone it moves a `backoff_min` that is more.
-            expires_after: as for `subscribe`; 0 removes it.
-            timeout: time limit in seconds.
-
-        Raises:
-            NotFound: there is none.
-            InvalidOption: a setting is out of its range.
-            TimedOut: the time limit passed; it may be changed.
-        """
-        settings: dict[str, Any] = policy(
-            ack_timeout=ack_timeout, attempts_max=attempts_max, backoff_min=backoff_min, backoff_max=backoff_max
-        )
-        if in_flight_max is not None:
-            settings["in_flight_max"] = within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max")
-        if expires_after is not None:
-            settings["expires_after_ms"] = milliseconds(expires_after, "expires_after") or None
-        await self._call(calls.ConfigureSubscription(name=name, **settings), timeout)
-
-    # --- Dead letters ---
-
-    async def dead_letter_groups(self, subscription: str, *, timeout: float | None = 30.0) -> list[DeadLetterGroup]:
-        """Returns how the dead letters of a subscription failed: one entry for each error in one place.
-
-        Args:
-            subscription: its name, or a client id that has only one.
-            timeout: time limit in seconds.
-
-        Returns:
-            At most 500 groups, the largest first.
-
-        Raises:
-            NotFound: there is no such subscription.
-        """
-        groups: list[DeadLetterGroup] = await self._call(calls.DeadLetterGroups(subscription=subscription), timeout)
-        return groups
-
-    async def dead_letters(
-        self,
-        subscription: str,
-        *,
-        fingerprint: str | None = None,
-        after: int = 0,
-        limit: int | None = None,
-        timeout: float | None = 30.0,
-    ) -> AsyncIterator[DeadLetter]:
-        """Iterates over the dead letters of a subscription, the oldest first. Looking changes nothing.
-
-        Args:
-            subscription: its name, or a client id that has only one.
-            fingerprint: only those that failed in this way; see `dead_letter_groups`.
-            after: only those with a number above this one.
-            limit: at most so many, from 1; None is all.
-            timeout: time limit in seconds for each page of them.
-
-        Raises:
-            NotFound: there is no such subscription.
-            InvalidOption: the limit is out of its range.
-        """
-        left = within(limit, limits.DEAD_LETTERS_MAX, "limit")
-        while left is None or left > 0:
-            page = await self._dead_letters_after(subscription, after, fingerprint, left, timeout)
-            if not page:
-                return
-            for letter in page:
-                yield letter
-            after = page[-1].number
-            left = None if left is None else left - len(page)
-
-    async def edit_dead_letter(
-        self,
-        subscription: str,
-        number: int,
-        *,
-        payload: object = msgspec.UNSET,
-        content_type: str | None = None,
-        event: str | None = None,
-        headers: dict[str, str] | None = None,
-        timeout: float | None = 30.0,
-    ) -> None:
-        """Changes a dead letter before it is redriven; durable on return. What is left out stays as it is.
-
-        Args:
-            subscription: its name, or a client id that has only one.
-            number: which of its dead letters.
-            payload: a new payload, as for `publish`; it brings its content type with it.
-            content_type: what the new payload is, as for `publish`.
-            event: another event's name.
-            headers: all headers anew; {} removes them.
-            timeout: time limit in seconds.
-
-        Raises:
-            NotFound: there is no such subscription or dead letter.
-            InvalidInput: the message could not be published like that.
-            TimedOut: the time limit passed; it may be changed.
-        """
-        changes: dict[str, Any] = {}
-        if payload is not msgspec.UNSET:
-            encoding.check_content_type(content_type)
-            changes["payload"], changes["content_type"] = encoding.encode_payload(payload, content_type)
-        elif content_type is not None:
-            raise InvalidOption("content_type says what a new payload is; pass the payload, too")
-        if event is not None:
-            changes["event"] = event
-        if headers is not None:
-            encoding.encode_message(b"", None, None, headers)  # raises what publishing would raise
-            changes["headers"] = headers
-        await self._call(calls.EditDeadLetter(subscription=subscription, number=number, **changes), timeout)
-
-    async def delete_dead_letters(
-        self,
-        subscription: str,
-        *,
-        number: int | None = None,
-        fingerprint: str | None = None,
-        timeout: float | None = 30.0,
-    ) -> int:
-        """Deletes dead letters for good: one, those that failed in one way, or (neither given) all of a subscription.
-
-        Args:
-            subscription: its name, or a client id that has only one.
-            number: which one.
-            fingerprint: which way; see `dead_letter_groups`.
-            timeout: time limit in seconds.
-
-        Returns:
-            How many; durable on return. If the connection was lost and the server asked again, it counts what was left.
-
-        Raises:
-            NotFound: there is no such subscription, or no such dead letter.
-            TimedOut: the time limit passed; they may be deleted.
-        """
-        _check_one_choice(number, fingerprint)
-        call = calls.DeleteDeadLetters(subscription=subscription, number=number, fingerprint=fingerprint)
-        return int(await self._call(call, timeout))
-
-    async def redrive(
-        self,
-        subscription: str,
-        *,
-        number: int | None = None,
-        fingerprint: str | None = None,
-        rate: float | None = None,
-        timeout: float | None = 30.0,
-    ) -> int:
-        """Sends dead letters to their subscription again, and to no other: one, those of one way to fail, or all.
-
-        They begin with attempt 1, and `Message.redriven` tells them.
-
-        Args:
-            subscription: its name, or a client id that has only one.
-            number: which one.
-            fingerprint: which way; see `dead_letter_groups`.
-            rate: messages a second, up to 100,000; None is as fast as it goes.
-            timeout: time limit in seconds for the answer, not for the redriving.
-
-        Returns:
-            How many will be. If the connection was lost and the server asked again, it counts what was left. They are
-            moved one after another from now on; what is not moved when the server stops stays a dead letter.
-
-        Raises:
-            NotFound: there is no such subscription, or no such dead letter.
-            InvalidOption: the rate is out of its range.
-            TimedOut: the time limit passed; they may be redriven.
-        """
-        _check_one_choice(number, fingerprint)
-        call = calls.Redrive(subscription=subscription, number=number, fingerprint=fingerprint, rate=rate or 0.0)
-        return int(await self._call(call, timeout))
-
-    # --- Scheduling ---
-
-    async def schedule(
-        self,
-        queue: str,
-        event: str,
-        payload: object,
-        *,
-        at: datetime | None = None,
-        delay: Seconds | None = None,
-        every: Seconds | None = None,
-        headers: dict[str, str] | None = None,
-        id: str | None = None,
-        key: str | None = None,
-        content_type: str | None = None,
-        timeout: float | None = 30.0,
-    ) -> ScheduledInfo:
-        """Has a message published later, once or again and again; on disk on return.
-
-        Args:
-            queue: the queue's name.
-            event: the event's name.
-            payload: as `publish`.
-            headers: as `publish`.
-            id: as `publish`; it counts when the time comes.
-            key: as `publish`.
-            content_type: as `publish`.
-            at: when; naive times are local. One that is past means at once.
-            delay: seconds or a timedelta from now on, instead of `at`. Without either it is published at once.
-            every: seconds or a timedelta, at least 1 s, after which it is published again, in this rhythm. Times that
-                pass while the server is down are made up for once.
-            timeout: time limit in seconds.
-
-        Returns:
-            ScheduledInfo: its `handle` cancels it.
-
-        Raises:
-            InvalidInput: a name, option or payload cannot be.
-            SystemQueue, DiskFull, StoreUnavailable: the server does not take it.
-            ConnectionLost: the connection was lost before the answer; it may be scheduled. Not asked again, since it
-                would be published twice; with an `id` that does no harm.
-            TimedOut: the time limit passed; it may be scheduled.
-        """
-        encoding.check_address(queue, event)
-        encoding.check_content_type(content_type)
-        data, content_type = encoding.encode_payload(payload, content_type)
-        encoding.encode_message(data, id, key, headers)  # for its checks
-        call = calls.Schedule(
-            queue=queue,
-            event=event,
-            payload=data,
-            content_type=content_type,
-            id=id,
-            key=key,
-            headers=headers,
-            at_ms=None if at is None else round(at.timestamp() * 1000),
-            delay_ms=milliseconds(delay, "delay"),
-            every_ms=milliseconds(every, "every"),
-        )
-        info: ScheduledInfo = await self._call(call, timeout)
-        return info
-
-    async def cancel_schedule(self, handle: str, *, timeout: float | None = 30.0) -> None:
-        """Takes a scheduled message back, or ends a recurring one; durable on return.
-
-        Raises:
-            InvalidOption: the handle is malformed.
-            NotFound: it was published or cancelled before.
-            TimedOut: the time limit passed; it may be cancelled.
-        """
-        await self._call(calls.CancelSchedule(handle=handle), timeout)
-
-    async def schedules(self, *, timeout: float | None = 30.0) -> AsyncIterator[ScheduledInfo]:
-        """Iterates over what is scheduled, the next ones first.
-
-        Raises:
-            TimedOut: a page was not answered within the time limit.
-        """
-        after = ""
-        while True:
-            page: list[ScheduledInfo] = await self._call(calls.ListSchedules(after=after), timeout)
-            for info in page:
-                yield info
-            if not page:
-                return
-            after = page[-1].handle
 
     # --- For subscriptions ---
 
@@ -801,55 +415,3 @@ class Client:
         entries = [entry for entry in entries if entry.numbered]
         outcome = "it was under way and may still be stored" if entries else "it was never sent"
         return TimedOut(f"no confirm within {timeout:g} s; {outcome}{self._supervisor.why_not_connected()}")
-
-    # --- Requests, inside ---
-
-    async def _list(self, what: str, kind: type[_Info], timeout: float | None) -> list[_Info]:
-        infos: list[_Info] = []
-        after: str | None = ""
-        while after is not None:
-            page = await self._ask(partial(self._session.list, what, after), timeout, f"listing {what}")
-            assert isinstance(page, Listing)
-            infos += msgspec.msgpack.decode(page.entries, type=list[kind])  # type: ignore[valid-type]
-            after = page.after or None
-        return infos
-
-    async def _ask(
-        self, ask: Callable[["asyncio.Future[Answer]"], Pending | None], timeout: float | None, what: str
-    ) -> Answer | None:
-        waiter: asyncio.Future[Answer] = self._supervisor.loop.create_future()
-        pending = ask(waiter)
-        if pending is None:
-            return None
-        try:
-            async with asyncio.timeout(timeout):
-                return await waiter
-        except TimeoutError:
-            raise self._timed_out(what, timeout) from None
-        finally:
-            self._session.give_up(pending)
-
-    async def _call(self, call: calls.Call, timeout: float | None, kind: Any = None) -> Any:
-        body = await self._ask(lambda waiter: self._session.call(call, waiter), timeout, _name(call))
-        assert isinstance(body, bytes)
-        return msgspec.msgpack.decode(body, type=kind or calls.ANSWERS[type(call)])
-
-    async def _dead_letters_after(
-        self, subscription: str, after: int, fingerprint: str | None, limit: int | None, timeout: float | None
-    ) -> list[DeadLetter]:
-        count = min(limit or limits.DEAD_LETTERS_PAGE_COUNT, limits.DEAD_LETTERS_PAGE_COUNT)
-        call = calls.ListDeadLetters(subscription=subscription, after=after, fingerprint=fingerprint, count_max=count)
-        page: list[DeadLetter] = await self._call(call, timeout, list[DeadLetter])
-        return page
-
-    def _timed_out(self, what: str, timeout: float | None) -> TimedOut:
-        return TimedOut(f"{what} was not answered within {timeout:g} s{self._supervisor.why_not_connected()}")
-
-
-def _check_one_choice(number: int | None, fingerprint: str | None) -> None:
-    if number is not None and fingerprint is not None:
-        raise InvalidOption("number and fingerprint choose dead letters in two ways; pass one of them, or none for all")
-
-
-def _name(call: calls.Call) -> str:
-    return str(call.__struct_config__.tag).replace("_", " ")

@@ -1,7 +1,7 @@
 """What the application asks of a subscription, checked before anything is sent."""
 
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypedDict
 
 from tidings import limits
 from tidings.client.subscriber import Options
@@ -12,44 +12,56 @@ Start = Literal["latest", "earliest"] | int | datetime
 Seconds = float | timedelta
 
 
-def subscription_options(
-    queue: str,
-    event: str | None,
-    *,
-    name: str | None,
-    start: Start,
-    in_flight_max: int | None,
-    concurrency: int,
-    ack_timeout: Seconds | None,
-    expires_after: Seconds | None,
-    attempts_max: int | None,
-    backoff_min: Seconds | None,
-    backoff_max: Seconds | None,
-) -> Options:
+class SubscribeOptions(TypedDict, total=False):
+    """What may be asked of a subscription; `Client.subscribe` says what each means."""
+
+    name: str | None
+    start: Start
+    in_flight_max: int | None
+    concurrency: int
+    ack_timeout: Seconds | None
+    expires_after: Seconds | None
+    attempts_max: int | None
+    backoff_min: Seconds | None
+    backoff_max: Seconds | None
+
+
+def subscription_options(queue: str, event: str | None, given: SubscribeOptions) -> Options:
     """Returns checked options. Filters are the server's business: it refuses those that it cannot match.
 
     Raises:
+        TypeError: there is no such option.
         InvalidOption: an option is out of its range.
         InvalidName: the name breaks the rules for names.
     """
+    unknown = given.keys() - SubscribeOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(SubscribeOptions.__annotations__)
+        raise TypeError(f"a subscription has no option {min(unknown)!r}; there are {known}")
     if not isinstance(queue, str) or not isinstance(event, str | None):
         raise InvalidOption("queue and event of a subscription are strings: names or patterns")
     if event is None:
         queue, _, event = queue.partition("/")
         event = event or "#"
+    name = given.get("name")
     if name is not None:
         check_label(name, "subscription")
-    word, value = _start(start)
+    word, value = _start(given.get("start", "latest"))
     return Options(
         queue=queue,
         event=event,
         name=name,
         start=word,
         start_value=value,
-        in_flight_max=within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max") or 0,
-        concurrency=within(concurrency, limits.CONCURRENCY_MAX, "concurrency") or 1,
-        expires_after_ms=milliseconds(expires_after, "expires_after"),
-        **policy(ack_timeout=ack_timeout, attempts_max=attempts_max, backoff_min=backoff_min, backoff_max=backoff_max),
+        in_flight_max=within(given.get("in_flight_max"), limits.IN_FLIGHT_MAX, "in_flight_max") or 0,
+        concurrency=within(given.get("concurrency"), limits.CONCURRENCY_MAX, "concurrency") or 1,
+        expires_after_ms=milliseconds(given.get("expires_after"), "expires_after"),
+        **policy(
+            ack_timeout=given.get("ack_timeout"),
+            attempts_max=given.get("attempts_max"),
+            backoff_min=given.get("backoff_min"),
+            backoff_max=given.get("backoff_max"),
+        ),
     )
 
 

@@ -1,0 +1,100 @@
+"""The verbs that look at the server and tidy it up: listings, settings, deleting, copies."""
+
+from typing import Any
+
+from tidings import calls, limits
+from tidings.client.options import Seconds, milliseconds, policy, within
+from tidings.client.requests import Requests
+from tidings.model import ClientInfo, QueueInfo, SubscriptionInfo
+
+
+class Administration(Requests):
+    """The administrative verbs of a client."""
+
+    async def clients(self, *, timeout: float | None = 30.0) -> list[ClientInfo]:
+        """Returns all clients that are connected, and the known ones that are away."""
+        return await self._list("clients", ClientInfo, timeout)
+
+    async def queues(self, *, timeout: float | None = 30.0) -> list[QueueInfo]:
+        """Returns all queues."""
+        return await self._list("queues", QueueInfo, timeout)
+
+    async def subscriptions(self, *, timeout: float | None = 30.0) -> list[SubscriptionInfo]:
+        """Returns all subscriptions, each once for every queue it follows."""
+        return await self._list("subscriptions", SubscriptionInfo, timeout)
+
+    async def delete_queue(self, name: str, *, timeout: float | None = 30.0) -> None:
+        """Deletes a queue and all its messages; durable on return.
+
+        Raises:
+            NotFound: there is none.
+            SystemQueue: it is the server's own.
+            TimedOut: the time limit passed; it may be deleted.
+        """
+        await self._ask(lambda waiter: self._session.delete("queue", name, waiter), timeout, f"deleting {name!r}")
+
+    async def delete_subscription(self, name: str, *, timeout: float | None = 30.0) -> None:
+        """Deletes a subscription, its cursor and what waits for it; durable on return.
+
+        Args:
+            name: its name, or a client id that has only one.
+            timeout: time limit in seconds.
+
+        Raises:
+            NotFound: there is none.
+            SubscriptionInUse: it has a subscriber; stop that first.
+            TimedOut: the time limit passed; it may be deleted.
+        """
+        await self._ask(
+            lambda waiter: self._session.delete("subscription", name, waiter), timeout, f"deleting {name!r}"
+        )
+
+    async def backup(self, path: str, *, timeout: float | None = None) -> None:
+        """Writes a consistent copy of the store to a new file on the server's machine.
+
+        Raises:
+            InvalidOption: the file exists, cannot be written, or the store cannot be copied.
+            ConnectionLost: the connection ended before the answer; the file may have been written.
+        """
+        await self._ask(lambda waiter: self._session.backup(path, waiter), timeout, f"the backup to {path!r}")
+
+    async def configure_subscription(
+        self,
+        name: str,
+        *,
+        in_flight_max: int | None = None,
+        ack_timeout: Seconds | None = None,
+        attempts_max: int | None = None,
+        backoff_min: Seconds | None = None,
+        backoff_max: Seconds | None = None,
+        expires_after: Seconds | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Changes the settings of a subscription, connected or away; durable on return. None leaves one as it is.
+
+        They hold from now on. A connected subscriber hears of them when it attaches the next time: until then it
+        extends its handlers' time by the ack timeout from before.
+
+        Args:
+            name: its name, or a client id that has only one.
+            in_flight_max: as for `subscribe`.
+            ack_timeout: as for `subscribe`.
+            attempts_max: as for `subscribe`.
+            backoff_min: as for `subscribe`; given alone it moves a `backoff_max` that is less.
+            backoff_max: as for `subscribe`; given alone it moves a `backoff_min` that is more.
+            expires_after: as for `subscribe`; 0 removes it.
+            timeout: time limit in seconds.
+
+        Raises:
+            NotFound: there is none.
+            InvalidOption: a setting is out of its range.
+            TimedOut: the time limit passed; it may be changed.
+        """
+        settings: dict[str, Any] = policy(
+            ack_timeout=ack_timeout, attempts_max=attempts_max, backoff_min=backoff_min, backoff_max=backoff_max
+        )
+        if in_flight_max is not None:
+            settings["in_flight_max"] = within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max")
+        if expires_after is not None:
+            settings["expires_after_ms"] = milliseconds(expires_after, "expires_after") or None
+        await self._call(calls.ConfigureSubscription(name=name, **settings), timeout)

@@ -28,8 +28,9 @@ ack means gone
     When a subscriber is told that an ack is durable, the disk holds a cursor that has settled the message. What was
     acked, and durably so, is never sent to that subscription again, also not by the server's next life.
 redelivery is marked
-    A message that is handed over again in the same life of the server is marked as redelivered; attempts are
-    counted from 1, never fall in one life of the server, and an attempt above 1 is marked, too.
+    A message that the server sends again in the same life of it is marked as redelivered, and so is one that a
+    process is handed again; attempts are counted from 1, never fall for one process in one life of the server, and
+    an attempt above 1 is marked, too.
 presence
     When all is quiet the listings show exactly the clients that are connected, every durable subscription has
     lag 0 and nothing in flight; on `$presence` each client's `connected` and `disconnected` take turns, and the
@@ -147,14 +148,16 @@ def at_least_once(evidence: Evidence) -> list[str]:
                 continue  # what it had not settled is gone with it
             if not reader.filter.wants_queue(evidence.queue_of[epoch]):
                 continue
-            # A process whose subscription was made again while it was away does not get again what it has acked.
-            handed = {
-                sequence
+            # A process whose subscription was made again while it was away does not get again what it has acked, nor
+            # is it told again of a gap that it knows.
+            of_the_name = [
+                known
                 for (other, owner), known in known_readers.items()
                 if owner == process and evidence.name_of.get(other, other) == evidence.name_of.get(name, name)
-                for sequence in known.handed[epoch]
-            }
-            gaps, place = reader.gaps[epoch], reader.place(epoch)
+            ]
+            handed = {sequence for known in of_the_name for sequence in known.handed[epoch]}
+            gaps = Ranges(span for known in of_the_name for span in known.gaps[epoch])
+            place = reader.place(epoch)
             first, last = (
                 (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
             )
@@ -228,16 +231,25 @@ def ack_means_gone(evidence: Evidence) -> list[str]:
 
 def redelivery_is_marked(evidence: Evidence) -> list[str]:
     broken = []
-    last: dict[tuple[str, int, int], Handed] = {}
-    for fact in evidence.history.of(Handed):
-        key = (fact.subscription if fact.durable else fact.process + fact.subscription, fact.epoch, fact.sequence)
+    last: dict[tuple[str, str, int, int], Handed] = {}
+    sent: dict[tuple[int, str, int], Ranges] = defaultdict(Ranges)
+    for fact in evidence.history.of(Handed | Sent):
+        if isinstance(fact, Sent):
+            known = sent[fact.life, fact.subscription, fact.epoch]
+            for span in fact.ranges if fact.durable else ():
+                if not fact.redelivered and known.within(*span):
+                    broken.append(f"sent again, not marked: {fact}")
+                known.add(*span)
+            continue
+        # Two processes of one client id may hand over in another order than that in which they were sent to.
+        key = (fact.process, fact.subscription, fact.epoch, fact.sequence)
         before = last.get(key)
         if fact.attempt < 1 or (fact.attempt > 1 and not fact.redelivered):
             broken.append(f"attempt {fact.attempt}, redelivered {fact.redelivered}: {fact}")
         if before and before.life == fact.life:
             if not fact.redelivered and fact.durable:
                 broken.append(f"handed over again, not marked: {fact}")
-            if fact.attempt < before.attempt and fact.process == before.process:
+            if fact.attempt < before.attempt:
                 broken.append(f"attempt fell from {before.attempt} to {fact.attempt}: {fact}")
         last[key] = fact
     return broken

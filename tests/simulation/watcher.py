@@ -59,6 +59,8 @@ class Watcher:
         self._broker = broker
         known, latest_ms = dict[int, str](), now_ms
         living = self.living()
+        # The wall clock may have been set back meanwhile; whoever is not there now has not been since then.
+        self._seen_ms = {reader: min(seen_ms, began_ms) for reader, seen_ms in self._seen_ms.items()}
         self._seen_ms.update(dict.fromkeys(self._there_at_end, began_ms))
         for number, reader in self._at_end.items():
             if number not in living and reader in self._told:

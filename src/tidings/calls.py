@@ -109,6 +109,17 @@ class ListSchedules(_Call, frozen=True, kw_only=True, tag="list_schedules"):
     after: str = ""
 
 
+class Pause(_Call, frozen=True, kw_only=True, tag="pause"):
+    """Lets a subscription get nothing new, or a queue deliver nothing new, and with `paused` false go on.
+
+    One of the two is named. Answer: None.
+    """
+
+    subscription: str | None = None
+    queue: str | None = None
+    paused: bool = True
+
+
 Call: TypeAlias = (
     ConfigureSubscription
     | DeadLetterGroups
@@ -119,6 +130,7 @@ Call: TypeAlias = (
     | Schedule
     | CancelSchedule
     | ListSchedules
+    | Pause
 )
 
 ANSWERS: Final[dict[type[Call], object]] = {
@@ -131,6 +143,7 @@ ANSWERS: Final[dict[type[Call], object]] = {
     Schedule: ScheduledInfo,
     CancelSchedule: None,
     ListSchedules: list[ScheduledInfo],
+    Pause: None,
 }
 """The type of each call's answer."""
 

@@ -193,6 +193,8 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     subscriptions: int
     held_by: str | None
     created: int
+    paused: bool = False
+    """Whether somebody paused it: it takes messages, and delivers none."""
 
 
 class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ from tidings.broker.inputs import (
     Tick,
     Unsubscribe,
 )
+from tidings.broker.pausing import Pausing
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.retention import Retention
@@ -59,6 +60,7 @@ from tidings.calls import (
     EditDeadLetter,
     ListDeadLetters,
     ListSchedules,
+    Pause,
     Redrive,
     Schedule,
 )
@@ -83,6 +85,7 @@ class Broker:
         self._clients = Clients(self.state, self._catalog, self._presence)
         self._schedules = Schedules(self.state, self._publishing)
         self._retention = Retention(self.state)
+        self._pausing = Pausing(self.state, self._deliveries)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
 
     def begin(self, lost: list[tuple[str, str | None, str, str]]) -> None:
@@ -228,6 +231,8 @@ class Broker:
                 self._schedules.cancel(session, input.request, input.call)
             case ListSchedules():
                 self._schedules.page(session, input.request, input.call)
+            case Pause():
+                self._pausing.pause(session, input.request, input.call)
             case _:
                 assert_never(input.call)
 

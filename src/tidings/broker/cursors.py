@@ -12,7 +12,7 @@ A parked message failed and waits for its retry, or (time None) is on its way to
 A cursor is in one of five states:
 
     LIVE      attached, at the tail: what is committed is delivered at once
-    BEHIND    attached, reading pages from the store until it meets the tail
+    BEHIND    attached, reading pages from the store until it meets the tail; or held, and so never LIVE
     IDLE      away, nothing outstanding: follows the tail by itself, costs nothing
     WAITING   away, something is outstanding
     SCANNING  away, not known whether something is outstanding: pages are looked through in the background
@@ -113,6 +113,11 @@ class Cursor:
     def in_flight(self) -> int:
         """How many messages are sent and not settled."""
         return self.unsettled.count - self.due.count - len(self.parked)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing new is to be delivered, although its subscriber may have room."""
+        return self.subscription.paused or self.queue.paused
 
     def is_in_flight(self, sequence: int) -> bool:
         """Whether a message is sent and not settled."""

@@ -111,6 +111,8 @@ class Deliveries:
         if subscriber.starting or subscriber.session.send_buffer_full or not subscriber.behind:
             return
         for cursor in list(subscriber.behind):
+            if cursor.is_held:
+                continue
             if cursor.at_tail:
                 self._go_live(subscriber, cursor)
                 continue
@@ -144,7 +146,7 @@ class Deliveries:
                 state.scans[cursor] = None  # it was not looked through while this page was under way
             return
         subscriber.fetching.pop(cursor, None)
-        if cursor.state is State.BEHIND and after <= cursor.next_read():
+        if cursor.state is State.BEHIND and after <= cursor.next_read() and not cursor.is_held:
             self._serve_page(subscriber, cursor, after, rows)
         self.pump(subscriber)
 

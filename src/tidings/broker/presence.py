@@ -149,6 +149,7 @@ class Presence:
             subscriptions=len(queue.cursors),
             held_by=slowest.subscription.name if slowest else None,
             created=queue.created_ms,
+            paused=queue.paused,
         )
 
     def _subscriptions(self, after: str) -> list[tuple[str, Callable[[], SubscriptionInfo]]]:
@@ -184,7 +185,7 @@ class Presence:
             last_ack=item.last_ack_ms,
             last_seen=self._state.now_ms if item.subscriber else item.last_seen_ms,
             expires_after_ms=item.expires_after_ms,
-            paused=self._paused(item, cursor) if cursor else "",
+            paused=self._paused(item, cursor),
             retrying=len(cursor.parked) if cursor else 0,
             dead=len(item.dead),
             ack_timeout_ms=item.ack_timeout_ms,
@@ -194,7 +195,13 @@ class Presence:
             backoff_max_ms=item.backoff_max_ms,
         )
 
-    def _paused(self, item: Subscription, cursor: Cursor) -> str:
+    def _paused(self, item: Subscription, cursor: Cursor | None) -> str:
+        if item.paused:
+            return "somebody paused the subscription: resume it"
+        if cursor is None:
+            return ""
+        if cursor.queue.paused:
+            return f"somebody paused queue {cursor.queue.shown_as!r}: resume it"
         if cursor.parked and len(item.dead) >= limits.DEAD_LETTERS_MAX:
             return f"{limits.DEAD_LETTERS_MAX} dead letters: no message is given up before some are redriven or deleted"
         subscriber = item.subscriber

@@ -44,6 +44,8 @@ class Queue:
         """Of a side queue: what is wanted of it, whatever its reader's filter says."""
         self.recent_ids = RecentIds(epoch)
         """Which message ids it has seen lately."""
+        self.paused = False
+        """Whether nobody gets anything new of it until somebody resumes it."""
         self.trim_after_ms = 0
         """When it is worth to look for something to trim again."""
         self.cursors: dict[Cursor, None] = {}

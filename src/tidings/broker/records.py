@@ -86,6 +86,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     first_sequence: int
     last_sequence: int
     last_time_ms: int
+    paused: bool = False
 
 
 class SubscriptionRecord(msgspec.Struct, array_like=True):
@@ -108,6 +109,7 @@ class SubscriptionRecord(msgspec.Struct, array_like=True):
     backoff_min_ms: int = limits.BACKOFF_MIN_MS
     backoff_max_ms: int = limits.BACKOFF_MAX_MS
     next_dead: int = 1
+    paused: bool = False
 
 
 class CursorRecord(msgspec.Struct, array_like=True):
@@ -188,7 +190,9 @@ class ScheduleRecord(msgspec.Struct, array_like=True):
 
 
 def _queue(queue: Queue) -> QueueRecord:
-    return QueueRecord(queue.name, queue.created_ms, queue.first_sequence, queue.committed, queue.last_time_ms)
+    return QueueRecord(
+        queue.name, queue.created_ms, queue.first_sequence, queue.committed, queue.last_time_ms, queue.paused
+    )
 
 
 def _subscription(item: Subscription) -> SubscriptionRecord:
@@ -209,6 +213,7 @@ def _subscription(item: Subscription) -> SubscriptionRecord:
         item.backoff_min_ms,
         item.backoff_max_ms,
         item.next_dead,
+        item.paused,
     )
 
 

@@ -117,6 +117,7 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
     queue.committed = record.last_sequence
     queue.first_sequence = record.last_sequence + 1
     queue.last_time_ms = record.last_time_ms
+    queue.paused = record.paused
     if held:
         queue.committed = max(queue.committed, held.last_sequence)
         queue.first_sequence = held.first_sequence
@@ -154,6 +155,7 @@ def _restore_subscription(state: BrokerState, number: int, record: SubscriptionR
     item.backoff_min_ms = record.backoff_min_ms
     item.backoff_max_ms = record.backoff_max_ms
     item.next_dead = record.next_dead
+    item.paused = record.paused
     state.counters.next_subscription = max(state.counters.next_subscription, number + 1)
     state.add_subscription(item)
 

@@ -86,6 +86,8 @@ class BrokerState:
         queue = self.queues.get(name)
         if queue is None:
             queue = self._new_queue(name)
+            published_into = self.queues.get(shown_as)
+            queue.paused = published_into is not None and published_into.paused
             self.add_cursor(subscription, queue, position=0)
         return queue
 
@@ -176,7 +178,7 @@ class BrokerState:
         subscriber = subscription.subscriber
         if subscriber is None:
             self.rest(cursor)
-        elif cursor.at_tail:
+        elif cursor.at_tail and not cursor.is_held:
             queue.set_state(cursor, State.LIVE)
         else:
             queue.set_state(cursor, State.BEHIND)

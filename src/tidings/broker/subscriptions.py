@@ -48,6 +48,7 @@ class Subscription:
         "name",
         "next_dead",
         "number",
+        "paused",
         "redriving",
         "subscriber",
     )
@@ -74,6 +75,8 @@ class Subscription:
         self.left_in_drain = False
         """Whether its last subscriber left because the server ends."""
         self.last_ack_ms: int | None = None
+        self.paused = False
+        """Whether it gets nothing new until somebody resumes it."""
         self.gaps: list[MissedGap] = []
         self.cursors: dict[int, Cursor] = {}
         self.subscriber: Subscriber | None = None

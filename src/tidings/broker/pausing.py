@@ -1,0 +1,73 @@
+"""Pausing: a subscription or a queue delivers nothing new until it is resumed.
+
+1. Neither loses anything by it: a paused queue takes messages, a paused subscription keeps its place, and what it
+   has in flight can be settled, fails and waits for its retry as ever.
+2. What is paused stays so over restarts. A queue that is deleted and used again is not paused.
+3. A paused queue delivers nothing of what was redriven from it either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tidings.broker.answers import answered_when_durable
+from tidings.broker.cursors import Cursor, State
+from tidings.broker.deliveries import Deliveries
+from tidings.broker.queues import side_queue_name
+from tidings.broker.sessions import Session
+from tidings.broker.state import BrokerState
+from tidings.calls import Pause
+from tidings.errors import InvalidOption, NotFound, SystemQueue
+
+
+class Pausing:
+    """The rules of what is paused, on the broker's state."""
+
+    def __init__(self, state: BrokerState, deliveries: Deliveries) -> None:
+        self._state = state
+        self._deliveries = deliveries
+
+    def pause(self, session: Session, request: int, call: Pause) -> None:
+        """Pauses or resumes a subscription or a queue.
+
+        Raises:
+            InvalidOption: not exactly one of them was named.
+            NotFound: there is none of the name.
+            SystemQueue: the queue is the server's own.
+        """
+        if call.subscription is not None and call.queue is None:
+            self._pause_subscription(call.subscription, call.paused)
+        elif call.queue is not None and call.subscription is None:
+            self._pause_queue(call.queue, call.paused)
+        else:
+            raise InvalidOption("name a subscription or a queue, one of the two")
+        answered_when_durable(self._state, session.connection, request, None)
+
+    def _pause_subscription(self, name: str, paused: bool) -> None:
+        subscription = self._state.find(name)
+        subscription.paused = paused
+        if subscription.durable:
+            self._state.changed(subscription)
+        self._follow(subscription.cursors.values())
+
+    def _pause_queue(self, name: str, paused: bool) -> None:
+        state = self._state
+        queue = state.queues.get(name)
+        if queue is None:
+            raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
+        if queue.is_system:
+            raise SystemQueue(f"queue {name!r} is the server's own and cannot be paused")
+        side_queues = [state.queues.get(side_queue_name(each.subscription.number, name)) for each in queue.cursors]
+        for each in (queue, *side_queues):
+            if each is not None:
+                each.paused = paused
+                state.changed(each)
+                self._follow(each.cursors)
+
+    def _follow(self, cursors: Iterable[Cursor]) -> None:
+        """Lets cursors stop at the tail, or go on from where they stopped."""
+        for cursor in list(cursors):
+            if cursor.state is State.LIVE and cursor.is_held:
+                self._deliveries.fall_behind(cursor)
+            elif cursor.state is State.BEHIND and cursor.subscription.subscriber:
+                self._deliveries.pump(cursor.subscription.subscriber)

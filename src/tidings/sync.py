@@ -270,6 +270,8 @@ class Client:
     delete_subscription = _waiting(asynchronous.Client.delete_subscription)
     backup = _waiting(asynchronous.Client.backup)
     configure_subscription = _waiting(asynchronous.Client.configure_subscription)
+    pause = _waiting(asynchronous.Client.pause)
+    resume = _waiting(asynchronous.Client.resume)
 
     dead_letter_groups = _waiting(asynchronous.Client.dead_letter_groups)
     dead_letters = _following(asynchronous.Client.dead_letters)

@@ -63,9 +63,11 @@ def application() -> "App":
         clients,
         dead_letters,
         output,
+        pause,
         publish,
         queues,
         redrive,
+        resume,
         serve,
         subscribe,
         subscriptions,
@@ -93,9 +95,14 @@ def application() -> "App":
     app.command(subscriptions.app)
     app.command(dead_letters.dead_letters)
     app.command(redrive.redrive)
+    app.command(pause.pause)
+    app.command(resume.resume)
     app.command(check.check)
     app.command(backup.backup)
-    verbs = ("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive")
+    verbs = (
+        *("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive"),
+        *("pause", "resume"),
+    )
     for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet
     return app

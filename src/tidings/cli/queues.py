@@ -49,7 +49,7 @@ def print_queues(infos: list[QueueInfo]) -> None:
     columns = ("name", "first", "last", "messages", "size", "subscriptions", "held by")
     rows = [
         (
-            info.name,
+            f"{info.name} (paused)" if info.paused else info.name,
             info.first_sequence,
             info.last_sequence,
             info.messages,

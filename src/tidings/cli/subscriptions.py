@@ -149,6 +149,7 @@ def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
 
 
 def _state(info: SubscriptionInfo, now_ms: int) -> str:
-    if not info.connected:
-        return f"away, seen {relative_time(info.last_seen, now_ms)}"
-    return f"paused: {info.paused}" if info.paused else "yes"
+    state = "yes" if info.connected else f"away, seen {relative_time(info.last_seen, now_ms)}"
+    if info.paused:
+        return f"paused: {info.paused}" if info.connected else f"{state}; paused: {info.paused}"
+    return state

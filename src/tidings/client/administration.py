@@ -98,3 +98,33 @@ class Administration(Requests):
         if expires_after is not None:
             settings["expires_after_ms"] = milliseconds(expires_after, "expires_after") or None
         await self._call(calls.ConfigureSubscription(name=name, **settings), timeout)
+
+    async def pause(
+        self, subscription: str | None = None, *, queue: str | None = None, timeout: float | None = 30.0
+    ) -> None:
+        """Lets a subscription get nothing new, or a queue deliver nothing new, until `resume`; durable on return.
+
+        Nothing is lost: a paused queue takes messages, a paused subscription keeps its place and what it has in
+        flight, whose acks, nacks and ack timeouts count as ever.
+
+        Args:
+            subscription: its name, or a client id that has only one.
+            queue: instead, the name of a queue; all its subscriptions wait.
+            timeout: time limit in seconds.
+
+        Raises:
+            InvalidOption: both were named, or none.
+            NotFound: there is none.
+            SystemQueue: the queue is the server's own.
+            TimedOut: the time limit passed; it may be paused.
+        """
+        await self._call(calls.Pause(subscription=subscription, queue=queue), timeout)
+
+    async def resume(
+        self, subscription: str | None = None, *, queue: str | None = None, timeout: float | None = 30.0
+    ) -> None:
+        """Lets a subscription or a queue that was paused go on where it stopped; durable on return.
+
+        Arguments and errors as for `pause`.
+        """
+        await self._call(calls.Pause(subscription=subscription, queue=queue, paused=False), timeout)

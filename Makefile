@@ -11,7 +11,7 @@ ROUNDS ?= 100
 SEED ?=
 ONLY ?=
 
-.PHONY: help run test lint sim soak fuzz strace bench bench-peers bench-report clean
+.PHONY: help run test lint sim soak fuzz strace foreign bench bench-peers bench-report clean
 
 help:
 	@echo "make run    start a server on tidings://127.0.0.1:7433 (data in tidings.db)"
@@ -25,7 +25,7 @@ help:
 run: $(VENV)/.installed
 	$(BIN)/tidings serve
 
-test: lint strace
+test: lint strace foreign
 	$(BIN)/pytest
 
 # What fails in seconds comes before what takes minutes.
@@ -49,6 +49,20 @@ soak: $(VENV)/.installed-dev strace
 strace:
 	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && timeout 120 apt-get install -y -qq strace >/dev/null 2>&1; } \
 		|| echo "strace is missing, tests that need it are skipped (Debian, Ubuntu: apt install strace)"
+
+# Clients of other makers, for tests of the web doors, which are skipped without them: packages for Node.js, and a
+# Chromium without a window. They are installed where that can be done without asking.
+PACKAGES := tests/foreign/node_modules/.package-lock.json
+foreign:
+	@command -v npm >/dev/null || { [ "$$(id -u)" = 0 ] && timeout 300 apt-get install -y -qq nodejs npm >/dev/null 2>&1; } \
+		|| echo "Node.js is missing, tests that need it are skipped (Debian, Ubuntu: apt install nodejs npm)"
+	@! command -v npm >/dev/null || [ $(PACKAGES) -nt tests/foreign/package.json ] \
+		|| (cd tests/foreign && timeout 300 npm ci --no-audit --no-fund --silent && touch node_modules/.package-lock.json) \
+		|| echo "packages for Node.js cannot be installed, tests that need them are skipped"
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && timeout 600 apt-get install -y -qq --no-install-recommends \
+			chromium-headless-shell >/dev/null 2>&1; } \
+		|| echo "Chromium is missing, tests that need it are skipped (Debian: apt install chromium-headless-shell)"
 
 # Peers that are not installed are skipped, and strace is only for counting fsyncs.
 bench: $(VENV)/.installed-bench

@@ -43,13 +43,22 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Process:
-    """A child process, ended by its id whatever happens."""
+    """A child process, ended by its id whatever happens.
 
-    def __init__(self, *arguments: str | Path, log: Path, prefix: Sequence[str | Path] = ()) -> None:
+    Arguments:
+        arguments: of the interpreter.
+        log: where its errors go.
+        prefix: a command that runs it, such as a tracer.
+        interpreter: what runs it, this Python by default.
+    """
+
+    def __init__(
+        self, *arguments: str | Path, log: Path, prefix: Sequence[str | Path] = (), interpreter: str = sys.executable
+    ) -> None:
         self.log = log
         with log.open("ab") as errors:
             self._child = subprocess.Popen(
-                [*map(str, prefix), sys.executable, *map(str, arguments)],
+                [*map(str, prefix), interpreter, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -182,6 +182,8 @@ def _restore_dead_letter(state: BrokerState, key: str, record: DeadLetterRecord)
 
 
 def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
+    # Where the wall clock was set back meanwhile, retries come as much earlier: they would wait as much longer.
+    set_back_ms = max(0, max((queue.last_time_ms for queue in state.queues.values()), default=0) - state.now_ms)
     side_queues: dict[int, list[str]] = {}
     for side_queue in state.queues.values():
         if side_queue.owner is not None:
@@ -211,7 +213,7 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
             cursor.take_back()
             for sequence, until_ms in parked.items():
                 if sequence in cursor.unsettled:
-                    cursor.park(sequence, until_ms)
+                    cursor.park(sequence, until_ms - set_back_ms)
             subscription.cursors[queue.epoch] = cursor
             queue.add(cursor)
             state.rest(cursor)

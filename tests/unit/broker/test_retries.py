@@ -187,6 +187,20 @@ def test_attempts_and_retry_times_survive_a_restart() -> None:
     assert [message.attempt for message in assert_delivered(client, "orders", [1])] == [2]
 
 
+def test_a_retry_does_not_wait_longer_because_the_wall_clock_was_set_back_over_a_restart() -> None:
+    harness, client = attached("a")
+    client.nack(1, 1, delay_ms=5000)
+    harness.flush()
+    harness.now_ms -= 200_000_000
+    harness.restart()
+    client = harness.connect("reader")
+    client.subscribe("orders")
+    harness.advance(4000)
+    assert client.take() == []
+    harness.advance(1000)
+    assert [message.attempt for message in assert_delivered(client, "orders", [1])] == [2]
+
+
 def test_a_late_ack_of_what_waits_for_its_retry_settles_it() -> None:
     harness, client = attached("a")
     harness.advance(limits.ACK_TIMEOUT_MS)

@@ -14,7 +14,7 @@ ONLY ?=
 .PHONY: help run test lint sim soak fuzz strace foreign bench bench-peers bench-report clean
 
 help:
-	@echo "make run    start a server on tidings://127.0.0.1:7433 (data in tidings.db)"
+	@echo "make run    start a server on tidings://127.0.0.1:7433 and http://127.0.0.1:7480"
 	@echo "make test   lint, types, import rules, tests"
 	@echo "make sim    simulate the server under faults: 20,000 seeds, or ARGUMENTS='--minutes 5'"
 	@echo "make soak   kill, stop, starve and cut off real processes; ROUNDS=100 SEED= ONLY="

@@ -1,6 +1,7 @@
 """What a server is told when it starts: where it keeps messages, where it listens, and what that requires."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -8,22 +9,25 @@ from tidings.errors import InvalidOption
 
 STORE_DEFAULT: Final = "sqlite:tidings.db"
 LISTEN_DEFAULT: Final = "tidings://127.0.0.1:7433"
+HTTP_DEFAULT: Final = "http://127.0.0.1:7480"
 PORT_DEFAULT: Final = 7433
+HTTP_PORT_DEFAULT: Final = 7480
 
-_SCHEME: Final = "tidings://"
+_PORTS: Final = {"tidings": PORT_DEFAULT, "http": HTTP_PORT_DEFAULT}
 
 
 class Address(NamedTuple):
-    """Where a server listens. Port 0 stands for any free port."""
+    """Where a server listens, and for which protocol. Port 0 stands for any free port."""
 
     host: str
     port: int
+    scheme: str = "tidings"
 
     @property
     def url(self) -> str:
         """The address as clients write it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{_SCHEME}{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}"
 
     @property
     def loopback(self) -> bool:
@@ -42,19 +46,25 @@ class ServerConfig:
 
     Args:
         store: `sqlite:PATH` for a data file, `memory:` to keep nothing.
-        listen: `tidings://HOST:PORT`, one or more; given, they replace the default.
+        listen: `tidings://HOST:PORT` or `http://HOST:PORT`, one or more; given, they replace the defaults.
         insecure: allows addresses that other machines can reach, where anybody may publish, read and delete.
+        allow_hosts: names, beside addresses and localhost, under which HTTP clients may reach the server.
+        allow_origins: origins, as `https://app.example.com`, whose pages may use it; "*" for all.
 
     Raises:
         InvalidOption: says which option is wrong and what to write instead.
     """
 
     store: str = STORE_DEFAULT
-    listen: tuple[str, ...] = (LISTEN_DEFAULT,)
+    listen: tuple[str, ...] = (LISTEN_DEFAULT, HTTP_DEFAULT)
     insecure: bool = False
+    allow_hosts: tuple[str, ...] = ()
+    allow_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_store(self.store)
+        for origin in self.allow_origins:
+            _check_origin(origin)
         if not self.listen:
             raise InvalidOption(f"--listen: no address; leave the option out for {LISTEN_DEFAULT}")
         addresses = self.addresses
@@ -96,34 +106,49 @@ def check_store(store: str) -> str:
     raise InvalidOption(f"--store {store}: not a store; write sqlite:PATH for a data file, or memory:")
 
 
+def _check_origin(origin: str) -> None:
+    if origin != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", origin):
+        raise InvalidOption(
+            f"--allow-origin {origin}: not an origin; write https://HOST or http://HOST:PORT without a path, or *"
+        )
+
+
 def parse_address(url: str) -> Address:
-    """Returns host and port of `tidings://HOST:PORT`; without a port it is 7433.
+    """Returns scheme, host and port of an address; without a port it is 7433, or 7480 for HTTP.
 
     Raises:
         InvalidOption: says what is wrong with `url`.
     """
-    if not url.startswith(_SCHEME):
-        raise InvalidOption(f"--listen {url}: not an address; write tidings://HOST:PORT, for example {LISTEN_DEFAULT}")
-    rest = url.removeprefix(_SCHEME).removesuffix("/")
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _PORTS:
+        raise InvalidOption(
+            f"--listen {url}: not an address; write tidings://HOST:PORT or http://HOST:PORT,"
+            f" for example {LISTEN_DEFAULT}"
+        )
+    rest = rest.removesuffix("/")
     if rest.startswith("["):
         host, bracket, port_text = rest[1:].partition("]")
         if not bracket or (port_text and not port_text.startswith(":")):
-            raise InvalidOption(f"--listen {url}: write an IPv6 address in brackets, for example tidings://[::1]:7433")
+            raise InvalidOption(
+                f"--listen {url}: write an IPv6 address in brackets, for example {scheme}://[::1]:{_PORTS[scheme]}"
+            )
         port_text = port_text.removeprefix(":")
     else:
         host, _, port_text = rest.partition(":")
         if ":" in port_text:
-            raise InvalidOption(f"--listen {url}: write an IPv6 address in brackets, for example tidings://[::1]:7433")
+            raise InvalidOption(
+                f"--listen {url}: write an IPv6 address in brackets, for example {scheme}://[::1]:{_PORTS[scheme]}"
+            )
     if not host:
         raise InvalidOption(f"--listen {url}: the host is missing; write 127.0.0.1 for this machine only")
     if any(character in "/?#@[]" or character.isspace() for character in host):
-        raise InvalidOption(f"--listen {url}: {host!r} is not a host; write tidings://HOST:PORT and nothing else")
-    return Address(host, _parse_port(url, port_text))
+        raise InvalidOption(f"--listen {url}: {host!r} is not a host; write {scheme}://HOST:PORT and nothing else")
+    return Address(host, _parse_port(url, port_text, _PORTS[scheme]), scheme)
 
 
-def _parse_port(url: str, text: str) -> int:
+def _parse_port(url: str, text: str, default: int) -> int:
     if not text:
-        return PORT_DEFAULT
+        return default
     # int() would also take "+1", "1_000" and digits of other scripts.
     if not (text.isascii() and text.isdigit()) or int(text) > 65535:
         raise InvalidOption(f"--listen {url}: port {text!r} is not a number from 0 (any free port) to 65535")

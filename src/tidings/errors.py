@@ -43,6 +43,8 @@ class TidingsError(Exception):
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    status: ClassVar[int] = 500
+    """What HTTP answers with."""
 
     @property
     def text(self) -> str:
@@ -54,6 +56,7 @@ class InvalidInput(TidingsError):
     """What was passed can never work; correct it."""
 
     code = "invalid_input"
+    status = 400
 
 
 class InvalidName(InvalidInput):
@@ -78,6 +81,7 @@ class PayloadTooLarge(InvalidInput):
     """A payload, or the headers beside it, exceed their limit."""
 
     code = "payload_too_large"
+    status = 413
 
 
 class InvalidPayload(InvalidInput):
@@ -96,6 +100,7 @@ class Refused(TidingsError):
     """The server understood and does not do it as things stand."""
 
     code = "refused"
+    status = 409
 
 
 class ClientIdInUse(Refused):
@@ -120,12 +125,14 @@ class SystemQueue(Refused):
     """Queues whose names begin with `$` are the server's own."""
 
     code = "system_queue"
+    status = 403
 
 
 class NotFound(Refused):
     """There is no such queue or subscription."""
 
     code = "not_found"
+    status = 404
 
 
 class NeverDelivered(Refused):
@@ -144,12 +151,14 @@ class LimitReached(Refused):
     """A bound of the server is reached."""
 
     code = "limit_reached"
+    status = 429
 
 
 class Unavailable(TidingsError):
     """It may work later; nothing was stored unless the text says otherwise."""
 
     code = "unavailable"
+    status = 503
     retryable = True
 
 
@@ -163,6 +172,7 @@ class TimedOut(Unavailable):
     """The time limit of a call passed first. A publish that was already under way may still be stored."""
 
     code = "timed_out"
+    status = 504
 
 
 class StoreUnavailable(Unavailable):
@@ -175,6 +185,7 @@ class DiskFull(Unavailable):
     """Free disk space is below the reserve."""
 
     code = "disk_full"
+    status = 507
 
 
 class Draining(Unavailable):
@@ -187,6 +198,7 @@ class TakenOver(Unavailable):
     """Another process took over this client id; this one does not connect again by itself."""
 
     code = "taken_over"
+    status = 409
     retryable = False
 
 
@@ -231,7 +243,7 @@ def _tree(base: type[TidingsError]) -> list[type[TidingsError]]:
 
 
 REGISTRY: dict[str, type[TidingsError]] = {error.code: error for error in _tree(TidingsError)}
-"""Every error by its code. Wire, command line and documentation take code, text and consequence from here."""
+"""Every error by its code. Wire, HTTP, command line and documentation take code, text and consequence from here."""
 
 _RECONNECT = {"draining", "unavailable", "store_unavailable", "connection_lost"}
 

@@ -80,6 +80,32 @@ LISTING_NAMES_MAX: Final = 1_000
 LISTING_PAGE_BYTES: Final = 256 * 1024
 """Bytes of names after which a page of the listing of clients ends: one more client still fits into its envelope."""
 
+# --- HTTP --------------------------------------------------------------------------------------------------
+
+HTTP_HEAD_BYTES_MAX: Final = 32 * 1024
+"""Largest head of a request: the headers of a message, twice over for their names, and the browser's own."""
+
+HTTP_HEAD_TIMEOUT_MS: Final = 10_000
+"""Time that a head may take. nginx gives 60 s and Apache 20 s; this is about as long as a native Hello may take."""
+
+HTTP_BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Largest body of a request: a batch of many messages, as much as one transaction takes."""
+
+HTTP_BODY_TIMEOUT_MS: Final = 30_000
+"""Time that a body may take."""
+
+HTTP_WRITE_TIMEOUT_MS: Final = 60_000
+"""Time after which a client that takes nothing of its answer is cut off; nginx's send_timeout is the same."""
+
+HTTP_IDLE_TIMEOUT_MS: Final = 75_000
+"""Time that a connection may wait between requests; nginx's keepalive_timeout is the same."""
+
+HTTP_DRAIN_TIMEOUT_MS: Final = 5_000
+"""Time that answers under way have when the server stops."""
+
+WEBSOCKET_FRAME_BYTES_MAX: Final = 2 * PAYLOAD_SIZE_BYTES_MAX
+"""Largest frame over WebSocket: a largest payload, in Base64 and with what stands around it."""
+
 # --- Subscriptions -----------------------------------------------------------------------------------------
 
 IN_FLIGHT_DEFAULT: Final = 65_536

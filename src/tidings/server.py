@@ -7,6 +7,8 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from tidings.config import Address, ServerConfig
 from tidings.errors import InvalidOption, TidingsError
@@ -15,6 +17,9 @@ from tidings.node import Clock, Node, SystemClock
 from tidings.store.memory import MemoryStore
 from tidings.store.port import Store
 from tidings.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from tidings.gateways.http import HttpGateway
 
 _SWITCH_INTERVAL_S = 20e-6  # the store's threads get the interpreter at once, not after the default 5 ms
 _GARBAGE_THRESHOLD = 50_000  # a batch decodes to thousands of tuples, none of them garbage in a cycle
@@ -32,6 +37,8 @@ class Server:
         store: what must survive; `run` opens and closes it.
         clock: the time.
         fresh_token: makes session tokens.
+        hosts: names, beside addresses and localhost, under which HTTP clients may reach it.
+        origins: origins whose web pages may use it.
     """
 
     def __init__(
@@ -39,9 +46,15 @@ class Server:
         store: Store,
         clock: Clock | None = None,
         fresh_token: Callable[[], str] = lambda: secrets.token_urlsafe(18),
+        *,
+        hosts: Sequence[str] = (),
+        origins: Sequence[str] = (),
     ) -> None:
         self.node = Node(store, clock or SystemClock(), fresh_token)
         self.native = NativeGateway(self.node)
+        self._http: HttpGateway | None = None
+        self._hosts = hosts
+        self._origins = origins
 
     async def run(
         self, addresses: Sequence[Address] = (), ready: Callable[[list[str]], None] = lambda urls: None
@@ -56,14 +69,14 @@ class Server:
             StoreUnusable: the store cannot be opened as it is.
             InvalidOption: an address cannot be listened on.
         """
-        async with asyncio.TaskGroup() as tasks, self.native:
+        async with asyncio.TaskGroup() as tasks, self.native, AsyncExitStack() as doors:
             running = tasks.create_task(self.node.run())
             waiting = tasks.create_task(self.node.ready.wait())
             await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             if not running.done():
                 try:
-                    urls = [await self._listen(address) for address in addresses]
+                    urls = [await self._listen(address, doors) for address in addresses]
                 except InvalidOption:
                     await self.node.drain()
                     raise
@@ -73,16 +86,33 @@ class Server:
     async def drain(self) -> None:
         """Stops accepting, finishes what is in flight to disk, tells clients to connect again, ends `run`."""
         self.native.stop_accepting()
+        if self._http:
+            self._http.stop_accepting()
         await self.node.drain()
 
-    async def _listen(self, address: Address) -> str:
+    async def _listen(self, address: Address, doors: AsyncExitStack) -> str:
         try:
+            if address.scheme == "http":
+                if self._http is None:
+                    self._http = await doors.enter_async_context(self._make_http())
+                return await self._http.listen(address.host, address.port)
             return await self.native.listen(address.host, address.port)
         except OSError as error:
             raise InvalidOption(
                 f"--listen {address.url}: {error.strerror or error}; choose another port (0 takes any free one)"
                 " or stop who has it"
             ) from None
+
+    def _make_http(self) -> "HttpGateway":
+        # Imported only where it is used: it takes a third of a second, and a server without HTTP does not need it.
+        try:
+            from tidings.gateways.http import HttpGateway
+        except ImportError as error:
+            raise InvalidOption(
+                f"HTTP needs packages that are not installed ({error}): pip install 'tidings[server]',"
+                " or leave it out with --no-http"
+            ) from None
+        return HttpGateway(self.node, hosts=self._hosts, origins=self._origins)
 
 
 def main(config: ServerConfig) -> int:
@@ -103,7 +133,7 @@ def main(config: ServerConfig) -> int:
 
 
 async def _main(config: ServerConfig) -> None:
-    server = Server(make_store(config.store_path))
+    server = Server(make_store(config.store_path), hosts=config.allow_hosts, origins=config.allow_origins)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ from tidings.errors import InvalidOption
 def test_the_default_is_a_data_file_here_and_the_loopback_address():
     config = ServerConfig()
     assert config.store_path == "tidings.db"
-    assert config.addresses == (Address("127.0.0.1", 7433),)
+    assert config.addresses == (Address("127.0.0.1", 7433), Address("127.0.0.1", 7480, "http"))
     assert not config.insecure
 
 
@@ -22,6 +22,8 @@ def test_the_default_is_a_data_file_here_and_the_loopback_address():
         ("tidings://127.0.0.1:0", Address("127.0.0.1", 0)),
         ("tidings://[::1]:65535", Address("::1", 65535)),
         ("tidings://[::1]", Address("::1", 7433)),
+        ("http://localhost", Address("localhost", 7480, "http")),
+        ("http://[::1]:0/", Address("::1", 0, "http")),
     ],
 )
 def test_an_address_is_parsed(url, address):
@@ -33,7 +35,8 @@ def test_an_address_is_parsed(url, address):
     ("url", "advice"),
     [
         ("127.0.0.1:7433", "tidings://HOST:PORT"),
-        ("http://127.0.0.1:7433", "tidings://HOST:PORT"),
+        ("https://127.0.0.1:7433", "http://HOST:PORT"),
+        ("http://::1", "http://[::1]:7480"),
         ("", "tidings://HOST:PORT"),
         ("tidings://", "127.0.0.1 for this machine only"),
         ("tidings://:7433", "127.0.0.1 for this machine only"),
@@ -79,6 +82,17 @@ def test_an_address_given_twice_is_refused_but_free_ports_are_not():
     with pytest.raises(InvalidOption, match="twice"):
         ServerConfig(listen=("tidings://localhost:7433", "tidings://localhost"))
     assert len(ServerConfig(listen=("tidings://localhost:0", "tidings://localhost:0")).addresses) == 2
+
+
+def test_the_same_port_of_both_protocols_is_not_an_address_given_twice_but_fails_when_it_is_bound():
+    assert len(ServerConfig(listen=("tidings://localhost:7433", "http://localhost:7433")).addresses) == 2
+
+
+@pytest.mark.parametrize("origin", ["example.com", "https://a/b", "ftp://a", "https://", "https://a b"])
+def test_an_origin_is_a_scheme_and_a_host(origin):
+    with pytest.raises(InvalidOption, match="not an origin"):
+        ServerConfig(allow_origins=(origin,))
+    assert ServerConfig(allow_origins=("*", "https://a:1")).allow_origins == ("*", "https://a:1")
 
 
 def test_no_address_is_refused():

@@ -52,11 +52,14 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
-    """A client wants to be attached to a subscription. Zeros and None mean defaults."""
+    """A client wants to be attached to a subscription. Zeros and None mean defaults.
 
-    connection: int
-    request: int
-    handle: int
+    The first three are filled in by whoever speaks for the client.
+    """
+
+    connection: int = 0
+    request: int = 0
+    handle: int = 0
     queue: str
     event: str
     name: str | None = None

@@ -1,7 +1,20 @@
 """The node: one running server process, which feeds a broker and obeys it."""
 
+from tidings.node.attachment import Attachment, Delivery
 from tidings.node.clock import Clock, SystemClock
+from tidings.node.conversation import Conversation, open_conversation
+from tidings.node.drafts import Draft
 from tidings.node.node import Node
 from tidings.node.peers import Peer
 
-__all__ = ["Clock", "Node", "Peer", "SystemClock"]
+__all__ = [
+    "Attachment",
+    "Clock",
+    "Conversation",
+    "Delivery",
+    "Draft",
+    "Node",
+    "Peer",
+    "SystemClock",
+    "open_conversation",
+]

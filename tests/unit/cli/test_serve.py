@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tidings.cli.main import run
-from tidings.config import ServerConfig
+from tidings.config import LISTEN_DEFAULT, ServerConfig
 
 
 @pytest.fixture
@@ -30,6 +30,15 @@ def test_without_options_it_is_the_default_and_the_exit_code_is_the_servers(conf
 def test_listen_is_repeatable_and_replaces_the_default(configs):
     run(["serve", "--listen", "tidings://localhost:1", "--listen", "tidings://[::1]:2", "--store", "memory:"])
     assert configs == [ServerConfig("memory:", ("tidings://localhost:1", "tidings://[::1]:2"))]
+
+
+def test_http_can_be_left_out_and_opened_to_names_and_pages(configs):
+    run(["serve", "--no-http"])
+    run(["serve", "--allow-host", "queue.example", "--allow-origin", "https://app.example"])
+    assert configs == [
+        ServerConfig(listen=(LISTEN_DEFAULT,)),
+        ServerConfig(allow_hosts=("queue.example",), allow_origins=("https://app.example",)),
+    ]
 
 
 def test_insecure_allows_other_machines(configs, capfd):

@@ -1,0 +1,106 @@
+"""One HTTP/1.1 connection: uvicorn's, with bounds on a client that is slow, large or never reads.
+
+Beside uvicorn's own keep-alive time-out:
+
+    head    must be complete within HTTP_HEAD_TIMEOUT_MS of its first byte (or of connecting) and HTTP_HEAD_BYTES_MAX
+    body    is bounded by the application, which knows what it is for
+    answer  some of it must be taken every HTTP_WRITE_TIMEOUT_MS, or the connection is cut
+"""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from tidings import limits
+
+_NO_TEXT: Final = b"content-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class HttpConnection(HttpToolsProtocol):
+    """The server's side of one connection."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._in_head = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Waits for the first head."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends its timers."""
+        self._head_ended()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._in_head = True
+        if self._deadline is None:
+            self._expect_head()
+
+    def on_url(self, url: bytes) -> None:
+        """Takes a piece of the request's target."""
+        if self._fits(len(url)):
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header."""
+        if self._fits(len(name) + len(value)):
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._head_ended()
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes; a head without an end is counted while it comes."""
+        if self._in_head and not self._fits(len(data)):
+            return
+        super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """The client does not read: it has a while to begin."""
+        super().pause_writing()
+        if self._write_deadline is None:
+            delay_s = limits.HTTP_WRITE_TIMEOUT_MS / 1000
+            self._write_deadline = self.loop.call_later(delay_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._write_deadline:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        if self.flow is not None:
+            self.flow.resume_writing()
+
+    def _expect_head(self) -> None:
+        self._deadline = self.loop.call_later(limits.HTTP_HEAD_TIMEOUT_MS / 1000, self._give_up, 408)
+
+    def _head_ended(self) -> None:
+        self._in_head = False
+        if self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _fits(self, size: int) -> bool:
+        self._head_bytes += size
+        if self._head_bytes <= limits.HTTP_HEAD_BYTES_MAX:
+            return True
+        if not self.transport.is_closing():
+            self._give_up(431)
+        return False
+
+    def _give_up(self, status: int) -> None:
+        self._head_ended()
+        self.transport.write(STATUS_LINE[status] + _NO_TEXT)
+        self.transport.close()

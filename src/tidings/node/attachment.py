@@ -1,0 +1,229 @@
+"""One subscription attached through a conversation: what was delivered and not taken yet, message by message."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from tidings.batch import StoredBatch, decode_items
+from tidings.broker import effects, inputs
+from tidings.errors import TidingsError
+from tidings.model import Failure
+
+if TYPE_CHECKING:
+    from tidings.node.conversation import Conversation
+
+Ranges: TypeAlias = list[tuple[int, int, int]]
+"""(epoch, first sequence, last sequence), inclusive."""
+
+
+class Delivery(NamedTuple):
+    """One message, delivered once. `time_ms` is UTC milliseconds since 1970."""
+
+    queue: str
+    epoch: int
+    sequence: int
+    event: str
+    payload: bytes
+    content_type: str
+    id: str | None
+    key: str | None
+    headers: dict[str, str] | None
+    time_ms: int
+    attempt: int
+    redriven: bool
+
+
+class _Arrived(NamedTuple):
+    """Rows of one Deliver, not decoded yet."""
+
+    deliver: effects.Deliver
+    row: StoredBatch
+
+
+class Attachment:
+    """Hands over deliveries and gaps in the order in which they came.
+
+    What is not taken counts against the conversation's buffer: a door that takes nothing is delivered nothing more.
+
+    Args:
+        conversation: over which it is attached.
+        handle: its number there.
+        wake: called, at most once a round, when there is something to take or it has ended.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_conversation",
+        "_ready",
+        "_waiters",
+        "_wake",
+        "ack_timeout_ms",
+        "attempts_max",
+        "created",
+        "durable",
+        "error",
+        "handle",
+        "name",
+        "places",
+    )
+
+    def __init__(self, conversation: "Conversation", handle: int, wake: Callable[[], None] | None) -> None:
+        self.handle = handle
+        self.name = ""
+        self.durable = False
+        self.created = False
+        """Whether attaching made the subscription."""
+        self.places: list[tuple[int, int]] = []
+        """Of an ephemeral subscription: (epoch, sequence before the first message) where it begins."""
+        self.ack_timeout_ms = 0
+        self.attempts_max = 0
+        self.error: TidingsError | None = None
+        """Why nothing more comes; None while it is attached."""
+        self._conversation = conversation
+        self._wake = wake
+        self._arrived: deque[_Arrived | effects.Gap] | None = None  # None instead of an empty deque, 760 bytes
+        self._ready: deque[Delivery] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # --- taking ---
+
+    def take(self) -> Delivery | effects.Gap | None:
+        """Returns what comes next; None if nothing is here now."""
+        while not self._ready:
+            if not self._arrived:
+                self._arrived = self._ready = None
+                return None
+            arrived = self._arrived.popleft()
+            if isinstance(arrived, effects.Gap):
+                return arrived
+            self._ready = deque(_decode(arrived))
+            self._conversation.taken(len(arrived.row.batch.body))
+        return self._ready.popleft()
+
+    async def next(self) -> Delivery | effects.Gap:
+        """Waits for what comes next.
+
+        Raises:
+            TidingsError: it has ended, and all that came before was taken.
+        """
+        while (item := self.take()) is None:
+            if self.error:
+                raise type(self.error)(*self.error.args)
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        return item
+
+    async def __aiter__(self) -> AsyncIterator[Delivery | effects.Gap]:
+        while True:
+            yield await self.next()
+
+    # --- settling ---
+
+    def ack_soon(self, ranges: Ranges) -> None:
+        """Settles ranges without waiting until that is durable; a refusal goes nowhere."""
+        self._conversation.submit(inputs.Ack(self._conversation.connection, self.handle, ranges))
+
+    async def ack(self, ranges: Ranges) -> None:
+        """Settles ranges; they are settled durably on return.
+
+        Raises:
+            NeverDelivered, DeliveryTakenAway, InvalidOption: why it was refused; the other ranges count.
+        """
+        await self._conversation.ask(
+            lambda connection, request: inputs.Ack(connection, self.handle, ranges, request), answered=None
+        )
+
+    async def nack(
+        self, ranges: Ranges, *, delay_ms: int | None = None, reject: bool = False, failure: Failure | None = None
+    ) -> None:
+        """Gives messages back as failed: again after `delay_ms` or the backoff, or dead letters with `reject`."""
+        await self._conversation.ask(
+            lambda connection, request: inputs.Nack(
+                connection, self.handle, ranges, request, delay_ms, reject, failure
+            ),
+            answered=None,
+        )
+
+    async def extend(self, ranges: Ranges) -> None:
+        """Gives messages that are still being handled their whole ack timeout again."""
+        await self._conversation.ask(
+            lambda connection, request: inputs.Extend(connection, self.handle, ranges, request), answered=None
+        )
+
+    async def detach(self) -> None:
+        """Ends it; a durable subscription stays, and what is in flight goes back to it without counting."""
+        await self._conversation.detach(self)
+
+    # --- for the conversation ---
+
+    def arrived(self, effect: effects.Deliver | effects.Gap) -> int:
+        """Takes a delivery; returns its size in bytes."""
+        if self._arrived is None:
+            self._arrived = deque()
+        if isinstance(effect, effects.Gap):
+            self._arrived.append(effect)
+            return 0
+        self._arrived.extend(_Arrived(effect, row) for row in effect.rows)
+        return sum([len(row.batch.body) for row in effect.rows])
+
+    def attached(self, effect: effects.Subscribed) -> None:
+        """Takes note of what the broker says of the subscription."""
+        self.name, self.durable, self.created = effect.name, effect.durable, effect.created
+        self.places, self.ack_timeout_ms = effect.places, effect.ack_timeout_ms
+        self.attempts_max = effect.attempts_max
+
+    def end(self, error: TidingsError) -> None:
+        """Takes note that nothing more comes; what came stays to be taken."""
+        self.error = self.error or error
+        self.wake()
+
+    def forget(self) -> int:
+        """Forgets what was not taken; returns its size in bytes."""
+        arrived, self._arrived, self._ready = self._arrived or (), None, None
+        return sum(len(each.row.batch.body) for each in arrived if isinstance(each, _Arrived))
+
+    def wake(self) -> None:
+        """Tells whoever waits."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._wake:
+            self._wake()
+
+
+def _decode(arrived: _Arrived) -> list[Delivery]:
+    deliver, row = arrived
+    attempts = dict(deliver.attempts)
+    view = memoryview(row.batch.body)
+    deliveries: list[Delivery] = []
+    sequence, offset = row.first_sequence, 0
+    for run in row.batch.runs:
+        if run.event is not None:
+            items = decode_items(run.count, run.flags, view[offset : offset + run.size])
+            offset += run.size
+            for place, (payload, id, key, headers) in enumerate(items, sequence):
+                deliveries.append(
+                    Delivery(
+                        deliver.queue,
+                        deliver.epoch,
+                        place,
+                        run.event,
+                        payload,
+                        run.content_type,
+                        id,
+                        key,
+                        headers,
+                        row.time_ms,
+                        attempts.get(place, 1),
+                        deliver.redriven,
+                    )
+                )
+        sequence += run.count
+    return deliveries

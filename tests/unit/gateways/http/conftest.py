@@ -1,0 +1,33 @@
+"""A server with an HTTP door, in the test's own loop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest_asyncio
+
+from tidings.config import parse_address
+from tidings.server import Server
+from tidings.store.memory import MemoryStore
+
+DEADLINE_S = 10
+
+
+@pytest_asyncio.fixture
+async def url() -> AsyncIterator[str]:
+    """The base URL of a server that belongs to this test."""
+    server = Server(MemoryStore(), hosts=["queue.example"], origins=["https://app.example"])
+    ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(server.run([parse_address("http://127.0.0.1:0")], ready.set_result))
+    await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+    yield ready.result()[0]
+    async with asyncio.timeout(DEADLINE_S):
+        await server.drain()
+        await task
+
+
+@pytest_asyncio.fixture
+async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of it."""
+    async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, trust_env=False) as client:
+        yield client

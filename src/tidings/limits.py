@@ -36,6 +36,12 @@ BATCH_BODY_SIZE_BYTES_MAX: Final = PAYLOAD_SIZE_BYTES_MAX + HEADERS_SIZE_BYTES_M
 ROW_SIZE_BYTES_MAX: Final = 512 * 1024
 """Size up to which the batches of a round are joined into one row of a queue."""
 
+TRANSACTION_QUEUES_MAX: Final = 256
+"""Queues that one transaction may publish into. Its messages together are bounded as the body of a batch is."""
+
+TRANSACTION_ACKS_MAX: Final = 4_096
+"""Messages that one transaction may ack: as many as may wait outside the order of a cursor, see PARKED_MAX."""
+
 # --- Wire --------------------------------------------------------------------------------------------------
 
 ENVELOPE_SIZE_BYTES_MAX: Final = 1024 * 1024

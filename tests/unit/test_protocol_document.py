@@ -26,7 +26,7 @@ from tidings.model import (
 )
 from tidings.server import Server
 from tidings.store.memory import MemoryStore
-from tidings.wire import Ack, Deliver, Part, Publish, Resume
+from tidings.wire import Ack, Deliver, Part, Publish, Resume, Transact
 from tidings.wire.codec import Reader, encode
 from tidings.wire.frames import CLIENT_KINDS, SERVER_KINDS, WITH_BODY, Frame
 
@@ -176,7 +176,7 @@ def test_the_table_of_kinds_is_complete() -> None:
     for kind, frame in (CLIENT_KINDS | SERVER_KINDS).items():
         both = kind in CLIENT_KINDS and kind in SERVER_KINDS
         sender = "both" if both else "client" if kind in CLIENT_KINDS else "server"
-        body = "messages" if frame in (Publish, Deliver) else "MessagePack"
+        body = "messages" if frame in (Publish, Transact, Deliver) else "MessagePack"
         expected[str(kind)] = [frame.__name__, sender, body if kind in WITH_BODY else ""]
     assert {kind: rest[:3] for kind, *rest in rows("### Kinds")} == expected
 

@@ -41,6 +41,7 @@ from tidings.broker.inputs import (
     Subscribe,
     Surveyed,
     Tick,
+    Transact,
     Unsubscribe,
 )
 from tidings.broker.pausing import Pausing
@@ -51,7 +52,8 @@ from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
-from tidings.broker.subscribers import Subscriber
+from tidings.broker.subscribers import attached
+from tidings.broker.transactions import Transactions
 from tidings.calls import (
     CancelSchedule,
     ConfigureSubscription,
@@ -64,7 +66,7 @@ from tidings.calls import (
     Redrive,
     Schedule,
 )
-from tidings.errors import DeliveryTakenAway, TidingsError
+from tidings.errors import TidingsError
 from tidings.model import PRESENCE_QUEUE
 
 _PRODUCERS_INTERVAL_MS = 60_000
@@ -84,6 +86,7 @@ class Broker:
         self._catalog = Catalog(self.state, self._deliveries, self._retries, self._presence)
         self._clients = Clients(self.state, self._catalog, self._presence)
         self._schedules = Schedules(self.state, self._publishing)
+        self._transactions = Transactions(self.state, self._publishing, self._deliveries)
         self._retention = Retention(self.state)
         self._pausing = Pausing(self.state, self._deliveries)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
@@ -114,6 +117,8 @@ class Broker:
                 self._request(input.connection, "ack", input.request, self._ack, input)
             case Fetched():
                 self._deliveries.fetched(input)
+            case Transact():
+                self._request(input.connection, "transact", input.number, self._transact, input)
             case Nack():
                 self._request(input.connection, "nack", input.request, self._nack, input)
             case Extend():
@@ -196,18 +201,23 @@ class Broker:
         if not session.announced:
             self._presence.announce(session)
 
+    def _transact(self, session: Session, input: Transact) -> None:
+        self._transactions.transact(session, input)
+        if not session.announced:
+            self._presence.announce(session)
+
     def _ack(self, session: Session, input: Ack) -> None:
-        self._deliveries.ack(_subscriber(session, input.handle, "ack"), input.ranges)
+        self._deliveries.ack(attached(session, input.handle, "ack"), input.ranges)
         if input.request:
             done_when_durable(self.state, input.connection, "ack", input.request)
 
     def _nack(self, session: Session, input: Nack) -> None:
-        self._retries.nack(_subscriber(session, input.handle, "nack"), input)
+        self._retries.nack(attached(session, input.handle, "nack"), input)
         if input.request:
             done_when_durable(self.state, input.connection, "nack", input.request)
 
     def _extend(self, session: Session, input: Extend) -> None:
-        self._retries.extend(_subscriber(session, input.handle, "extend"), input)
+        self._retries.extend(attached(session, input.handle, "extend"), input)
         if input.request:
             self.state.effects.append(Done(input.connection, input.request))
 
@@ -260,6 +270,7 @@ class Broker:
     def _committed(self) -> None:
         round = self.state.ledger.end(stored=True, now_ms=self.state.now_ms)
         self._publishing.stored(round)
+        self._transactions.stored(round)
         bursts: dict[Session, int] = {}
         for queue, rows in round.rows.items():
             queue.last_time_ms = rows[-1].time_ms
@@ -271,7 +282,7 @@ class Broker:
 
     def _commit_refused(self, input: CommitRefused) -> None:
         round = self.state.ledger.end(stored=False, now_ms=self.state.now_ms)
-        self._publishing.refused(round, input.reason, full=input.full)
+        self._transactions.refused(self._publishing.refused(round, input.reason, full=input.full))
         for answer in round.answers:
             answer.failed(input.reason, input.full)
         self._retention.trimmed(round.trims, stored=False)
@@ -317,12 +328,3 @@ class Broker:
                 break
             del state.producers[producer.id]
             state.ledger.deleted(producer.key, state.now_ms)
-
-
-def _subscriber(session: Session, handle: int, what: str) -> Subscriber:
-    subscriber = session.subscribers.get(handle)
-    if subscriber is None:
-        raise DeliveryTakenAway(
-            f"{what} over handle {handle}: nothing is attached with it; what it delivered comes again"
-        )
-    return subscriber

@@ -7,7 +7,8 @@
                            `parked` wait, the others
                            are in flight
 
-A parked message failed and waits for its retry, or (time None) is on its way to the dead letters.
+A parked message failed and waits for its retry, or (time None) is on its way to the dead letters, or (time HELD) is
+acked by a transaction that is not durable yet.
 
 A cursor is in one of five states:
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from tidings.batch import StoredBatch
 from tidings.ranges import Ranges
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tidings.broker.queues import Queue
     from tidings.broker.subscriptions import Subscription
 
+HELD: Final = 2**63 - 1
+"""The time of what is parked for a transaction: it never comes."""
 I = TypeVar("I")  # noqa: E741  what is kept of a message
 
 
@@ -67,6 +70,7 @@ class Cursor:
         "position",
         "queue",
         "recorded",
+        "settling",
         "state",
         "subscription",
         "unsettled",
@@ -82,7 +86,9 @@ class Cursor:
         self.attempts: dict[int, int] = {}
         """Failed attempts of unsettled messages, where there were any."""
         self.parked: dict[int, int | None] = {}
-        """Unsettled messages that failed -> when they become due again; None: they are given up."""
+        """Unsettled messages that failed -> when they become due again; None: they are given up; HELD: see there."""
+        self.settling: Ranges | None = None
+        """What the transaction under way settles: its record says so already, and here it is once it is durable."""
         self._retries: list[tuple[int, int]] = []  # heap of (time, sequence) of what is parked, and of what was
         self.state = State.WAITING
         self.fetch_after: int | None = None
@@ -197,12 +203,22 @@ class Cursor:
             heappush(self._retries, (until_ms, sequence))
             if len(self._retries) > 2 * len(self.parked) + 64:  # most of it was settled before its time
                 self._retries = sorted(
-                    (time_ms, waits) for waits, time_ms in self.parked.items() if time_ms is not None
+                    (time_ms, waits) for waits, time_ms in self.parked.items() if time_ms not in (None, HELD)
                 )
 
     def is_given_up(self, sequence: int) -> bool:
         """Whether a message is on its way to the dead letters."""
         return sequence in self.parked and self.parked[sequence] is None
+
+    def hold(self, sequence: int) -> None:
+        """Keeps a message that was in flight for the transaction that acks it."""
+        self.parked[sequence] = HELD
+
+    def release(self, sequence: int) -> None:
+        """Makes a message due again whose transaction was refused."""
+        if self.parked.get(sequence) == HELD:
+            del self.parked[sequence]
+            self.due.add(sequence, sequence)
 
     def unpark(self, now_ms: int) -> None:
         """Makes the parked messages due whose time has come."""

@@ -34,6 +34,14 @@ class Confirm(msgspec.Struct, frozen=True):
     duplicates: list[tuple[int, int]]
 
 
+class Transacted(msgspec.Struct, frozen=True):
+    """A transaction is durable. Its confirms are those of its batches; their numbers are the places, from 0."""
+
+    connection: int
+    number: int
+    confirms: list[Confirm]
+
+
 class Subscribed(msgspec.Struct, frozen=True):
     """The client is attached; deliveries with its handle may follow.
 
@@ -173,6 +181,8 @@ class Locate(msgspec.Struct, frozen=True):
     time_ms: int
 
 
-ToConnection: TypeAlias = Welcome | Confirm | Subscribed | Deliver | Gap | Listing | Done | Answered | Refuse | Close
+ToConnection: TypeAlias = (
+    Welcome | Confirm | Transacted | Subscribed | Deliver | Gap | Listing | Done | Answered | Refuse | Close
+)
 Read: TypeAlias = Fetch | ReadRows | ReadRecords | ListRecords | Survey | Locate
 Effect: TypeAlias = ToConnection | StartCommit | Read

@@ -43,6 +43,20 @@ class Publish(msgspec.Struct, frozen=True):
     batch: Batch
 
 
+class Transact(msgspec.Struct, frozen=True):
+    """Validated batches to store, and (handle, epoch, first, last) to settle, all of it or nothing.
+
+    `batch` is all of the batches as one, for what counts bytes.
+    """
+
+    connection: int
+    number: int
+    answered: int
+    batches: list[tuple[str, Batch]]
+    acks: list[tuple[int, int, int, int]]
+    batch: Batch
+
+
 class Resume(msgspec.Struct, frozen=True):
     """Where a returning subscriber stands in one queue."""
 
@@ -230,6 +244,7 @@ Input: TypeAlias = (
     Connect
     | Disconnect
     | Publish
+    | Transact
     | Subscribe
     | Unsubscribe
     | Ack
@@ -254,5 +269,5 @@ Input: TypeAlias = (
 )
 
 Request: TypeAlias = Literal[
-    "publish", "subscribe", "unsubscribe", "ack", "nack", "extend", "call", "list", "delete", "backup"
+    "publish", "transact", "subscribe", "unsubscribe", "ack", "nack", "extend", "call", "list", "delete", "backup"
 ]

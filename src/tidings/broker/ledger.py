@@ -247,7 +247,11 @@ class Ledger:
         """Gives the round's batches their sequences and joins them into rows."""
         by_queue: dict[str, list[Pending]] = {}
         for pending in round.pending:
-            by_queue.setdefault(pending.queue, []).append(pending)
+            if pending.transaction is None:
+                by_queue.setdefault(pending.queue, []).append(pending)
+                continue
+            for part in pending.transaction.parts:
+                by_queue.setdefault(part.queue, []).append(part)
         for name, group in by_queue.items():
             queue = open_queue(name)
             if not queue.committed:
@@ -281,6 +285,10 @@ class Ledger:
             page = queue.recent_ids.page_to_write()
             if page:
                 round.ids[queue] = page
+        for pending in round.pending:
+            if pending.transaction:
+                # Their acks are in this round because their batches are, and in no earlier one.
+                round.changes.update((item.key, item) for item in pending.transaction.placed(pending))
 
     def _sift(self, queue: Queue, pending: Pending, sequence: int, now_ms: int) -> Batch | None:
         """Takes out of a batch what was published before under the same id."""
@@ -291,7 +299,7 @@ class Ledger:
 
     def _note(self, round: Round, queue: Queue, pending: Pending, sequence: int) -> None:
         """Remembers where a batch is, in case it is sent again."""
-        pending.first_sequence = sequence
+        pending.epoch, pending.first_sequence = queue.epoch, sequence
         producer = pending.producer
         if producer:
             producer.stored[pending.number] = (queue.epoch, sequence)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from tidings import limits
 from tidings.batch import Batch
-from tidings.broker.effects import Confirm, Refuse
-from tidings.broker.inputs import Publish
+from tidings.broker.effects import Confirm, Refuse, Transacted
+from tidings.broker.inputs import Publish, Request, Transact
 from tidings.broker.ledger import Round
 from tidings.broker.sessions import Pending, Producer, Session
 from tidings.broker.state import BrokerState
@@ -40,40 +40,71 @@ class Publishing:
         Raises:
             SystemQueue, InvalidName, DiskFull, Draining, LimitReached, ProtocolViolation: why it is refused.
         """
-        state, producer = self._state, session.producer
+        if self.is_repeated(session, input, [input.batch]):
+            return
+        batches = [(input.queue, input.batch)]
+        self.admit(session.producer, input, batches)
+        self.open(session, batches)
+        self.take(Pending(session.connection, session.producer, input.number, input.queue, input.batch))
+
+    def is_repeated(self, session: Session, input: Publish | Transact, batches: list[Batch]) -> bool:
+        """Whether a number was sent before and not refused: then it is confirmed once it is stored, or once more.
+
+        Raises:
+            ProtocolViolation: the client said that it was answered.
+        """
+        producer, number = session.producer, input.number
         producer.forget_answered(input.answered)
-        if input.number < producer.answered:
-            raise ProtocolViolation(f"batch {input.number} comes after the client said that it was answered")
-        stored = producer.stored.get(input.number)
-        if stored:
-            pending = producer.pending.get(input.number)
-            if pending:
-                pending.connection = session.connection
-            else:
-                self._confirm(session.connection, producer, input.number, input.batch)
-            return
-        waiting = producer.pending.get(input.number)
-        if waiting:
-            waiting.connection = session.connection
-            return
+        if number < producer.answered:
+            raise ProtocolViolation(f"batch {number} comes after the client said that it was answered")
+        pending = producer.pending.get(number)
+        if pending:
+            pending.connection = session.connection
+            return True
+        if number not in producer.stored and number not in producer.transactions:
+            return False
+        if (number in producer.transactions) != isinstance(input, Transact):
+            raise ProtocolViolation(f"batch {number} was sent as something else before; each takes a new number")
+        self._confirm(session.connection, producer, number, batches)
+        return True
+
+    def admit(self, producer: Producer, input: Publish | Transact, batches: list[tuple[str, Batch]]) -> None:
+        """Raises why batches are not taken, if they are not; changes nothing else."""
         refusal = self._refusal(producer, input)
         try:
-            self._check(input)
+            for queue, batch in batches:
+                self._check(queue, batch)
             if refusal:
                 raise refusal
         except TidingsError as error:
             if error.retryable:
                 producer.refusal = input.number, error
             raise
-        if len(producer.pending) + len(producer.stored) > 4 * limits.UNCONFIRMED_BATCHES_MAX:
+        unanswered = len(producer.pending) + len(producer.stored) + len(producer.transactions)
+        if unanswered > 4 * limits.UNCONFIRMED_BATCHES_MAX:
             raise LimitReached(
                 f"more than {4 * limits.UNCONFIRMED_BATCHES_MAX} batches are not known to be answered;"
                 " wait for answers, and tell with each publish below which number all were answered"
             )
-        pending = Pending(session.connection, producer, input.number, input.queue, input.batch)
-        producer.pending[input.number] = pending
-        session.queues[input.queue] = None
-        state.ledger.publish(pending)
+
+    def open(self, session: Session, batches: list[tuple[str, Batch]]) -> None:
+        """Makes the queues that are new. Only now: a batch that is refused makes no queue.
+
+        Raises:
+            InvalidName, LimitReached: a queue cannot be.
+        """
+        for name, batch in batches:
+            queue = self._state.open_queue(name)
+            for run in batch.runs:
+                if run.event is not None:
+                    queue.matching(run.event)
+            session.queues[name] = None
+
+    def take(self, pending: Pending) -> None:
+        """Lets something wait for the store."""
+        assert pending.producer is not None, "a client's own"
+        pending.producer.pending[pending.number] = pending
+        self._state.ledger.publish(pending)
 
     def publish_own(self, queue: str, batch: Batch, *, hurry: bool = False) -> None:
         """Publishes a message of the server itself; it rides along with others unless it is to hurry."""
@@ -88,11 +119,17 @@ class Publishing:
             if producer is None:
                 continue
             producer.pending.pop(pending.number, None)
-            if pending.connection in self._state.sessions and pending.number in producer.stored:
-                self._confirm(pending.connection, producer, pending.number, pending.batch)
+            transaction = pending.transaction
+            batches = [part.batch for part in transaction.parts] if transaction else [pending.batch]
+            is_known = pending.number in producer.stored or pending.number in producer.transactions
+            if pending.connection in self._state.sessions and is_known:
+                self._confirm(pending.connection, producer, pending.number, batches)
 
-    def refused(self, round: Round, reason: str, *, full: bool) -> None:
-        """Refuses the batches of a round that was not stored; the server's own are tried again."""
+    def refused(self, round: Round, reason: str, *, full: bool) -> list[Pending]:
+        """Refuses the batches of a round that was not stored; the server's own are tried again.
+
+        Returns what was refused: behind them also what the same clients sent later.
+        """
         error = DiskFull(reason) if full else StoreUnavailable(reason)
         for queue in round.ids:
             queue.recent_ids.round_ended(stored=False)
@@ -101,18 +138,21 @@ class Publishing:
         self._state.ledger.publish_own_again(own)
         producers = dict.fromkeys(pending.producer for pending in round.pending if pending.producer)
         behind = self._state.ledger.take_back(producers)
-        for pending in (*round.pending, *behind):
+        refused = [pending for pending in (*round.pending, *behind) if pending.producer]
+        for pending in refused:
             producer = pending.producer
-            if producer is None:
-                continue
+            assert producer is not None, "those of the server are not among them"
             producer.pending.pop(pending.number, None)
             producer.stored.pop(pending.number, None)
             producer.duplicates.pop(pending.number, None)
+            producer.transactions.pop(pending.number, None)
             producer.refusal = pending.number, error
             if pending.connection in self._state.sessions:
-                self._state.effects.append(Refuse(pending.connection, "publish", pending.number, error))
+                kind: Request = "transact" if pending.transaction else "publish"
+                self._state.effects.append(Refuse(pending.connection, kind, pending.number, error))
+        return refused
 
-    def _refusal(self, producer: Producer, input: Publish) -> TidingsError | None:
+    def _refusal(self, producer: Producer, input: Publish | Transact) -> TidingsError | None:
         """Returns why a batch before this one was refused, if its client has not heard of that yet."""
         if producer.refusal is None:
             return None
@@ -122,12 +162,10 @@ class Publishing:
             return None
         return error
 
-    def _check(self, input: Publish) -> None:
+    def _check(self, name: str, batch: Batch) -> None:
         state = self._state
-        if input.queue.startswith("$"):
-            raise SystemQueue(
-                f"queue {input.queue!r} is the server's own; names that begin with '$' cannot be published into"
-            )
+        if name.startswith("$"):
+            raise SystemQueue(f"queue {name!r} is the server's own; names that begin with '$' cannot be published into")
         if state.draining:
             raise Draining("the server is about to stop; connect again and publish then")
         if state.free_bytes is not None and state.free_bytes < limits.DISK_RESERVE_BYTES:
@@ -135,23 +173,29 @@ class Publishing:
                 f"free disk space of {state.free_bytes} bytes is below the reserve of {limits.DISK_RESERVE_BYTES}"
                 " bytes; free some and publish again"
             )
-        queue = state.queues.get(input.queue)
-        events = {run.event for run in input.batch.runs if run.event is not None}
-        for event in events:
+        queue = state.queues.get(name)
+        if queue is None:
+            check_name(name, "queue")
+        for event in {run.event for run in batch.runs if run.event is not None}:
             if queue is None or not queue.knows_event(event):
                 check_name(event, "event")
-        # Only now: a batch that is refused makes no queue.
-        queue = state.queues.get(input.queue)
-        unknown = [run.event for run in input.batch.runs if run.event and not (queue and queue.knows_event(run.event))]
-        for event in unknown:
-            check_name(event, "event")
-        queue = state.open_queue(input.queue)
-        for event in unknown:
-            queue.matching(event)
 
-    def _confirm(self, connection: int, producer: Producer, number: int, batch: Batch) -> None:
-        epoch, first_sequence = producer.stored[number]
+    def _confirm(self, connection: int, producer: Producer, number: int, batches: list[Batch]) -> None:
+        parts = producer.transactions.get(number)
+        if parts is None:
+            duplicates = producer.duplicates.get(number, [])
+            place = *producer.stored[number], duplicates
+            self._state.effects.append(self._confirmed(connection, number, place, batches[0]))
+            return
+        # Not strict: a client that sends something else under a number it has used is its own problem.
+        places = enumerate(zip(parts, batches, strict=False))
+        confirms = [self._confirmed(connection, index, place, batch) for index, (place, batch) in places]
+        self._state.effects.append(Transacted(connection, number, confirms))
+
+    def _confirmed(
+        self, connection: int, number: int, place: tuple[int, int, list[tuple[int, int]]], batch: Batch
+    ) -> Confirm:
+        epoch, first_sequence, duplicates = place
         queue = self._state.epochs.get(epoch)
         matching = [queue.matching(run.event) if queue and run.event else 0 for run in batch.runs]
-        duplicates = producer.duplicates.get(number, [])
-        self._state.effects.append(Confirm(connection, number, epoch, first_sequence, matching, duplicates))
+        return Confirm(connection, number, epoch, first_sequence, matching, duplicates)

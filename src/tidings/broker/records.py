@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tidings import limits
-from tidings.broker.cursors import Cursor
+from tidings.broker.cursors import HELD, Cursor
 from tidings.broker.dead_letters import DeadContent, DeadLetter
 from tidings.broker.queues import Queue
 from tidings.broker.recent_ids import IdPage
@@ -39,6 +39,7 @@ from tidings.broker.scheduled import Scheduled
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.model import Failure, Run
+from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
     from tidings.broker.ledger import Recorded
@@ -119,7 +120,7 @@ class CursorRecord(msgspec.Struct, array_like=True):
     unsettled: list[tuple[int, int]]
     attempts: dict[int, int]
     parked: dict[int, int] = {}
-    """Which messages wait for a retry, and until when. Those on their way to the dead letters are not told."""
+    """Which messages wait for a retry, and until when. Those on their way out, given up or acked, are not told."""
 
 
 class DeadLetterRecord(msgspec.Struct, array_like=True):
@@ -171,6 +172,7 @@ class ProducerRecord(msgspec.Struct, array_like=True):
     answered: int
     stored: dict[int, tuple[int, int]]
     duplicates: dict[int, list[tuple[int, int]]] = {}
+    transactions: dict[int, list[tuple[int, int, list[tuple[int, int]]]]] = {}
 
 
 class IdsRecord(msgspec.Struct, array_like=True):
@@ -220,8 +222,14 @@ def _subscription(item: Subscription) -> SubscriptionRecord:
 def _cursor(cursor: Cursor) -> CursorRecord:
     cursor.recorded = cursor.settled_to
     position = max(cursor.position, cursor.recorded)
-    parked = {sequence: until_ms for sequence, until_ms in cursor.parked.items() if until_ms is not None}
-    return CursorRecord(position, list(cursor.unsettled), cursor.attempts, parked)
+    parked = {sequence: time_ms for sequence, time_ms in cursor.parked.items() if time_ms not in (None, HELD)}
+    if cursor.settling is None:
+        return CursorRecord(position, list(cursor.unsettled), cursor.attempts, parked)
+    unsettled = Ranges(cursor.unsettled)
+    for first, last in cursor.settling:
+        unsettled.remove(first, last)
+    attempts = {sequence: failed for sequence, failed in cursor.attempts.items() if sequence in unsettled}
+    return CursorRecord(position, list(unsettled), attempts, parked)
 
 
 def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:
@@ -254,7 +262,9 @@ _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
     DeadContent: _dead_content,
     Client: lambda item: ClientRecord(item.address, item.protocol, item.last_seen_ms),
     Session: lambda item: SessionRecord(item.client_id, item.address, item.protocol, item.connected_ms),
-    Producer: lambda item: ProducerRecord(item.last_seen_ms, item.answered, item.stored, item.duplicates),
+    Producer: lambda item: ProducerRecord(
+        item.last_seen_ms, item.answered, item.stored, item.duplicates, item.transactions
+    ),
 }
 
 

@@ -68,6 +68,7 @@ def restore(
         found = msgspec.msgpack.decode(value, type=ProducerRecord)
         producer = state.producers[key] = Producer(key, found.last_seen_ms)
         producer.answered, producer.stored, producer.duplicates = found.answered, found.stored, found.duplicates
+        producer.transactions = found.transactions
     for key, _ in _each(records, "trash/"):
         state.trash[_number(key)] = 0
     lost = [(key, msgspec.msgpack.decode(value, type=SessionRecord)) for key, value in _each(records, "session/")]

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from tidings import limits
-from tidings.broker.cursors import Cursor, State
+from tidings.broker.cursors import HELD, Cursor, State
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import Extend, Nack
@@ -55,7 +55,7 @@ class Retries:
         if delay_ms is not None and not 0 <= delay_ms <= limits.RETRY_DELAY_MS_MAX:
             raise InvalidOption(f"a delay of {delay_ms} ms; it can be 0 to {limits.RETRY_DELAY_MS_MAX}")
         client_id = subscriber.session.client_id
-        found, missing = _in_flight(subscriber.subscription, input.ranges)
+        found, missing = in_flight(subscriber.subscription, input.ranges)
         for cursor, sequence in found:
             failed = cursor.fail(sequence)
             last = failed >= subscriber.subscription.attempts_max
@@ -67,7 +67,7 @@ class Retries:
             subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
         self._go_on(subscriber)
         if missing:
-            raise _taken_away("nack", subscriber.subscription, missing)
+            raise taken_away("nack", subscriber.subscription, missing)
 
     def extend(self, subscriber: Subscriber, input: Extend) -> None:
         """Gives messages that are being handled their whole time again.
@@ -76,11 +76,11 @@ class Retries:
             InvalidOption: a range is malformed.
             DeliveryTakenAway: some of the messages were not in flight any more.
         """
-        found, missing = _in_flight(subscriber.subscription, input.ranges)
+        found, missing = in_flight(subscriber.subscription, input.ranges, or_held=True)
         for cursor, sequence in found:
             subscriber.extend(cursor, sequence, self._state.now_ms)
         if missing:
-            raise _taken_away("extend", subscriber.subscription, missing)
+            raise taken_away("extend", subscriber.subscription, missing)
 
     # --- time ---
 
@@ -140,10 +140,13 @@ class Retries:
         self._deliveries.pump(subscriber)
 
 
-def _in_flight(
-    subscription: Subscription, ranges: list[tuple[int, int, int]]
+def in_flight(
+    subscription: Subscription, ranges: list[tuple[int, int, int]], *, or_held: bool = False
 ) -> tuple[list[tuple[Cursor, int]], list[tuple[Cursor, int, int]]]:
-    """Returns which messages of the ranges are in flight, each once, and which ranges hold others."""
+    """Returns which messages of the ranges are in flight, each once, and which ranges hold others.
+
+    With `or_held` those whose ack is being stored by a transaction count as neither.
+    """
     found: dict[tuple[Cursor, int], None] = {}
     missing: list[tuple[Cursor, int, int]] = []
     for epoch, first, last in ranges:
@@ -158,12 +161,15 @@ def _in_flight(
                 if cursor.is_in_flight(sequence):
                     found[cursor, sequence] = None
                     count += 1
+                elif or_held and cursor.parked.get(sequence) == HELD:
+                    count += 1
         if count < last - first + 1:
             missing.append((cursor, first, last))
     return list(found), missing
 
 
-def _taken_away(what: str, subscription: Subscription, missing: list[tuple[Cursor, int, int]]) -> DeliveryTakenAway:
+def taken_away(what: str, subscription: Subscription, missing: list[tuple[Cursor, int, int]]) -> DeliveryTakenAway:
+    """Returns the error for messages that are not in flight any more."""
     cursor, first, last = missing[0]
     return DeliveryTakenAway(
         f"{what} of {first} to {last} of queue {cursor.queue.shown_as!r}: not all of it is in flight to subscription"

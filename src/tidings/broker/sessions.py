@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tidings.batch import Batch
 from tidings.broker.subscribers import Subscriber
 from tidings.errors import TidingsError
 from tidings.model import Flags
 
+if TYPE_CHECKING:
+    from tidings.broker.transactions import Transaction
+
 
 class Pending:
     """A batch on its way to the store. `connection` is who waits for the confirm; None for the server's own."""
 
-    __slots__ = ("batch", "connection", "duplicates", "first_sequence", "has_ids", "number", "producer", "queue")
+    __slots__ = (
+        "batch",
+        "connection",
+        "duplicates",
+        "epoch",
+        "first_sequence",
+        "has_ids",
+        "number",
+        "producer",
+        "queue",
+        "transaction",
+    )
 
     def __init__(
         self, connection: int | None, producer: Producer | None, number: int, queue: str, batch: Batch
@@ -22,9 +38,12 @@ class Pending:
         self.queue = queue
         self.batch = batch
         self.has_ids = any(run.flags & Flags.IDS for run in batch.runs)
+        self.epoch = 0
         self.first_sequence = 0
         self.duplicates: list[tuple[int, int]] = []
         """(place in the batch, sequence) of messages that were stored before, under the same id."""
+        self.transaction: Transaction | None = None
+        """What it stands for if it is not one batch; `queue` and the batch's sequences mean nothing then."""
 
 
 class Producer:
@@ -34,7 +53,7 @@ class Producer:
     and not stored twice.
     """
 
-    __slots__ = ("answered", "duplicates", "id", "last_seen_ms", "pending", "refusal", "stored")
+    __slots__ = ("answered", "duplicates", "id", "last_seen_ms", "pending", "refusal", "stored", "transactions")
 
     def __init__(self, id: str, last_seen_ms: int) -> None:
         self.id = id
@@ -45,6 +64,8 @@ class Producer:
         """Number of a batch -> epoch and first sequence."""
         self.duplicates: dict[int, list[tuple[int, int]]] = {}
         """Number of a stored batch -> its duplicates, if it had any."""
+        self.transactions: dict[int, list[tuple[int, int, list[tuple[int, int]]]]] = {}
+        """Number of a stored transaction -> epoch, first sequence and duplicates of each of its batches."""
         self.pending: dict[int, Pending] = {}
         self.refusal: tuple[int, TidingsError] | None = None
         """Number of the last batch that was refused for the moment, and why; None once the client knows of it."""
@@ -61,6 +82,8 @@ class Producer:
             for number in [number for number in self.stored if number < answered]:
                 del self.stored[number]
                 self.duplicates.pop(number, None)
+            for number in [number for number in self.transactions if number < answered]:
+                del self.transactions[number]
 
 
 class Session:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidings import limits
 from tidings.broker.cursors import Cursor
+from tidings.errors import DeliveryTakenAway
 
 if TYPE_CHECKING:
     from tidings.broker.inputs import Resume
@@ -165,6 +166,20 @@ class Subscriber:
             entry for entry in order if (found := _next_in_flight(entry[0], entry[1])) and found <= entry[2]
         )
         self._order_max = max(1_024, 2 * len(order))
+
+
+def attached(session: Session, handle: int, what: str) -> Subscriber:
+    """Returns the subscriber of a session's handle.
+
+    Raises:
+        DeliveryTakenAway: there is none any more; `what` ("ack") was to be done with it.
+    """
+    subscriber = session.subscribers.get(handle)
+    if subscriber is None:
+        raise DeliveryTakenAway(
+            f"{what} over handle {handle}: nothing is attached with it; what it delivered comes again"
+        )
+    return subscriber
 
 
 def _next_in_flight(cursor: Cursor, sequence: int) -> int | None:

@@ -287,6 +287,8 @@ class Conversation:
             case effects.Close():
                 self._node.remove_peer(self.connection, farewell=False, reason=effect.error.text)
                 self._end(_shown(effect.error))
+            case effects.Transacted():
+                raise AssertionError("a conversation has no verb for transactions")
             case effects.Subscribed() | effects.Done() | effects.Answered() | effects.Listing():
                 _answer(self._questions.get(effect.request), effect)
             case _:

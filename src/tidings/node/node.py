@@ -32,6 +32,7 @@ from tidings.broker.effects import (
     StartCommit,
     Survey,
     ToConnection,
+    Transacted,
 )
 from tidings.broker.inputs import (
     CommitRefused,
@@ -49,6 +50,7 @@ from tidings.broker.inputs import (
     StoreReady,
     Surveyed,
     Tick,
+    Transact,
 )
 from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, StoreUnusable, TidingsError
 from tidings.node.clock import Clock
@@ -117,8 +119,8 @@ class Node:
         self._inbox.append(input)
         self._schedule()
 
-    def publish(self, input: Publish) -> None:
-        """As `submit`, for a batch; stops reading from the peer, or from all that publish, while too much waits."""
+    def publish(self, input: Publish | Transact) -> None:
+        """As `submit`, for batches; stops reading from the peer, or from all that publish, while too much waits."""
         size_bytes = len(input.batch.body)
         self._inbox_bytes += size_bytes
         paused = self._published.add(input.connection, input.number, size_bytes)
@@ -271,9 +273,9 @@ class Node:
         peer = self._peers.get(effect.connection)
         if peer is None:
             return
-        if isinstance(effect, Confirm):
+        if isinstance(effect, Confirm | Transacted):
             self._published.remove(effect.connection, effect.number)
-        elif isinstance(effect, Refuse) and effect.kind == "publish":
+        elif isinstance(effect, Refuse) and effect.kind in ("publish", "transact"):
             self._published.remove(effect.connection, effect.request)
         touched[peer] = None
         try:

@@ -26,6 +26,8 @@ from tidings.wire.frames import (
     Resume,
     Subscribe,
     Subscribed,
+    Transact,
+    Transacted,
     Unsubscribe,
     Welcome,
 )
@@ -57,6 +59,8 @@ __all__ = [
     "Role",
     "Subscribe",
     "Subscribed",
+    "Transact",
+    "Transacted",
     "Unsubscribe",
     "Welcome",
 ]

@@ -76,6 +76,29 @@ class Confirmed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     duplicates: list[tuple[int, int]] = []
 
 
+class Transact(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Client: store these batches (body follows: all of them) and settle these deliveries, all of it or nothing.
+
+    `batches` are (queue, its runs) in the order of their messages in the body; `acks` are (handle, epoch, first,
+    last). `number` and `answered` as for Publish, of the same series. Answered by Transacted or Refusal.
+    """
+
+    number: int
+    answered: int
+    batches: list[tuple[str, list[Run]]]
+    acks: list[tuple[int, int, int, int]] = []
+
+
+class Transacted(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: transaction `number` is durable; of each of its batches, in their order, what Confirmed says.
+
+    There the `number` is the place of the batch in the transaction, from 0.
+    """
+
+    number: int
+    confirms: list[Confirmed]
+
+
 class Resume(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where a subscriber stands in one queue when it comes back.
 
@@ -291,6 +314,8 @@ Frame: TypeAlias = (
     | Welcome
     | Publish
     | Confirmed
+    | Transact
+    | Transacted
     | Subscribe
     | Subscribed
     | Unsubscribe
@@ -332,6 +357,7 @@ CLIENT_KINDS: dict[int, type[Frame]] = {
     17: Nack,
     19: Extend,
     21: Call,
+    23: Transact,
     64: Heartbeat,
     65: Goodbye,
 }
@@ -345,10 +371,11 @@ SERVER_KINDS: dict[int, type[Frame]] = {
     14: Done,
     16: Refusal,
     18: Result,
+    20: Transacted,
     64: Heartbeat,
     65: Goodbye,
 }
 KIND_OF: dict[type[Frame], int] = {
     frame: kind for kinds in (CLIENT_KINDS, SERVER_KINDS) for kind, frame in kinds.items()
 }
-WITH_BODY: frozenset[int] = frozenset(KIND_OF[frame] for frame in (Publish, Deliver, Call, Result))
+WITH_BODY: frozenset[int] = frozenset(KIND_OF[frame] for frame in (Publish, Transact, Deliver, Call, Result))

@@ -52,6 +52,7 @@ class Client:
         self.token = ""
         self.closed: TidingsError | None = None
         self.confirms: dict[int, effects.Confirm] = {}
+        self.transacted: dict[int, effects.Transacted] = {}
         self.refusals: list[effects.Refuse] = []
         self.subscribed: dict[int, effects.Subscribed] = {}
         self.done: list[int] = []
@@ -72,6 +73,8 @@ class Client:
                 self.token = effect.token
             case effects.Confirm():
                 self.confirms[effect.number] = effect
+            case effects.Transacted():
+                self.transacted[effect.number] = effect
             case effects.Refuse():
                 self.refusals.append(effect)
             case effects.Subscribed():
@@ -102,6 +105,24 @@ class Client:
             number = self._number
         batch = batch_of(*(events or ("created",)), payload=payload)
         self.harness.do(inputs.Publish(self.connection, number, answered, queue, batch))
+        return number
+
+    def transact(
+        self,
+        *queues: str,
+        acks: Sequence[tuple[int, str, int, int]] = (),
+        number: int = 0,
+        answered: int = 0,
+        payload: bytes | None = None,
+    ) -> int:
+        """Publishes a message into each queue and acks (handle, queue, first, last) in one transaction."""
+        if not number:
+            self._number += 1
+            number = self._number
+        batches = [(queue, batch_of("created", payload=payload)) for queue in queues]
+        whole = Batch([run for _, batch in batches for run in batch.runs], b"".join(b.body for _, b in batches))
+        places = [(handle, self.harness.epoch(queue), first, last) for handle, queue, first, last in acks]
+        self.harness.do(inputs.Transact(self.connection, number, answered, batches, places, whole))
         return number
 
     def subscribe(self, queue: str, event: str = "#", **options: Any) -> int:

@@ -194,7 +194,7 @@ def test_nothing_overtakes_a_batch_that_was_refused_for_lack_of_space() -> None:
     client.publish("orders", "first", answered=1)
     harness.do(inputs.DiskSpace(limits.DISK_RESERVE_BYTES))
     client.publish("orders", "second", answered=1)
-    assert harness.stored("orders") == []
+    assert "orders" not in harness.broker.state.queues
     client.publish("orders", "first", number=1, answered=1)
     client.publish("orders", "second", number=2, answered=1)
     assert [event for event, _ in harness.stored("orders")] == ["first", "second"]

@@ -37,6 +37,8 @@ from tidings.wire import (
     Role,
     Subscribe,
     Subscribed,
+    Transact,
+    Transacted,
     Unsubscribe,
     Welcome,
 )
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 _KINDS: Final[dict[inputs.Request, int]] = {
     "publish": KIND_OF[Publish],
+    "transact": KIND_OF[Transact],
     "subscribe": KIND_OF[Subscribe],
     "unsubscribe": KIND_OF[Unsubscribe],
     "ack": KIND_OF[Ack],
@@ -167,17 +170,9 @@ class NativePeer(asyncio.Protocol):
                 )
                 wire.send(deliver, [row.batch.body for row in effect.rows])
             case effects.Confirm():
-                durability = self._node.store.durability
-                wire.send(
-                    Confirmed(
-                        effect.number,
-                        effect.epoch,
-                        effect.first_sequence,
-                        durability,
-                        effect.subscriptions,
-                        effect.duplicates,
-                    )
-                )
+                wire.send(self._confirmed(effect))
+            case effects.Transacted():
+                wire.send(Transacted(effect.number, [self._confirmed(confirm) for confirm in effect.confirms]))
             case effects.Done():
                 wire.send(Done(effect.request))
             case effects.Answered():
@@ -220,6 +215,16 @@ class NativePeer(asyncio.Protocol):
                 wire.close(effect.error)
             case _:
                 assert_never(effect)
+
+    def _confirmed(self, effect: effects.Confirm) -> Confirmed:
+        return Confirmed(
+            effect.number,
+            effect.epoch,
+            effect.first_sequence,
+            self._node.store.durability,
+            effect.subscriptions,
+            effect.duplicates,
+        )
 
     def flush(self) -> None:
         """Writes what was spelled."""
@@ -282,6 +287,8 @@ class NativePeer(asyncio.Protocol):
                     self.flush()
                     return
                 node.publish(inputs.Publish(connection, frame.number, frame.answered, frame.queue, batch))
+            case Transact():
+                self._transact(frame, body)
             case Ack():
                 node.submit(inputs.Ack(connection, frame.handle, frame.ranges, frame.request))
             case Nack():
@@ -363,6 +370,25 @@ class NativePeer(asyncio.Protocol):
             self._listing = True
             frame = self._listings.pop(0)
             self._node.submit(inputs.List(self.connection, frame.request, frame.what, frame.after))
+
+    def _transact(self, frame: Transact, body: bytes) -> None:
+        batches: list[tuple[str, Batch]] = []
+        offset = 0
+        for queue, runs in frame.batches:
+            size = sum(max(0, run.size) for run in runs)
+            batches.append((queue, Batch(runs, body[offset : offset + size])))
+            offset += size
+        try:
+            for _, batch in batches:
+                batch.validate()
+            if offset != len(body):
+                raise ProtocolViolation(f"the runs describe {offset} bytes, the body has {len(body)} bytes")
+        except TidingsError as error:
+            self._refuse(KIND_OF[Transact], frame.number, error)
+            self.flush()
+            return
+        whole = Batch([run for _, runs in frame.batches for run in runs], body)
+        self._node.publish(inputs.Transact(self.connection, frame.number, frame.answered, batches, frame.acks, whole))
 
     def _call(self, frame: Call, body: bytes) -> None:
         try:

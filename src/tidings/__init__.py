@@ -1,6 +1,6 @@
 """Tidings: an event queue server that keeps every message until each subscriber has it."""
 
-from tidings.client import Client, DeadLetter, Message, MessageBatch, Reject, Subscription
+from tidings.client import Client, DeadLetter, Message, MessageBatch, Reject, Subscription, Transaction
 from tidings.connect import connect
 from tidings.errors import (
     ClientIdInUse,
@@ -81,6 +81,7 @@ __all__ = [
     "TakenOver",
     "TidingsError",
     "TimedOut",
+    "Transaction",
     "Unavailable",
     "__version__",
     "connect",

@@ -263,6 +263,10 @@ class Client:
             for worker in done:
                 worker.result()
 
+    def transaction(self, *, timeout: float | None = None) -> "Transaction":
+        """Returns a transaction: messages and acks that are stored together. See `tidings.Client.transaction`."""
+        return Transaction(self, self._client.transaction(timeout=timeout))
+
     clients = _waiting(asynchronous.Client.clients)
     queues = _waiting(asynchronous.Client.queues)
     subscriptions = _waiting(asynchronous.Client.subscriptions)
@@ -292,6 +296,37 @@ class Client:
         if self._loop is None:
             coroutine.close()
         return self._opened_loop().run(coroutine)
+
+
+class Transaction:
+    """What `Client.transaction` returns; use it as a context manager. See `tidings.Transaction`."""
+
+    def __init__(self, client: Client, transaction: asynchronous.Transaction) -> None:
+        self._client = client
+        self._transaction = transaction
+        self.publish = transaction.publish
+
+    @property
+    def confirms(self) -> list[Confirm]:
+        """The confirms of its messages, in the order of the calls, once it is stored."""
+        return self._transaction.confirms
+
+    def ack(self, message: "Message | MessageBatch") -> None:
+        """Adds the ack of a message, or of all messages of a batch. See `tidings.Transaction.ack`."""
+        owner = message._subscription if isinstance(message, MessageBatch) else message._owner
+        self._transaction._ack(message, owner._subscription)
+
+    def commit(self) -> list[Confirm]:
+        """Stores everything; the end of the block calls it. See `tidings.Transaction.commit`."""
+        return self._client._run(self._transaction.commit())
+
+    def __enter__(self) -> "Transaction":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client._run(self._transaction.__aexit__(kind, error, traceback))
 
 
 class Message(Delivered, gc=False, eq=False):
@@ -539,4 +574,4 @@ def _work(function: Callable[[Message], object], subscription: Subscription, hel
             message.nack(error=failure)
 
 
-__all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Subscription", "connect"]
+__all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Subscription", "Transaction", "connect"]

@@ -5,5 +5,6 @@ from tidings.client.dead_letters import DeadLetter
 from tidings.client.handlers import Reject
 from tidings.client.message import Message, MessageBatch
 from tidings.client.subscription import Subscription
+from tidings.client.transaction import Transaction
 
-__all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Reject", "Subscription"]
+__all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Reject", "Subscription", "Transaction"]

@@ -16,12 +16,13 @@ from tidings.client.confirms import Confirms
 from tidings.client.dead_letters import DeadLetters
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
 from tidings.client.options import Seconds, SubscribeOptions, checked_handling_max, subscription_options
-from tidings.client.publisher import Entry
+from tidings.client.outgoing import Entry
 from tidings.client.schedules import Schedules
 from tidings.client.session import Answer
 from tidings.client.subscriber import Options, Subscriber
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
+from tidings.client.transaction import Transaction
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
 from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
@@ -249,6 +250,17 @@ class Client(Administration, DeadLetters, Schedules):
             confirms.end()
             for entry in confirms.entries:
                 self._session.withdraw(entry)
+
+    def transaction(self, *, timeout: float | None = None) -> Transaction:
+        """Returns a transaction: messages, to any queues, and acks that are stored together, or not at all.
+
+        Use it as `async with client.transaction() as transaction`. What is called in the block is sent at its end, and
+        nothing of it if the block raises. It holds up to 16,384 messages of 1 MiB together and 4,096 acks.
+
+        Args:
+            timeout: time limit in seconds for storing it; None, the default, waits as long as it takes.
+        """
+        return Transaction(self._supervisor, timeout)
 
     # --- Subscribing ---
 

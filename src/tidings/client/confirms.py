@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from tidings.client.publisher import Entry
+from tidings.client.outgoing import Entry
 from tidings.model import Confirm
 
 _ENTRIES_TIDIED: Final = 1024

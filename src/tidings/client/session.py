@@ -14,7 +14,8 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from tidings import calls, limits
-from tidings.client.publisher import Entry, Publisher
+from tidings.client.outgoing import Entry, OutgoingTransaction
+from tidings.client.publisher import Publisher
 from tidings.client.room import Room
 from tidings.client.subscriber import Options, State, Subscriber
 from tidings.client.waiters import UNHEARD, Waiter, answer, refuse
@@ -51,6 +52,8 @@ from tidings.wire import (
     Role,
     Subscribe,
     Subscribed,
+    Transact,
+    Transacted,
     Unsubscribe,
     Welcome,
 )
@@ -60,7 +63,7 @@ Answer: TypeAlias = Done | Listing | Subscribed | bytes
 """To a call: the body of its Result."""
 Request: TypeAlias = Subscribe | Unsubscribe | Ack | Nack | Extend | List | Delete | Backup | Call
 
-_PUBLISH: Final = KIND_OF[Publish]
+_PUBLISHING: Final = (KIND_OF[Publish], KIND_OF[Transact])
 
 
 class Report(NamedTuple):
@@ -276,6 +279,13 @@ class Session:
         self._wake()
         return entry
 
+    def transact(self, transaction: OutgoingTransaction, waiter: Waiter[list[Confirm]]) -> Entry:
+        """Sends a transaction with the next flush; the waiter gets the confirms of its messages."""
+        self._check()
+        entry = self._publisher.add_transaction(transaction, waiter)
+        self._wake()
+        return entry
+
     def withdraw(self, entry: Entry) -> bool:
         """Takes back messages that were never on the wire; returns False if they were, and may be stored."""
         withdrawn = self._publisher.withdraw(entry)
@@ -413,6 +423,8 @@ class Session:
             case Confirmed():
                 self._publisher.confirmed(frame)
                 self._progress()
+            case Transacted():
+                self._transacted(frame)
             case Done() | Listing():
                 self._answered(frame.request, frame)
             case Subscribed():
@@ -432,6 +444,14 @@ class Session:
         pending = self._pending.pop(request, None)
         if pending is not None:
             answer(pending.waiter, result)
+
+    def _transacted(self, frame: Transacted) -> None:
+        transaction = self._publisher.transacted(frame)
+        for handle, *place in transaction.acks() if transaction is not None else ():
+            subscriber = self._subscribers.get(handle)
+            if subscriber is not None:
+                subscriber.remember_acked([(place[0], place[1], place[2])])
+        self._progress()
 
     def _progress(self) -> None:
         self.room.grant()
@@ -476,7 +496,7 @@ class Session:
 
     def _refused(self, frame: Refusal) -> None:
         error = from_code(frame.code, frame.text)
-        if frame.kind == _PUBLISH:
+        if frame.kind in _PUBLISHING:
             # A draining server stored nothing of it and closes next: the batch is sent again elsewhere.
             if frame.code != "draining":
                 self._publisher.refused(frame.request, error)

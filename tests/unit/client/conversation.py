@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tidings.batch import encode_item
-from tidings.client.publisher import Entry
+from tidings.client.outgoing import Entry
 from tidings.client.session import Session
 from tidings.client.subscriber import Options, Subscriber
 from tidings.model import BYTES, Confirm

@@ -277,7 +277,7 @@ class Catalog:
             setattr(subscription, name, value)
         self._watch_expiry(subscription)
         if subscription.subscriber:
-            self._deliveries.watch(subscription.subscriber)
+            self._state.watch(subscription.subscriber)
             self._deliveries.pump(subscription.subscriber)
         if subscription.durable:
             self._state.changed(subscription)

@@ -13,38 +13,18 @@ from __future__ import annotations
 from tidings import limits
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
-from tidings.broker.effects import Deliver, Fetch, Gap
+from tidings.broker.effects import Fetch, Gap
 from tidings.broker.inputs import Fetched
+from tidings.broker.parcels import Parcel
 from tidings.broker.queues import Queue
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
-from tidings.ranges import Ranges
 from tidings.transaction import Damage
 
 _FETCHES_MAX = 2  # pages on their way to one subscriber: one to read while one is sent
-
-
-class _Page:
-    """What is collected for one Deliver effect."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Begins anew."""
-        self.rows: list[StoredBatch] = []
-        self.ranges: list[tuple[int, int]] = []
-        self.size_bytes = 0
-        self.runs = 0
-        self.redelivered = False
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to send it."""
-        return self.size_bytes >= limits.FETCH_SIZE_BYTES or self.runs >= limits.BATCH_RUNS_MAX
 
 
 class Deliveries:
@@ -56,11 +36,7 @@ class Deliveries:
     # --- at the tail ---
 
     def committed(self, queue: Queue, rows: list[StoredBatch], bursts: dict[Session, int]) -> None:
-        """Serves everyone who reads a queue, after rows were added to it.
-
-        `bursts` counts the bytes that a transaction brings to each session: whether its socket takes them shows
-        only afterwards. Who would get more than a send buffer is to hold reads the rest in pages.
-        """
+        """Serves everyone who reads a queue, after rows were added to it; `bursts` as in `Parcel`."""
         state = self._state
         for cursor in queue.wanted_by_idle(rows):
             queue.set_state(cursor, State.WAITING)
@@ -72,27 +48,18 @@ class Deliveries:
     def _serve_live(self, cursor: Cursor, rows: list[StoredBatch], bursts: dict[Session, int]) -> None:
         subscriber = cursor.subscription.subscriber
         assert subscriber is not None, "a live cursor has a subscriber"
-        page, session = _Page(), subscriber.session
-        behind = session.send_buffer_full or subscriber.starting
-        other_bytes = bursts.get(session, 0) - subscriber.in_flight_bytes
+        parcel = Parcel(self._state, subscriber, cursor, bursts)
+        behind = not subscriber.takes
         if not behind:
             for row in rows:
-                room = subscriber.room() - _count(page.ranges)
-                if (room < row.batch.count and not subscriber.has_room()) or _has_too_many_holes(cursor):
+                if not parcel.fits(row) or _has_too_many_holes(cursor) or parcel.take(row):
                     behind = True
                     break
-                if other_bytes + subscriber.in_flight_bytes + page.size_bytes >= limits.SEND_BUFFER_BYTES_MAX:
-                    behind = True
-                    break
-                if self._take(subscriber, cursor, row, room, page):
-                    behind = True
-                    break
-        self._send(subscriber, cursor, page)
-        bursts[session] = other_bytes + subscriber.in_flight_bytes
+            parcel.send()
         if behind:
             self.fall_behind(cursor)
             self.pump(subscriber)
-        elif not page.rows:
+        else:
             self._state.followed(cursor)
 
     # --- behind the tail ---
@@ -108,7 +75,7 @@ class Deliveries:
 
     def pump(self, subscriber: Subscriber) -> None:
         """Orders the next pages for a subscriber that is behind and has room."""
-        if subscriber.starting or subscriber.session.send_buffer_full or not subscriber.behind:
+        if not (subscriber.behind and subscriber.takes):
             return
         for cursor in list(subscriber.behind):
             if cursor.is_held:
@@ -151,26 +118,25 @@ class Deliveries:
         self.pump(subscriber)
 
     def _serve_page(self, subscriber: Subscriber, cursor: Cursor, after: int, rows: list[StoredBatch | Damage]) -> None:
-        page = _Page()
+        parcel = Parcel(self._state, subscriber, cursor)
         expected = after + 1
         for row in rows:
             if row.first_sequence > expected:
-                self._skip(subscriber, cursor, page, expected, row.first_sequence - 1, "trimmed")
+                self._skip(cursor, parcel, expected, row.first_sequence - 1, "trimmed")
             expected = row.last_sequence + 1
             if isinstance(row, Damage):
-                self._skip(subscriber, cursor, page, row.first_sequence, row.last_sequence, row.reason)
-            elif self._take(subscriber, cursor, row, subscriber.room() - _count(page.ranges), page):
+                self._skip(cursor, parcel, row.first_sequence, row.last_sequence, row.reason)
+            elif parcel.take(row):
                 break
         if not rows and after < cursor.fetch_to:
-            self._skip(subscriber, cursor, page, expected, cursor.fetch_to, "trimmed")
-        self._send(subscriber, cursor, page)
-        if not page.rows:
-            self._state.followed(cursor)
+            self._skip(cursor, parcel, expected, cursor.fetch_to, "trimmed")
+        parcel.send()
+        self._state.followed(cursor)
 
-    def _skip(self, subscriber: Subscriber, cursor: Cursor, page: _Page, first: int, last: int, reason: str) -> None:
-        self._send(subscriber, cursor, page)
+    def _skip(self, cursor: Cursor, parcel: Parcel, first: int, last: int, reason: str) -> None:
+        parcel.send()
         for low, high in cursor.skip(first, last):
-            self.tell_gap(subscriber.subscription, cursor.queue, low, high, reason)
+            self.tell_gap(cursor.subscription, cursor.queue, low, high, reason)
         self._state.changed_cursor(cursor)
 
     def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
@@ -193,41 +159,6 @@ class Deliveries:
             if told:
                 subscription.gaps = [gap for gap in subscription.gaps if gap not in told]
                 self._state.changed(subscription)
-
-    def _take(self, subscriber: Subscriber, cursor: Cursor, row: StoredBatch, room: int, page: _Page) -> bool:
-        taken = cursor.take(row, room)
-        if taken.row is not None:
-            if page.runs + len(taken.row.batch.runs) > limits.BATCH_RUNS_MAX:
-                self._send(subscriber, cursor, page)
-            page.rows.append(taken.row)
-            page.ranges.extend(taken.ranges)
-            page.size_bytes += len(taken.row.batch.body)
-            page.redelivered = page.redelivered or taken.redelivered
-            page.runs += len(taken.row.batch.runs)
-            if page.is_full:
-                self._send(subscriber, cursor, page)
-        return taken.cut_short
-
-    def _send(self, subscriber: Subscriber, cursor: Cursor, page: _Page) -> None:
-        if not page.rows:
-            return
-        state = self._state
-        subscriber.delivered(cursor, page.ranges, page.size_bytes, state.now_ms)
-        state.effects.append(
-            Deliver(
-                subscriber.session.connection,
-                subscriber.handle,
-                cursor.queue.shown_as,
-                cursor.queue.epoch,
-                page.rows,
-                page.redelivered,
-                cursor.attempts_in(page.ranges),
-                cursor.queue.owner is not None,
-            )
-        )
-        page.clear()
-        self.watch(subscriber)
-        state.changed_cursor(cursor)
 
     def _go_live(self, subscriber: Subscriber, cursor: Cursor) -> None:
         subscriber.behind.pop(cursor, None)
@@ -277,25 +208,14 @@ class Deliveries:
                         f" {subscription.name!r}; delete it there if it was done"
                     )
         subscription.last_ack_ms = state.now_ms
-        self.watch(subscriber)
+        state.watch(subscriber)
         self.pump(subscriber)
         if refused:
             raise refused
 
     def _settle(self, subscriber: Subscriber, cursor: Cursor, first: int, last: int) -> None:
-        now_ms = self._state.now_ms
-        waiting = Ranges()
-        if first == 1 < last and (cursor.due or cursor.parked):
-            waiting = Ranges([*cursor.due, *((sequence, sequence) for sequence in cursor.parked)])
-        if not waiting:
-            subscriber.settled(cursor, first, last, cursor.settle(first, last), now_ms)
-            return
-        # A cumulative ack means what its client was given, not what failed before and waits to be delivered again.
-        given = Ranges([(first, last)])
-        for low, high in waiting:
-            given.remove(low, high)
-        for low, high in given:
-            subscriber.settled(cursor, low, high, cursor.settle(low, high), now_ms)
+        for low, high in subscriber.meant(cursor, first, last):
+            subscriber.settled(cursor, low, high, cursor.settle(low, high), self._state.now_ms)
 
     def fall_behind(self, cursor: Cursor) -> None:
         """Lets a live cursor read from the store what became due again."""
@@ -303,12 +223,6 @@ class Deliveries:
         assert subscriber is not None, "a live cursor has a subscriber"
         cursor.queue.set_state(cursor, State.BEHIND)
         subscriber.behind[cursor] = None
-
-    def watch(self, subscriber: Subscriber) -> None:
-        """Takes note of when the next delivery runs out of time."""
-        deadline_ms = subscriber.deadline_ms()
-        if deadline_ms is not None:
-            self._state.deadlines.set_at_latest(("ack", subscriber.subscription.number), deadline_ms)
 
     # --- attaching and detaching ---
 
@@ -365,10 +279,6 @@ class Deliveries:
         else:
             self._state.rest(cursor)
         self._state.changed_cursor(cursor)
-
-
-def _count(ranges: list[tuple[int, int]]) -> int:
-    return sum(high - low + 1 for low, high in ranges)
 
 
 def _has_too_many_holes(cursor: Cursor) -> bool:

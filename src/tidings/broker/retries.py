@@ -55,7 +55,7 @@ class Retries:
         if delay_ms is not None and not 0 <= delay_ms <= limits.RETRY_DELAY_MS_MAX:
             raise InvalidOption(f"a delay of {delay_ms} ms; it can be 0 to {limits.RETRY_DELAY_MS_MAX}")
         client_id = subscriber.session.client_id
-        found, missing = in_flight(subscriber.subscription, input.ranges)
+        found, missing = in_flight(subscriber, input.ranges)
         for cursor, sequence in found:
             failed = cursor.fail(sequence)
             last = failed >= subscriber.subscription.attempts_max
@@ -76,7 +76,7 @@ class Retries:
             InvalidOption: a range is malformed.
             DeliveryTakenAway: some of the messages were not in flight any more.
         """
-        found, missing = in_flight(subscriber.subscription, input.ranges, or_held=True)
+        found, missing = in_flight(subscriber, input.ranges, or_held=True)
         for cursor, sequence in found:
             subscriber.extend(cursor, sequence, self._state.now_ms)
         if missing:
@@ -136,14 +136,14 @@ class Retries:
             self._state.deadlines.set_at_latest(("retry", cursor.subscription.number), time_ms)
 
     def _go_on(self, subscriber: Subscriber) -> None:
-        self._deliveries.watch(subscriber)
+        self._state.watch(subscriber)
         self._deliveries.pump(subscriber)
 
 
 def in_flight(
-    subscription: Subscription, ranges: list[tuple[int, int, int]], *, or_held: bool = False
+    subscriber: Subscriber, ranges: list[tuple[int, int, int]], *, or_held: bool = False
 ) -> tuple[list[tuple[Cursor, int]], list[tuple[Cursor, int, int]]]:
-    """Returns which messages of the ranges are in flight, each once, and which ranges hold others.
+    """Returns which messages of the ranges are in flight to a subscriber, each once, and which ranges hold others.
 
     With `or_held` those whose ack is being stored by a transaction count as neither.
     """
@@ -152,13 +152,13 @@ def in_flight(
     for epoch, first, last in ranges:
         if not 1 <= first <= last:
             raise InvalidOption(f"{first} to {last} is not a range of sequences; they count from 1")
-        cursor = subscription.cursors.get(epoch)
+        cursor = subscriber.subscription.cursors.get(epoch)
         if cursor is None:
             continue  # the queue was deleted, and with it what there was to do
         count = 0
         for low, high in cursor.unsettled.within(first, last):
             for sequence in range(low, high + 1):
-                if cursor.is_in_flight(sequence):
+                if subscriber.holds(cursor, sequence):
                     found[cursor, sequence] = None
                     count += 1
                 elif or_held and cursor.parked.get(sequence) == HELD:

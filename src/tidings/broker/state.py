@@ -12,6 +12,7 @@ from tidings.broker.lookups import Lookups
 from tidings.broker.queues import Queue, side_queue_name
 from tidings.broker.records import Counters, Trash, encode
 from tidings.broker.sessions import Client, Producer, Session
+from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
 from tidings.errors import LimitReached, NotFound, Refused
 from tidings.model import check_name
@@ -60,6 +61,12 @@ class BrokerState:
         """Takes note that a cursor moved past messages it does not want: written once that is worth it."""
         if cursor.settled_to - cursor.recorded >= limits.FOLLOW_PERSIST_MESSAGES:
             self.changed_cursor(cursor)
+
+    def watch(self, subscriber: Subscriber) -> None:
+        """Takes note of when the next delivery of a subscriber runs out of time."""
+        deadline_ms = subscriber.deadline_ms()
+        if deadline_ms is not None:
+            self.deadlines.set_at_latest(("ack", subscriber.subscription.number), deadline_ms)
 
     def open_queue(self, name: str) -> Queue:
         """Returns the queue of this name; it exists from its first use.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tidings import limits
 from tidings.broker.cursors import Cursor
 from tidings.errors import DeliveryTakenAway
+from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
     from tidings.broker.inputs import Resume
@@ -28,6 +29,7 @@ class Subscriber:
         "_order",
         "_order_max",
         "behind",
+        "concurrency",
         "created",
         "fetching",
         "handle",
@@ -49,6 +51,8 @@ class Subscriber:
         self.handle = handle
         self.request = request
         """The request that attached it."""
+        self.concurrency = subscription.concurrency
+        """How many messages its client handles at once."""
         self.created = created
         """Whether that request made the subscription."""
         self.starting = True
@@ -67,6 +71,11 @@ class Subscriber:
         # Ranges in the order of their delivery. None instead of an empty deque, which takes 760 bytes.
         self._order: deque[tuple[Cursor, int, int]] | None = None
         self._order_max = 1_024
+
+    @property
+    def takes(self) -> bool:
+        """Whether its client may be sent something now, if there is room in the window."""
+        return not (self.starting or self.session.send_buffer_full)
 
     def room(self) -> int:
         """Returns how many messages may be sent now."""
@@ -92,6 +101,24 @@ class Subscriber:
         if len(order) > self._order_max:
             self._compact(order)
         self.wind(now_ms)
+
+    def meant(self, cursor: Cursor, first: int, last: int) -> list[tuple[int, int]]:
+        """Returns what an ack of a range settles.
+
+        One from 1 is cumulative: it means what its client was given, not what failed and waits to be delivered again.
+        """
+        if not (first == 1 < last and (cursor.due or cursor.parked)):
+            return [(first, last)]
+        given = Ranges([(first, last)])
+        for low, high in cursor.due:
+            given.remove(low, high)
+        for sequence in cursor.parked:
+            given.remove(sequence, sequence)
+        return list(given)
+
+    def holds(self, cursor: Cursor, sequence: int) -> bool:
+        """Whether a message is in flight to it."""
+        return cursor.is_in_flight(sequence)
 
     def settled(self, cursor: Cursor, first: int, last: int, count: int, now_ms: int) -> None:
         """Takes note that `count` messages in flight, all inside a range, were settled or taken away."""
@@ -123,9 +150,9 @@ class Subscriber:
     def wind(self, now_ms: int) -> None:
         """Starts the time of the oldest deliveries, up to `concurrency` of them."""
         order, clock = self._order, self._clock
-        while order and len(clock) < self.subscription.concurrency:
+        while order and len(clock) < self.concurrency:
             cursor, first, last = order[0]
-            sequence = _next_in_flight(cursor, first)
+            sequence = self._next_in_flight(cursor, first)
             if sequence is None or sequence > last:
                 order.popleft()
                 continue
@@ -163,9 +190,15 @@ class Subscriber:
 
     def _compact(self, order: deque[tuple[Cursor, int, int]]) -> None:
         self._order = order = deque(
-            entry for entry in order if (found := _next_in_flight(entry[0], entry[1])) and found <= entry[2]
+            entry for entry in order if (found := self._next_in_flight(entry[0], entry[1])) and found <= entry[2]
         )
         self._order_max = max(1_024, 2 * len(order))
+
+    def _next_in_flight(self, cursor: Cursor, sequence: int) -> int | None:
+        found = cursor.unsettled.next(sequence)
+        while found is not None and (found in cursor.due or found in cursor.parked):
+            found = cursor.unsettled.next(found + 1)
+        return found
 
 
 def attached(session: Session, handle: int, what: str) -> Subscriber:
@@ -180,10 +213,3 @@ def attached(session: Session, handle: int, what: str) -> Subscriber:
             f"{what} over handle {handle}: nothing is attached with it; what it delivered comes again"
         )
     return subscriber
-
-
-def _next_in_flight(cursor: Cursor, sequence: int) -> int | None:
-    found = cursor.unsettled.next(sequence)
-    while found is not None and (found in cursor.due or found in cursor.parked):
-        found = cursor.unsettled.next(found + 1)
-    return found

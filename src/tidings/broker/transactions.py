@@ -106,18 +106,18 @@ class Transactions:
                 self._go_on(cursor)
 
     def _in_flight(self, subscriber: Subscriber, place: tuple[int, int, int]) -> list[tuple[Cursor, int]]:
-        found, missing = in_flight(subscriber.subscription, [place])
+        found, missing = in_flight(subscriber, [place])
         if missing:
             raise taken_away("ack", subscriber.subscription, missing)
         return found
 
     def _hold(self, subscriber: Subscriber, messages: list[tuple[Cursor, int]], held: dict[Cursor, list[int]]) -> None:
         for cursor, sequence in messages:
-            if cursor.is_in_flight(sequence):  # else it is acked twice by this transaction
+            if subscriber.holds(cursor, sequence):  # else it is acked twice by this transaction
                 cursor.hold(sequence)
                 held.setdefault(cursor, []).append(sequence)
                 subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
-        self._deliveries.watch(subscriber)
+        self._state.watch(subscriber)
         self._deliveries.pump(subscriber)
 
     def _go_on(self, cursor: Cursor) -> None:

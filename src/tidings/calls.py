@@ -29,6 +29,7 @@ class ConfigureSubscription(_Call, frozen=True, kw_only=True, tag="configure_sub
     backoff_min_ms: int | UnsetType = UNSET
     backoff_max_ms: int | UnsetType = UNSET
     expires_after_ms: int | UnsetType | None = UNSET
+    single_active: bool | UnsetType = UNSET
 
 
 class DeadLetterGroups(_Call, frozen=True, kw_only=True, tag="dead_letter_groups"):

@@ -117,6 +117,13 @@ WEBSOCKET_FRAME_BYTES_MAX: Final = 2 * PAYLOAD_SIZE_BYTES_MAX
 IN_FLIGHT_DEFAULT: Final = 65_536
 """Default window. Large, since small messages travel in batches of thousands; bytes are bounded beside it."""
 
+SHARED_IN_FLIGHT_DEFAULT: Final = 1_024
+"""Default window of each subscriber of a shared subscription: what waits at a slow one the others cannot take.
+NATS (of a whole consumer), Pub/Sub and Pulsar choose 1,000."""
+
+MEMBERS_MAX: Final = 1_024
+"""Most subscribers of a shared subscription. For each delivery all of them are looked at."""
+
 IN_FLIGHT_MAX: Final = 1_048_576
 """Largest window that may be asked for."""
 

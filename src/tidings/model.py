@@ -197,6 +197,14 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether somebody paused it: it takes messages, and delivers none."""
 
 
+class SubscriberInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is attached to a subscription, and how many messages of one of its queues are in flight to it."""
+
+    client_id: str | None
+    address: str
+    in_flight: int
+
+
 class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One subscription in one queue.
 
@@ -229,3 +237,9 @@ class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     attempts_max: int = 0
     backoff_min_ms: int = 0
     backoff_max_ms: int = 0
+    shared: bool = False
+    """Whether several subscribers may be attached, each message going to one of them."""
+    single_active: bool = False
+    """Whether of those all messages go to the one that has been attached the longest."""
+    subscribers: list[SubscriberInfo] = []
+    """Who is attached, the longest first: at most 1,000."""

@@ -258,7 +258,7 @@ class Broker:
             session.send_buffer_full = input.full
             if not input.full:
                 for subscriber in session.subscribers.values():
-                    self._deliveries.pump(subscriber)
+                    self._deliveries.pump(subscriber.subscription)
 
     # --- rounds ---
 

@@ -13,6 +13,7 @@ from tidings.broker.effects import Locate, Refuse, Subscribed
 from tidings.broker.filters import Filter
 from tidings.broker.inputs import Delete, Located, Subscribe, Unsubscribe
 from tidings.broker.ledger import Answer
+from tidings.broker.members import Member
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
 from tidings.broker.retries import Retries
@@ -74,11 +75,11 @@ class Catalog:
         if subscription is None:
             subscription = self._create(session, input, chosen, name)
         else:
-            _check_same(subscription, session, chosen)
+            _check_same(subscription, session, input, chosen)
         _apply_options(subscription, input)
         self._watch_expiry(subscription)
-        subscriber = Subscriber(subscription, session, input.handle, input.request, created=created)
-        subscription.subscriber = subscriber
+        kind = Member if subscription.shared else Subscriber
+        subscriber = kind(subscription, session, input.handle, input.request, created=created)
         session.subscribers[input.handle] = subscriber
         self._deliveries.attach(subscriber)
         subscriber.resume = input.resume
@@ -91,25 +92,25 @@ class Catalog:
             for epoch in subscription.cursors:
                 if epoch in placed:
                     continue
-                subscriber.locating += 1
+                subscription.locating += 1
                 state.effects.append(Locate(subscription.number, epoch, input.start_value))
-        if not subscriber.locating:
+        if not subscription.locating:
             self._ready(subscriber)
 
     def located(self, input: Located) -> None:
         """Moves a new subscription to the time it asked for, in one of its queues."""
         subscription = self._state.numbers.get(input.subscription)
-        subscriber = subscription.subscriber if subscription else None
-        if subscription is None or subscriber is None or not subscriber.locating:
+        if subscription is None or not subscription.locating:
             return
         cursor = subscription.cursors.get(input.epoch)
         if cursor:
             last = cursor.queue.committed
             cursor.position = max(cursor.position, min(last, input.sequence - 1 if input.sequence else last))
             self._state.changed_cursor(cursor)
-        subscriber.locating -= 1
-        if not subscriber.locating:
-            self._ready(subscriber)
+        subscription.locating -= 1
+        if not subscription.locating:
+            for subscriber in subscription.attached():
+                self._ready(subscriber)
 
     def unsubscribe(self, session: Session, input: Unsubscribe) -> None:
         """Detaches a client.
@@ -135,7 +136,9 @@ class Catalog:
         if lost:
             self._retries.connection_lost(subscriber)
         self._deliveries.detach(subscriber)
-        if subscription.durable and not subscriber.locating:
+        if subscription.subscriber:
+            return  # other members are still there
+        if subscription.durable and not subscription.locating:
             self._state.changed(subscription)
             self._watch_expiry(subscription)
         else:
@@ -172,11 +175,14 @@ class Catalog:
         subscription = Subscription(
             state.counters.next_subscription,
             name,
-            session.client_id,
+            None if input.shared else session.client_id,
             chosen,
             durable=input.name is not None or session.client_id is not None,
             created_ms=state.now_ms,
         )
+        if input.shared:
+            subscription.shared = True
+            subscription.in_flight_max = limits.SHARED_IN_FLIGHT_DEFAULT
         state.counters.next_subscription += 1
         if subscription.durable:
             state.changed(state.counters)
@@ -196,7 +202,8 @@ class Catalog:
             if subscription.durable:
                 for first, last in place.acked:
                     if first <= min(last, committed):
-                        cursor.settle_ahead(max(first, 1), min(last, committed))
+                        for low, high in subscriber.not_held_by_others(cursor, max(first, 1), min(last, committed)):
+                            cursor.settle_ahead(low, high)
                 self._state.changed_cursor(cursor)
             else:
                 cursor.position = min(max(place.received, 0), committed)
@@ -217,14 +224,15 @@ class Catalog:
 
         def reached() -> None:
             subscription.is_stored = True
-            if subscription.subscriber is subscriber:
+            if subscriber in subscription.attached():
                 self._attached(subscriber)
 
         def failed(reason: str, full: bool) -> None:
-            if subscription.subscriber is subscriber:
+            if subscriber in subscription.attached():
                 refuse(state, subscriber.session.connection, "subscribe", subscriber.request, reason, full=full)
                 self.detach(subscriber, lost=False)
-                state.remove_subscription(subscription)
+                if subscription.subscriber is None:
+                    state.remove_subscription(subscription)
 
         state.ledger.when_durable(Answer(reached, failed))
 
@@ -269,16 +277,18 @@ class Catalog:
             for name in call.__struct_fields__
             if name != "name" and (value := getattr(call, name)) is not UNSET
         }
+        if "single_active" in given and not subscription.shared:
+            raise InvalidOption(f"subscription {subscription.name!r} is not shared; single_active is for those")
         for name, value in given.items():
-            if value is not None:
+            if value is not None and name in _RANGES:
                 _check_range(name, value, *_RANGES[name])
         _set_backoff(subscription, given.pop("backoff_min_ms", None), given.pop("backoff_max_ms", None))
         for name, value in given.items():
             setattr(subscription, name, value)
         self._watch_expiry(subscription)
-        if subscription.subscriber:
-            self._state.watch(subscription.subscriber)
-            self._deliveries.pump(subscription.subscriber)
+        for subscriber in subscription.attached():
+            self._state.watch(subscriber)
+        self._deliveries.pump(subscription)
         if subscription.durable:
             self._state.changed(subscription)
         answered_when_durable(self._state, session.connection, request, None)
@@ -315,7 +325,7 @@ class Catalog:
             subscriber = cursor.subscription.subscriber
             if subscriber:
                 subscriber.wind(state.now_ms)
-                self._deliveries.pump(subscriber)
+                self._deliveries.pump(cursor.subscription)
         state.remove_queue(queue)
 
     def _cut(self, queue: Queue, subscription: Subscription, first: int) -> None:
@@ -326,21 +336,22 @@ class Catalog:
         last = rows[-1].last_sequence if rows else queue.committed
         if first > last:
             return
-        if subscription.subscriber and subscription.subscriber.locating:
+        if subscription.locating:
             return  # it has not begun yet
         self._deliveries.tell_gap(subscription, queue, first, last, "queue deleted")
 
     def _delete_subscription(self, name: str) -> None:
         subscription = self._state.find(name)
-        if subscription.subscriber:
-            address = subscription.subscriber.session.address
-            raise SubscriptionInUse(
-                f"subscription {subscription.name!r} has a subscriber at {address}; stop it first, then delete"
-            )
+        attached = subscription.attached()
+        if attached:
+            where = _addresses(attached)
+            raise SubscriptionInUse(f"subscription {subscription.name!r} has {where}; stop it first, then delete")
         self._state.remove_subscription(subscription)
 
 
 def _name(session: Session, input: Subscribe, chosen: Filter) -> str:
+    if input.shared and input.name is None:
+        raise InvalidOption("a shared subscription needs a name, which all who share it give")
     if input.name is not None:
         return check_label(input.name, "subscription name")
     if session.client_id is not None:
@@ -358,23 +369,42 @@ def _check_room(session: Session, handle: int) -> None:
         )
 
 
-def _check_same(subscription: Subscription, session: Session, chosen: Filter) -> None:
-    if subscription.client_id != session.client_id:
+def _check_same(subscription: Subscription, session: Session, input: Subscribe, chosen: Filter) -> None:
+    if subscription.shared != input.shared:
+        shared, other = ("shared", "leave shared= out") if input.shared else ("not shared", "subscribe with shared=")
+        is_shared = "shared" if subscription.shared else "not shared"
+        raise SubscriptionConflict(
+            f"subscription {subscription.name!r} is {is_shared}, and was asked for as one that is {shared}; {other},"
+            " use another name, or delete it first"
+        )
+    if not subscription.shared and subscription.client_id != session.client_id:
         owner = f"client {subscription.client_id!r}" if subscription.client_id is not None else "anonymous clients"
         raise SubscriptionConflict(
             f"subscription {subscription.name!r} belongs to {owner}; use another name;"
-            " that several clients share one (shared=) is not in this version"
+            " to let several clients share one, delete it and make all of them subscribe with shared="
         )
     if subscription.filter != chosen:
         raise SubscriptionConflict(
             f"subscription {subscription.name!r} has the filter {subscription.filter}, not {chosen};"
             " use another name, or delete it first"
         )
-    if subscription.subscriber:
+    attached = subscription.attached()
+    if attached and not subscription.shared:
         raise SubscriptionInUse(
-            f"subscription {subscription.name!r} has a subscriber at {subscription.subscriber.session.address};"
-            " use another name; that several clients share one (shared=) is not in this version"
+            f"subscription {subscription.name!r} has {_addresses(attached)}; use another name;"
+            " to let several subscribers share one, make all of them subscribe with shared="
         )
+    if len(attached) >= limits.MEMBERS_MAX:
+        raise LimitReached(
+            f"subscription {subscription.name!r} has {limits.MEMBERS_MAX} subscribers, no more are allowed;"
+            " let each handle more messages at once"
+        )
+
+
+def _addresses(attached: list[Subscriber]) -> str:
+    """Names the first of those who are attached."""
+    where = f"a subscriber at {attached[0].session.address}"
+    return where if len(attached) == 1 else f"{where} and {len(attached) - 1} more"
 
 
 def _check_options(input: Subscribe, chosen: Filter) -> None:
@@ -387,6 +417,8 @@ def _check_options(input: Subscribe, chosen: Filter) -> None:
         raise InvalidOption(
             f"backoff_max_ms of {input.backoff_max_ms} is less than backoff_min_ms of {input.backoff_min_ms}"
         )
+    if input.single_active is not None and not input.shared:
+        raise InvalidOption("single_active is for shared subscriptions; subscribe with shared=, too")
     if input.start not in _STARTS:
         raise InvalidOption(f"start {input.start!r} is not known; there are {', '.join(_STARTS)}")
     if input.start == "sequence" and not chosen.literal:
@@ -403,6 +435,8 @@ def _check_range(what: str, value: int, least: int, most: int, *, default: int |
 def _apply_options(subscription: Subscription, input: Subscribe) -> None:
     subscription.in_flight_max = input.in_flight_max or subscription.in_flight_max
     subscription.concurrency = input.concurrency
+    if input.single_active is not None:
+        subscription.single_active = input.single_active
     subscription.ack_timeout_ms = input.ack_timeout_ms or subscription.ack_timeout_ms
     subscription.attempts_max = input.attempts_max or subscription.attempts_max
     _set_backoff(subscription, input.backoff_min_ms or None, input.backoff_max_ms or None)

@@ -79,7 +79,7 @@ class Clients:
         raise ClientIdInUse(
             f"client id {input.client_id!r} is in use by a client at {holder.address}, connected {seconds} s ago;"
             " choose another, or ask to take over (take_over=True);"
-            " that both share one subscription (shared=) is not in this version"
+            " to share a subscription among several processes, give each its own and subscribe with shared="
         )
 
     def _close(self, session: Session, error: ConnectionLost | TakenOver, *, reason: str) -> None:

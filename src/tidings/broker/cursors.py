@@ -25,7 +25,7 @@ from enum import Enum, auto
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from tidings.batch import StoredBatch
+from tidings.batch import Batch, StoredBatch
 from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -136,30 +136,50 @@ class Cursor:
     def take(self, row: StoredBatch, room: int) -> Taken:
         """Takes from a row what is wanted and due, at most `room` messages, and moves on past it."""
         batch, first, last = row.batch, row.first_sequence, row.last_sequence
-        chosen = self.filter
-        if chosen.all_events and not self.due and self.position == first - 1 and batch.count <= room:
+        if self.filter.all_events and not self.due and self.position == first - 1 and batch.count <= room:
             self.unsettled.add(first, last)
             self.position = last
             return Taken(row, [(first, last)], redelivered=False, cut_short=False)
+        selected, wanted = self.wanted(row)
+        ranges, rest = split(wanted, room)
+        taken = self.hand_out(row, selected, ranges)
+        self.pass_by(row, ranges, rest)
+        return taken._replace(cut_short=True) if rest else taken
 
+    def wanted(self, row: StoredBatch) -> tuple[Batch | None, list[tuple[int, int]]]:
+        """Returns a row's messages of the events that are wanted, and which sequences are to be delivered now."""
+        batch, first, last = row.batch, row.first_sequence, row.last_sequence
+        chosen = self.filter
         selected = batch if chosen.all_events else batch.select(chosen.wants_event)
         wanted = [(first + low, first + high) for low, high in selected.present()] if selected else []
         if not chosen.all_events and self.due:
             self._forget_unwanted(first, min(last, self.position), wanted)
         again = self.due.within(first, min(last, self.position))
         new = [(max(low, self.position + 1), high) for low, high in wanted if high > self.position]
-        ranges, cut_short = _limit(again + new, room)
+        return selected, again + new
 
+    def hand_out(self, row: StoredBatch, selected: Batch | None, ranges: list[tuple[int, int]]) -> Taken:
+        """Takes sequences of what is wanted of a row."""
+        if not ranges:
+            return Taken(None, [], redelivered=False, cut_short=False)
         redelivered = False
         for low, high in ranges:
             redelivered = self.due.remove(low, high) > 0 or redelivered
             self.unsettled.add(low, high)
-        self.position = max(self.position, (ranges[-1][1] if ranges else 0) if cut_short else last)
-        if not ranges:
-            return Taken(None, [], redelivered=False, cut_short=cut_short)
-        part = selected if ranges == wanted else batch.keep([(low - first, high - first) for low, high in ranges])
+        first = row.first_sequence
+        places = [(low - first, high - first) for low, high in ranges]
+        part = selected if selected is not None and places == selected.present() else row.batch.keep(places)
         assert part is not None
-        return Taken(row if part is batch else StoredBatch(first, row.time_ms, part), ranges, redelivered, cut_short)
+        return Taken(
+            row if part is row.batch else StoredBatch(first, row.time_ms, part), ranges, redelivered, cut_short=False
+        )
+
+    def pass_by(self, row: StoredBatch, ranges: list[tuple[int, int]], rest: list[tuple[int, int]]) -> None:
+        """Moves on past a row, or if there is a rest, past what was taken of it."""
+        if not rest:
+            self.position = max(self.position, row.last_sequence)
+        elif ranges:
+            self.position = max(self.position, ranges[-1][1])
 
     def settle(self, first: int, last: int) -> int:
         """Settles a range; returns how many of it were in flight."""
@@ -234,11 +254,13 @@ class Cursor:
             heappop(retries)
         return retries[0][0] if retries else None
 
-    def take_back(self) -> None:
-        """Makes everything in flight due again; what is parked stays so."""
-        self.due = Ranges(self.unsettled)
-        for sequence in self.parked:
-            self.due.remove(sequence, sequence)
+    def take_back(self, held: list[tuple[int, int]] | None = None) -> None:
+        """Makes what is in flight due again, all of it or what one of several holds; what is parked stays so."""
+        for first, last in self.unsettled if held is None else held:
+            self.due.add(first, last)
+        if held is None:
+            for sequence in self.parked:
+                self.due.remove(sequence, sequence)
 
     def attempts_in(self, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Returns (sequence, attempt) of the messages in `ranges` that failed before."""
@@ -273,14 +295,13 @@ def _forget(kept: dict[int, I], first: int, last: int) -> int:
     return count - len(kept)
 
 
-def _limit(ranges: list[tuple[int, int]], room: int) -> tuple[list[tuple[int, int]], bool]:
-    limited: list[tuple[int, int]] = []
-    for low, high in ranges:
-        if room <= 0:
-            return limited, True
-        if high - low + 1 > room:
-            limited.append((low, low + room - 1))
-            return limited, True
-        room -= high - low + 1
-        limited.append((low, high))
-    return limited, False
+def split(ranges: list[tuple[int, int]], count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Returns the first `count` sequences of ranges, and the rest."""
+    for place, (first, last) in enumerate(ranges):
+        if last - first + 1 > count:
+            if count <= 0:
+                return ranges[:place], ranges[place:]
+            middle = first + count
+            return [*ranges[:place], (first, middle - 1)], [(middle, last), *ranges[place + 1 :]]
+        count -= last - first + 1
+    return ranges, []

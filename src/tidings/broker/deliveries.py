@@ -10,21 +10,26 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from tidings import limits
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.effects import Fetch, Gap
 from tidings.broker.inputs import Fetched
+from tidings.broker.members import Member, Members
 from tidings.broker.parcels import Parcel
 from tidings.broker.queues import Queue
 from tidings.broker.sessions import Session
+from tidings.broker.shares import Shares
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
 from tidings.transaction import Damage
 
-_FETCHES_MAX = 2  # pages on their way to one subscriber: one to read while one is sent
+_FETCHES_MAX = 2  # pages on their way to one subscription: one to read while one is sent
+Reader: TypeAlias = Subscriber | Members
 
 
 class Deliveries:
@@ -48,7 +53,7 @@ class Deliveries:
     def _serve_live(self, cursor: Cursor, rows: list[StoredBatch], bursts: dict[Session, int]) -> None:
         subscriber = cursor.subscription.subscriber
         assert subscriber is not None, "a live cursor has a subscriber"
-        parcel = Parcel(self._state, subscriber, cursor, bursts)
+        parcel = self._parcel(subscriber, cursor, bursts)
         behind = not subscriber.takes
         if not behind:
             for row in rows:
@@ -58,7 +63,7 @@ class Deliveries:
             parcel.send()
         if behind:
             self.fall_behind(cursor)
-            self.pump(subscriber)
+            self.pump(cursor.subscription)
         else:
             self._state.followed(cursor)
 
@@ -71,11 +76,12 @@ class Deliveries:
             self._state.effects.append(
                 Gap(subscriber.session.connection, subscriber.handle, *gap)  # same fields, in the same order
             )
-        self.pump(subscriber)
+        self.pump(subscriber.subscription)
 
-    def pump(self, subscriber: Subscriber) -> None:
-        """Orders the next pages for a subscriber that is behind and has room."""
-        if not (subscriber.behind and subscriber.takes):
+    def pump(self, subscription: Subscription) -> None:
+        """Orders the next pages for a subscription that is behind, if a subscriber has room."""
+        subscriber = subscription.subscriber
+        if subscriber is None or not (subscriber.behind and subscriber.takes):
             return
         for cursor in list(subscriber.behind):
             if cursor.is_held:
@@ -115,10 +121,10 @@ class Deliveries:
         subscriber.fetching.pop(cursor, None)
         if cursor.state is State.BEHIND and after <= cursor.next_read() and not cursor.is_held:
             self._serve_page(subscriber, cursor, after, rows)
-        self.pump(subscriber)
+        self.pump(cursor.subscription)
 
-    def _serve_page(self, subscriber: Subscriber, cursor: Cursor, after: int, rows: list[StoredBatch | Damage]) -> None:
-        parcel = Parcel(self._state, subscriber, cursor)
+    def _serve_page(self, subscriber: Reader, cursor: Cursor, after: int, rows: list[StoredBatch | Damage]) -> None:
+        parcel = self._parcel(subscriber, cursor)
         expected = after + 1
         for row in rows:
             if row.first_sequence > expected:
@@ -133,7 +139,12 @@ class Deliveries:
         parcel.send()
         self._state.followed(cursor)
 
-    def _skip(self, cursor: Cursor, parcel: Parcel, first: int, last: int, reason: str) -> None:
+    def _parcel(self, subscriber: Reader, cursor: Cursor, bursts: dict[Session, int] | None = None) -> Parcel | Shares:
+        if isinstance(subscriber, Members):
+            return Shares(self._state, subscriber, cursor, bursts)
+        return Parcel(self._state, subscriber, cursor, bursts)
+
+    def _skip(self, cursor: Cursor, parcel: Parcel | Shares, first: int, last: int, reason: str) -> None:
         parcel.send()
         for low, high in cursor.skip(first, last):
             self.tell_gap(cursor.subscription, cursor.queue, low, high, reason)
@@ -142,9 +153,9 @@ class Deliveries:
     def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
         """Tells a subscription, now or when its subscriber comes back, that messages will not come."""
         gap = MissedGap(queue.shown_as, queue.epoch, first, last, reason)
-        subscriber = subscription.subscriber
-        if subscriber and not subscriber.starting:
-            self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
+        for subscriber in subscription.attached():
+            if not subscriber.starting:
+                self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
         if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
             subscription.gaps = [*subscription.gaps, gap][-limits.GAPS_MAX :]
             self._state.changed(subscription)
@@ -160,7 +171,7 @@ class Deliveries:
                 subscription.gaps = [gap for gap in subscription.gaps if gap not in told]
                 self._state.changed(subscription)
 
-    def _go_live(self, subscriber: Subscriber, cursor: Cursor) -> None:
+    def _go_live(self, subscriber: Reader, cursor: Cursor) -> None:
         subscriber.behind.pop(cursor, None)
         cursor.queue.set_state(cursor, State.LIVE)
 
@@ -197,7 +208,11 @@ class Deliveries:
                     f" {subscription.name!r} is {cursor.position}; ack only what was delivered"
                 )
             else:
-                self._settle(subscriber, cursor, first, last)
+                if not self._settle(subscriber, cursor, first, last):
+                    refused = DeliveryTakenAway(
+                        f"ack of {first} to {last} of queue {cursor.queue.shown_as!r}: not all of it is in flight to"
+                        f" this subscriber of {subscription.name!r} any more; it was delivered to another one"
+                    )
                 state.changed_cursor(cursor)
                 # A cumulative ack means what was delivered before it, not what was given up.
                 dead = subscription.dead_within(epoch, first, last) if first > 1 or last == 1 else None
@@ -209,13 +224,17 @@ class Deliveries:
                     )
         subscription.last_ack_ms = state.now_ms
         state.watch(subscriber)
-        self.pump(subscriber)
+        self.pump(subscription)
         if refused:
             raise refused
 
-    def _settle(self, subscriber: Subscriber, cursor: Cursor, first: int, last: int) -> None:
+    def _settle(self, subscriber: Subscriber, cursor: Cursor, first: int, last: int) -> bool:
+        """Settles what an ack means; returns whether it may mean all that it names."""
+        count = 0
         for low, high in subscriber.meant(cursor, first, last):
             subscriber.settled(cursor, low, high, cursor.settle(low, high), self._state.now_ms)
+            count += high - low + 1
+        return count == last - first + 1 or first == 1 < last
 
     def fall_behind(self, cursor: Cursor) -> None:
         """Lets a live cursor read from the store what became due again."""
@@ -227,23 +246,38 @@ class Deliveries:
     # --- attaching and detaching ---
 
     def attach(self, subscriber: Subscriber) -> None:
-        """Lets the cursors of a subscription read on."""
-        for cursor in subscriber.subscription.cursors.values():
+        """Attaches a subscriber; the first one lets the cursors of a subscription read on."""
+        subscription = subscriber.subscription
+        begins = subscription.subscriber is None
+        subscription.attach(subscriber)
+        reader = subscription.subscriber
+        if reader is None or not begins:
+            return
+        for cursor in subscription.cursors.values():
             self._state.scans.pop(cursor, None)
             cursor.queue.set_state(cursor, State.BEHIND)
-            subscriber.behind[cursor] = None
+            reader.behind[cursor] = None
 
     def detach(self, subscriber: Subscriber) -> None:
-        """Takes back what is in flight."""
+        """Takes back what is in flight to a subscriber; other members go on with it."""
         state, subscription = self._state, subscriber.subscription
-        subscription.subscriber = None
-        subscription.last_seen_ms = state.now_ms
-        subscription.left_in_drain = state.draining
-        state.deadlines.remove(("ack", subscription.number))
+        subscription.detach(subscriber)
         for cursor in subscription.cursors.values():
-            cursor.take_back()
-            state.rest(cursor)
+            if isinstance(subscriber, Member):
+                cursor.take_back(list(subscriber.held(cursor)))
+            else:
+                cursor.take_back()
+            if subscription.subscriber is None:
+                state.rest(cursor)
+            elif cursor.due and cursor.state is State.LIVE:
+                self.fall_behind(cursor)
             state.changed_cursor(cursor)
+        if subscription.subscriber is None:
+            subscription.last_seen_ms = state.now_ms
+            subscription.left_in_drain = state.draining
+            state.deadlines.remove(("ack", subscription.number))
+        else:
+            self.pump(subscription)
 
     # --- in the background ---
 
@@ -259,8 +293,7 @@ class Deliveries:
 
     def _scanned(self, cursor: Cursor, after: int, rows: list[StoredBatch | Damage]) -> None:
         if cursor.state is not State.SCANNING:
-            if cursor.subscription.subscriber:
-                self.pump(cursor.subscription.subscriber)
+            self.pump(cursor.subscription)
             return
         if after != cursor.position:
             self._state.rest(cursor)  # it was attached meanwhile, and has read on

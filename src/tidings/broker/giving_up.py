@@ -104,7 +104,7 @@ class GivingUp:
             subscription.bury(letter)
             state.ledger.changed_together([letter, content, cursor], state.now_ms)
         if subscription.subscriber:
-            self._deliveries.pump(subscription.subscriber)
+            self._deliveries.pump(subscription)
         elif cursor.state is State.WAITING:
             state.rest(cursor)
 

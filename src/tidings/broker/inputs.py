@@ -87,6 +87,8 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     backoff_max_ms: int = 0
     expires_after_ms: int | None = None
     resume: list[Resume] = []
+    shared: bool = False
+    single_active: bool | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):

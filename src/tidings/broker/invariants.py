@@ -6,8 +6,8 @@
 3. A cursor's state: LIVE and BEHIND have a subscriber, the others have none; LIVE is at the tail, and exactly the
    LIVE ones are in the queue's set; exactly the BEHIND ones are in their subscriber's; IDLE has nothing unsettled;
    WAITING has something outstanding; SCANNING is being looked through or will be.
-4. A subscriber: what it has in flight is what its cursors have in flight; its clock
-   runs for at most `concurrency` deliveries, all of them in flight.
+4. A subscriber: what it has in flight is what its cursors have in flight; its clock runs for at most
+   `concurrency` deliveries, all of them in flight. Of several members each message is in flight to exactly one.
 5. Tables agree: every cursor is known to its queue and its subscription, every subscriber to its session, every
    token and client id to its session; bytes that wait for the store are counted right.
 6. Over time, in one life of the broker: what a subscription has settled stays settled; what a subscriber has in
@@ -21,10 +21,12 @@ from __future__ import annotations
 from tidings import limits
 from tidings.broker.broker import Broker
 from tidings.broker.cursors import Cursor, State
+from tidings.broker.members import Members
 from tidings.broker.queues import Queue
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
+from tidings.ranges import Ranges
 
 
 class Invariants:
@@ -33,7 +35,7 @@ class Invariants:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._settled_to: dict[tuple[int, int], int] = {}
-        self._in_flight: dict[int, int] = {}
+        self._in_flight: dict[tuple[int, int], int] = {}
 
     def check(self) -> None:
         """Checks everything.
@@ -42,16 +44,21 @@ class Invariants:
             AssertionError: an invariant is broken; the text says which, and where.
         """
         check(self._broker)
+        in_flight: dict[tuple[int, int], int] = {}
         for subscription in self._broker.state.subscriptions.values():
             for epoch, cursor in subscription.cursors.items():
                 self._check_progress(cursor, (subscription.number, epoch))
-            self._check_window(subscription)
+            in_flight |= self._check_windows(subscription)
+        self._in_flight = in_flight
 
-    def _check_window(self, subscription: Subscription) -> None:
-        now = subscription.subscriber.in_flight if subscription.subscriber else 0
-        most = max(subscription.in_flight_max, self._in_flight.get(subscription.number, 0))
-        assert now <= most, f"subscription {subscription.name!r}: {now} in flight, the window is {most}"
-        self._in_flight[subscription.number] = now
+    def _check_windows(self, subscription: Subscription) -> dict[tuple[int, int], int]:
+        found: dict[tuple[int, int], int] = {}
+        for subscriber in subscription.attached():
+            key, now = (subscriber.session.connection, subscriber.handle), subscriber.in_flight
+            most = max(subscription.in_flight_max, self._in_flight.get(key, 0))
+            assert now <= most, f"subscription {subscription.name!r}: {now} in flight, the window is {most}"
+            found[key] = now
+        return found
 
     def _check_progress(self, cursor: Cursor, key: tuple[int, int]) -> None:
         before, now = self._settled_to.get(key, 0), cursor.settled_to
@@ -73,8 +80,9 @@ def check(broker: Broker) -> None:
         for cursor in subscription.cursors.values():
             _check_cursor(state, cursor)
         _check_dead(state, subscription)
-        if subscription.subscriber:
-            _check_subscriber(state, subscription, subscription.subscriber)
+        for subscriber in subscription.attached():
+            _check_subscriber(state, subscription, subscriber)
+        _check_members(subscription)
     _check_tables(state)
 
 
@@ -140,16 +148,32 @@ def _check_dead(state: BrokerState, subscription: Subscription) -> None:
 
 def _check_subscriber(state: BrokerState, subscription: Subscription, subscriber: Subscriber) -> None:
     where = f"subscription {subscription.name!r}"
-    in_flight = sum(cursor.in_flight for cursor in subscription.cursors.values())
+    in_flight = sum(subscriber.in_flight_of(cursor) for cursor in subscription.cursors.values())
     assert subscriber.in_flight == in_flight, f"{where}: counts {subscriber.in_flight} in flight of {in_flight}"
     assert subscriber.in_flight_bytes >= 0, f"{where}: {subscriber.in_flight_bytes} bytes in flight"
     clock = subscriber.on_the_clock()
-    assert len(clock) <= subscription.concurrency, f"{where}: the clock runs for {len(clock)} deliveries"
     for cursor, sequence in clock:
-        assert cursor.is_in_flight(sequence), f"{where}: the clock runs for {sequence}, which is not in flight"
-    assert len(clock) == min(in_flight, subscription.concurrency), f"{where}: {in_flight} in flight, clock {clock}"
+        assert subscriber.holds(cursor, sequence), f"{where}: the clock runs for {sequence}, which is not in flight"
+    assert len(clock) == min(in_flight, subscriber.concurrency), f"{where}: {in_flight} in flight, clock {clock}"
     assert subscriber.session.subscribers.get(subscriber.handle) is subscriber, f"{where}: unknown to its session"
     assert state.sessions.get(subscriber.session.connection) is subscriber.session, f"{where}: its session is gone"
+
+
+def _check_members(subscription: Subscription) -> None:
+    where, members = f"subscription {subscription.name!r}", subscription.subscriber
+    assert members is None or isinstance(members, Members) == subscription.shared, f"{where}: {members} of a shared one"
+    if not isinstance(members, Members):
+        return
+    assert len(members), f"{where}: members, but none is attached"
+    for cursor in subscription.cursors.values():
+        held = Ranges()
+        for member in members:
+            for first, last in member.held(cursor):
+                assert held.add(first, last) == last - first + 1, f"{where}: {first}..{last} in flight to two members"
+        for first, last in held:
+            for sequence in range(first, last + 1):
+                assert cursor.is_in_flight(sequence), f"{where}: a member holds {sequence}, which is not in flight"
+        assert held.count == cursor.in_flight, f"{where}: {held.count} held of {cursor.in_flight} in flight"
 
 
 def _check_tables(state: BrokerState) -> None:
@@ -159,7 +183,7 @@ def _check_tables(state: BrokerState) -> None:
         if session.client_id is not None:
             assert state.client_ids.get(session.client_id) is session, f"session {connection}: its client id is taken"
         for subscriber in session.subscribers.values():
-            assert subscriber.subscription.subscriber is subscriber, f"session {connection}: attached to nothing"
+            assert subscriber in subscriber.subscription.attached(), f"session {connection}: attached to nothing"
     pending_bytes = state.ledger.count_pending_bytes()
     assert state.ledger.pending_bytes == pending_bytes, f"counts {state.ledger.pending_bytes} of {pending_bytes} bytes"
     assert len(state.tokens) == len(state.sessions), "a token leads to a session that is gone"

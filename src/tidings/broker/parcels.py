@@ -46,6 +46,10 @@ class Parcel:
         self._runs = 0
         self._redelivered = False
 
+    def load(self) -> int:
+        """Returns how many messages the subscriber has in flight, with those that are on their way to it."""
+        return self.subscriber.in_flight + sum(last - first + 1 for first, last in self._ranges)
+
     def room(self) -> int:
         """Returns how many more messages fit into the subscriber's window."""
         return self.subscriber.room() - sum(last - first + 1 for first, last in self._ranges)

@@ -69,5 +69,5 @@ class Pausing:
         for cursor in list(cursors):
             if cursor.state is State.LIVE and cursor.is_held:
                 self._deliveries.fall_behind(cursor)
-            elif cursor.state is State.BEHIND and cursor.subscription.subscriber:
-                self._deliveries.pump(cursor.subscription.subscriber)
+            elif cursor.state is State.BEHIND:
+                self._deliveries.pump(cursor.subscription)

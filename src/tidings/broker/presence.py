@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from heapq import nsmallest
+from itertools import islice
 from operator import itemgetter
 from typing import TypeVar
 
@@ -20,9 +21,10 @@ from tidings.broker.cursors import Cursor
 from tidings.broker.publishing import Publishing
 from tidings.broker.sessions import Client, Session
 from tidings.broker.state import BrokerState
+from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
 from tidings.errors import InvalidOption
-from tidings.model import PRESENCE_QUEUE, ClientInfo, QueueInfo, Run, SubscriptionInfo
+from tidings.model import PRESENCE_QUEUE, ClientInfo, QueueInfo, Run, SubscriberInfo, SubscriptionInfo
 
 I = TypeVar("I")  # noqa: E741  an entry of a listing
 
@@ -193,6 +195,9 @@ class Presence:
             attempts_max=item.attempts_max,
             backoff_min_ms=item.backoff_min_ms,
             backoff_max_ms=item.backoff_max_ms,
+            shared=item.shared,
+            single_active=item.single_active,
+            subscribers=[_subscriber(each, cursor) for each in islice(item.attached(), limits.LISTING_NAMES_MAX)],
         )
 
     def _paused(self, item: Subscription, cursor: Cursor | None) -> str:
@@ -207,7 +212,7 @@ class Presence:
         subscriber = item.subscriber
         if subscriber is None or cursor not in subscriber.behind:
             return ""
-        if subscriber.session.send_buffer_full:
+        if not any(each.session.send_buffer_full is False for each in item.attached()):
             return "slow subscriber: its send buffer is full"
         if not subscriber.has_room():
             return "the window is full: waiting for acks"
@@ -231,6 +236,14 @@ def _what(subscription: Subscription) -> dict[str, object]:
     }
 
 
+def _subscriber(subscriber: Subscriber, cursor: Cursor | None) -> SubscriberInfo:
+    return SubscriberInfo(
+        client_id=subscriber.session.client_id,
+        address=subscriber.session.address,
+        in_flight=subscriber.in_flight_of(cursor) if cursor else 0,
+    )
+
+
 def _first(names: Iterable[str]) -> list[str]:
     return nsmallest(limits.LISTING_NAMES_MAX, names)
 
@@ -250,7 +263,9 @@ def _page(entries: list[tuple[str, Callable[[], I]]], after: str) -> tuple[list[
 
 
 def _size_bytes(entry: object) -> int:
-    # Only clients have lists, which can be long; what is left of an envelope is room enough for all the others.
+    # Only these have lists, which can be long; what is left of an envelope is room enough for all the others.
+    if isinstance(entry, SubscriptionInfo):
+        return sum(len((each.client_id or "").encode()) + len(each.address) + 48 for each in entry.subscribers)
     if not isinstance(entry, ClientInfo):
         return 0
     return sum(len(name.encode()) + 3 for name in [*entry.queues, *entry.subscriptions])

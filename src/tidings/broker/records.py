@@ -111,6 +111,8 @@ class SubscriptionRecord(msgspec.Struct, array_like=True):
     backoff_max_ms: int = limits.BACKOFF_MAX_MS
     next_dead: int = 1
     paused: bool = False
+    shared: bool = False
+    single_active: bool = False
 
 
 class CursorRecord(msgspec.Struct, array_like=True):
@@ -216,6 +218,8 @@ def _subscription(item: Subscription) -> SubscriptionRecord:
         item.backoff_max_ms,
         item.next_dead,
         item.paused,
+        item.shared,
+        item.single_active,
     )
 
 

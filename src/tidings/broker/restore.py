@@ -157,6 +157,8 @@ def _restore_subscription(state: BrokerState, number: int, record: SubscriptionR
     item.backoff_max_ms = record.backoff_max_ms
     item.next_dead = record.next_dead
     item.paused = record.paused
+    item.shared = record.shared
+    item.single_active = record.single_active
     state.counters.next_subscription = max(state.counters.next_subscription, number + 1)
     state.add_subscription(item)
 

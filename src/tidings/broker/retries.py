@@ -86,17 +86,15 @@ class Retries:
 
     def overdue(self, subscription: Subscription) -> None:
         """Takes back what was not acked in time."""
-        subscriber = subscription.subscriber
-        if subscriber is None:
-            return
-        for cursor, sequence in subscriber.overdue(self._state.now_ms):
-            failed = cursor.fail(sequence)
-            if failed >= subscription.attempts_max:
-                self._giving_up.give_up(cursor, sequence, "ack timeout", subscriber.session.client_id, None)
-            else:
-                self._park(cursor, sequence, failed, None)
-            subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
-        self._go_on(subscriber)
+        for subscriber in subscription.attached():
+            for cursor, sequence in subscriber.overdue(self._state.now_ms):
+                failed = cursor.fail(sequence)
+                if failed >= subscription.attempts_max:
+                    self._giving_up.give_up(cursor, sequence, "ack timeout", subscriber.session.client_id, None)
+                else:
+                    self._park(cursor, sequence, failed, None)
+                subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
+            self._go_on(subscriber)
 
     def due(self, subscription: Subscription) -> None:
         """Lets the messages be delivered again that have waited long enough."""
@@ -105,8 +103,7 @@ class Retries:
             self._watch(cursor)
             if cursor.due and cursor.state is State.LIVE:
                 self._deliveries.fall_behind(cursor)
-        if subscription.subscriber:
-            self._deliveries.pump(subscription.subscriber)
+        self._deliveries.pump(subscription)
 
     def watch(self, subscription: Subscription) -> None:
         """Lets the time of retries go on after a restart."""
@@ -137,7 +134,7 @@ class Retries:
 
     def _go_on(self, subscriber: Subscriber) -> None:
         self._state.watch(subscriber)
-        self._deliveries.pump(subscriber)
+        self._deliveries.pump(subscriber.subscription)
 
 
 def in_flight(

@@ -35,7 +35,6 @@ class Subscriber:
         "handle",
         "in_flight",
         "in_flight_bytes",
-        "locating",
         "request",
         "resume",
         "session",
@@ -59,8 +58,6 @@ class Subscriber:
         """Until the client was told that it is attached, nothing is delivered."""
         self.resume: list[Resume] = []
         """What its client says of where it stood, until that is taken into account."""
-        self.locating = 0
-        """Start positions that are still being looked up."""
         self.in_flight = 0
         self.in_flight_bytes = 0
         self.behind: dict[Cursor, None] = {}
@@ -116,9 +113,17 @@ class Subscriber:
             given.remove(sequence, sequence)
         return list(given)
 
+    def not_held_by_others(self, cursor: Cursor, first: int, last: int) -> list[tuple[int, int]]:
+        """Returns what of a range is not in flight to another subscriber; here there is none."""
+        return [(first, last)]
+
     def holds(self, cursor: Cursor, sequence: int) -> bool:
         """Whether a message is in flight to it."""
         return cursor.is_in_flight(sequence)
+
+    def in_flight_of(self, cursor: Cursor) -> int:
+        """Returns how many messages of a queue are in flight to it."""
+        return cursor.in_flight
 
     def settled(self, cursor: Cursor, first: int, last: int, count: int, now_ms: int) -> None:
         """Takes note that `count` messages in flight, all inside a range, were settled or taken away."""
@@ -179,9 +184,10 @@ class Subscriber:
 
     def forget(self, cursor: Cursor) -> None:
         """Forgets a cursor whose queue was deleted."""
-        if cursor.in_flight:
-            self.in_flight_bytes -= self.in_flight_bytes * cursor.in_flight // self.in_flight
-            self.in_flight -= cursor.in_flight
+        count = self.in_flight_of(cursor)
+        if count:
+            self.in_flight_bytes -= self.in_flight_bytes * count // self.in_flight
+            self.in_flight -= count
         self.behind.pop(cursor, None)
         self.fetching.pop(cursor, None)
         self._order = deque(entry for entry in self._order or () if entry[0] is not cursor)

@@ -8,6 +8,7 @@ from tidings import limits
 from tidings.broker.cursors import Cursor
 from tidings.broker.dead_letters import DeadLetter, Redriving
 from tidings.broker.filters import Filter
+from tidings.broker.members import Member, Members
 from tidings.broker.subscribers import Subscriber
 
 
@@ -22,7 +23,7 @@ class MissedGap(NamedTuple):
 
 
 class Subscription:
-    """A filter, a cursor for each queue it matches, and at most one subscriber."""
+    """A filter, a cursor for each queue it matches, and at most one subscriber: a shared one has members instead."""
 
     __slots__ = (
         "_dead_at",
@@ -45,11 +46,14 @@ class Subscription:
         "last_ack_ms",
         "last_seen_ms",
         "left_in_drain",
+        "locating",
         "name",
         "next_dead",
         "number",
         "paused",
         "redriving",
+        "shared",
+        "single_active",
         "subscriber",
     )
 
@@ -79,7 +83,13 @@ class Subscription:
         """Whether it gets nothing new until somebody resumes it."""
         self.gaps: list[MissedGap] = []
         self.cursors: dict[int, Cursor] = {}
-        self.subscriber: Subscriber | None = None
+        self.shared = False
+        """Whether several subscribers may be attached, each message going to one of them."""
+        self.single_active = False
+        """Whether of a shared one's subscribers only one is delivered to, until it leaves."""
+        self.subscriber: Subscriber | Members | None = None
+        self.locating = 0
+        """Start positions of a new one that are still being looked up."""
         self.dead: dict[int, DeadLetter] = {}
         """Its dead letters by number, in their order."""
         self.next_dead = 1
@@ -94,6 +104,29 @@ class Subscription:
     def key(self) -> str:
         """The key of the subscription's record."""
         return f"subscription/{self.number}"
+
+    def attach(self, subscriber: Subscriber) -> None:
+        """Attaches a subscriber."""
+        if isinstance(subscriber, Member):
+            if not isinstance(self.subscriber, Members):
+                self.subscriber = Members(self)
+            self.subscriber.add(subscriber)
+        else:
+            self.subscriber = subscriber
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Lets go of a subscriber; after the last one there is none."""
+        if isinstance(self.subscriber, Members) and isinstance(subscriber, Member):
+            self.subscriber.remove(subscriber)
+            if len(self.subscriber):
+                return
+        self.subscriber = None
+
+    def attached(self) -> list[Subscriber]:
+        """Returns who is attached, the longest first."""
+        if isinstance(self.subscriber, Members):
+            return list(self.subscriber)
+        return [] if self.subscriber is None else [self.subscriber]
 
     def bury(self, letter: DeadLetter) -> None:
         """Takes on a dead letter."""

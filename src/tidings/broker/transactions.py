@@ -118,7 +118,7 @@ class Transactions:
                 held.setdefault(cursor, []).append(sequence)
                 subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
         self._state.watch(subscriber)
-        self._deliveries.pump(subscriber)
+        self._deliveries.pump(subscriber.subscription)
 
     def _go_on(self, cursor: Cursor) -> None:
         if not _is_known(cursor):
@@ -126,7 +126,7 @@ class Transactions:
         if cursor.due and cursor.state is State.LIVE:
             self._deliveries.fall_behind(cursor)
         if cursor.subscription.subscriber:
-            self._deliveries.pump(cursor.subscription.subscriber)
+            self._deliveries.pump(cursor.subscription)
         elif cursor.state is State.WAITING:
             self._state.rest(cursor)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ from tidings.batch import Batch, StoredBatch, decode_items, encode_item
 from tidings.broker import PREFIXES, Broker, effects, inputs, queue_epochs, restore
 from tidings.broker.invariants import Invariants
 from tidings.errors import TidingsError
-from tidings.model import ClientInfo, QueueInfo, Run, SubscriptionInfo
+from tidings.model import ClientInfo, Flags, QueueInfo, Run, SubscriptionInfo
 from tidings.store.memory import MemoryStore
 from tidings.transaction import Commit
 
@@ -21,12 +21,13 @@ T = TypeVar("T")
 START_MS = 1_700_000_000_000
 
 
-def batch_of(*events: str, payload: bytes | None = None) -> Batch:
+def batch_of(*events: str, payload: bytes | None = None, keys: Sequence[str | None] = ()) -> Batch:
     """Returns a batch with one message for each event; its payload is the event's name unless one is given."""
     runs, parts = [], []
+    each = iter(keys or repeat(None))
     for event, group in groupby(events):
-        items = [encode_item(event.encode() if payload is None else payload, None, None, None) for _ in group]
-        runs.append(Run(event, len(items), sum(map(len, items))))
+        items = [encode_item(event.encode() if payload is None else payload, None, next(each), None) for _ in group]
+        runs.append(Run(event, len(items), sum(map(len, items)), flags=Flags.KEYS if keys else 0))
         parts += items
     return Batch(runs, b"".join(parts))
 
@@ -97,13 +98,19 @@ class Client:
     # --- what a client does ---
 
     def publish(
-        self, queue: str, *events: str, number: int = 0, answered: int = 0, payload: bytes | None = None
+        self,
+        queue: str,
+        *events: str,
+        number: int = 0,
+        answered: int = 0,
+        payload: bytes | None = None,
+        keys: Sequence[str | None] = (),
     ) -> int:
-        """Publishes one batch with a message for each event; returns its number."""
+        """Publishes one batch with a message for each event (or key); returns its number."""
         if not number:
             self._number += 1
             number = self._number
-        batch = batch_of(*(events or ("created",)), payload=payload)
+        batch = batch_of(*(events or ("created",) * max(1, len(keys))), payload=payload, keys=keys)
         self.harness.do(inputs.Publish(self.connection, number, answered, queue, batch))
         return number
 

@@ -1,0 +1,83 @@
+"""Shares: what of a queue goes to which member of a shared subscription."""
+
+from __future__ import annotations
+
+from tidings.batch import StoredBatch
+from tidings.broker.cursors import Cursor, split
+from tidings.broker.members import Members
+from tidings.broker.parcels import Parcel
+from tidings.broker.sessions import Session
+from tidings.broker.state import BrokerState
+
+
+class Shares:
+    """What the members of a shared subscription are to get of one queue in this turn; used like a `Parcel`."""
+
+    def __init__(
+        self, state: BrokerState, members: Members, cursor: Cursor, bursts: dict[Session, int] | None = None
+    ) -> None:
+        self._members = members
+        self._cursor = cursor
+        self._parcels = [
+            (member, Parcel(state, member, cursor, bursts))
+            for member in sorted(members.active, key=lambda member: member.served)
+        ]
+
+    def fits(self, row: StoredBatch) -> bool:
+        """Whether it is worth to take from a row, rather than to read it later."""
+        return any(parcel.fits(row) for _, parcel in self._parcels)
+
+    def take(self, row: StoredBatch) -> bool:
+        """Takes what is wanted of a row; returns whether the windows were too small for all of it."""
+        cursor = self._cursor
+        selected, wanted = cursor.wanted(row)
+        taken: list[tuple[int, int]] = []
+        rest = wanted
+        for parcel, count in self._share_out(sum(last - first + 1 for first, last in wanted)):
+            mine, rest = split(rest, count)
+            parcel.add(cursor.hand_out(row, selected, mine))
+            taken = mine
+        cursor.pass_by(row, taken, rest)
+        return bool(rest)
+
+    def send(self) -> None:
+        """Sends what was taken."""
+        for _, parcel in self._parcels:
+            parcel.send()
+
+    def _share_out(self, count: int) -> list[tuple[Parcel, int]]:
+        open_ones = [(member, parcel, room) for member, parcel in self._parcels if (room := parcel.room()) > 0]
+        counts = share_out(count, [(parcel.load(), room) for _, parcel, room in open_ones])
+        shares: list[tuple[Parcel, int]] = []
+        for (member, parcel, _), given in zip(open_ones, counts, strict=True):
+            if given:
+                self._members.served(member)
+                shares.append((parcel, given))
+        return shares
+
+
+def share_out(count: int, members: list[tuple[int, int]]) -> list[int]:
+    """Returns how many of `count` messages each of several members gets, given as (in flight, room).
+
+    All are brought to the same number in flight, whoever has more already gets nothing. That is not exact where all
+    have many: then fewer get more at once, since each piece costs a delivery. Of equals the first ones get more.
+    """
+    if not members:
+        return []
+    order = sorted(range(len(members)), key=lambda index: members[index][0])
+    total, sharing = count + sum(load for load, _ in members), len(order)
+    while sharing > 1 and members[order[sharing - 1]][0] * sharing >= total:
+        sharing -= 1
+        total -= members[order[sharing]][0]
+    least = members[order[0]][0]
+    level = -(-total // sharing) + least // 4
+    counts = [0] * len(members)
+    for index in order:
+        load, room = members[index]
+        counts[index] = max(0, min(level - load, room, count))
+        count -= counts[index]
+    for index in order:  # where windows are too small for equal numbers, the others take the rest
+        more = min(members[index][1] - counts[index], count)
+        counts[index] += more
+        count -= more
+    return counts

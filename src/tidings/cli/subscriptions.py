@@ -12,6 +12,7 @@ from tidings.model import SubscriptionInfo
 
 ATTEMPTS_HELP: Final = "After how many failed attempts a message becomes a dead letter."
 ACK_TIMEOUT_HELP: Final = "Time until an unacknowledged message counts as failed."
+SINGLE_HELP: Final = "Of a shared one: let one subscriber get all messages until it leaves."
 EXPIRES_HELP: Final = "Absence after which the server forgets it; 0 never."
 
 app = App(name=("subscriptions", "subscription"))
@@ -58,6 +59,7 @@ def set_(
     ack_timeout: Annotated[float | None, Parameter(metavar="SECONDS", help=ACK_TIMEOUT_HELP)] = None,
     in_flight_max: Annotated[int | None, Parameter(metavar="N", help="Most messages delivered and not acked.")] = None,
     expires_after: Annotated[float | None, Parameter(metavar="SECONDS", help=EXPIRES_HELP)] = None,
+    single_active: Annotated[bool | None, Parameter(help=SINGLE_HELP)] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Change the settings of a subscription, connected or away. What is left out stays as it is.
@@ -73,6 +75,7 @@ def set_(
         "ack_timeout": ack_timeout,
         "in_flight_max": in_flight_max,
         "expires_after": expires_after,
+        "single_active": single_active,
     }
     if all(value is None for value in settings.values()):
         raise InvalidOption("nothing to change; for example --attempts-max 5")
@@ -149,7 +152,8 @@ def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
 
 
 def _state(info: SubscriptionInfo, now_ms: int) -> str:
-    state = "yes" if info.connected else f"away, seen {relative_time(info.last_seen, now_ms)}"
+    attached = f"{len(info.subscribers)} share it" if info.shared else "yes"
+    state = attached if info.connected else f"away, seen {relative_time(info.last_seen, now_ms)}"
     if info.paused:
         return f"paused: {info.paused}" if info.connected else f"{state}; paused: {info.paused}"
     return state

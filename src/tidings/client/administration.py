@@ -68,6 +68,7 @@ class Administration(Requests):
         backoff_min: Seconds | None = None,
         backoff_max: Seconds | None = None,
         expires_after: Seconds | None = None,
+        single_active: bool | None = None,
         timeout: float | None = 30.0,
     ) -> None:
         """Changes the settings of a subscription, connected or away; durable on return. None leaves one as it is.
@@ -83,6 +84,7 @@ class Administration(Requests):
             backoff_min: as for `subscribe`; given alone it moves a `backoff_max` that is less.
             backoff_max: as for `subscribe`; given alone it moves a `backoff_min` that is more.
             expires_after: as for `subscribe`; 0 removes it.
+            single_active: as for `subscribe`; for a shared one.
             timeout: time limit in seconds.
 
         Raises:
@@ -97,6 +99,8 @@ class Administration(Requests):
             settings["in_flight_max"] = within(in_flight_max, limits.IN_FLIGHT_MAX, "in_flight_max")
         if expires_after is not None:
             settings["expires_after_ms"] = milliseconds(expires_after, "expires_after") or None
+        if single_active is not None:
+            settings["single_active"] = single_active
         await self._call(calls.ConfigureSubscription(name=name, **settings), timeout)
 
     async def pause(

@@ -295,6 +295,9 @@ class Client(Administration, DeadLetters, Schedules):
             backoff_min: seconds or timedelta before the second attempt, up to 7 days; 1 s by default. It doubles from
                 attempt to attempt; between its half and all of it is waited.
             backoff_max: seconds or timedelta that are waited at most; 5 min by default.
+            shared: the name of a subscription that several clients share, instead of `name`: each message goes to
+                one of them. The server's default of `in_flight_max` is 1,024 of each then.
+            single_active: of those who share, one gets all messages until it leaves; then the next one does.
             timeout: seconds that attaching may take; None is without limit.
 
         Raises:

@@ -24,6 +24,8 @@ class SubscribeOptions(TypedDict, total=False):
     attempts_max: int | None
     backoff_min: Seconds | None
     backoff_max: Seconds | None
+    shared: str | None
+    single_active: bool | None
 
 
 def subscription_options(queue: str, event: str | None, given: SubscribeOptions) -> Options:
@@ -43,7 +45,12 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
     if event is None:
         queue, _, event = queue.partition("/")
         event = event or "#"
-    name = given.get("name")
+    name, shared = given.get("name"), given.get("shared")
+    if name is not None and shared is not None:
+        raise InvalidOption(f"name={name!r} and shared={shared!r}: the second names the subscription already")
+    if shared is None and given.get("single_active") is not None:
+        raise InvalidOption("single_active is for shared subscriptions; give the name to share as shared=, too")
+    name = name if shared is None else shared
     if name is not None:
         check_label(name, "subscription")
     word, value = _start(given.get("start", "latest"))
@@ -62,6 +69,8 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
             backoff_min=given.get("backoff_min"),
             backoff_max=given.get("backoff_max"),
         ),
+        shared=shared is not None,
+        single_active=given.get("single_active"),
     )
 
 

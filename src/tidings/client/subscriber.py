@@ -51,6 +51,8 @@ class Options(NamedTuple):
     attempts_max: int = 0
     backoff_min_ms: int = 0
     backoff_max_ms: int = 0
+    shared: bool = False
+    single_active: bool | None = None
 
 
 class Delivery(NamedTuple):
@@ -398,6 +400,8 @@ class Subscriber:
             attempts_max=options.attempts_max,
             backoff_min_ms=options.backoff_min_ms,
             backoff_max_ms=options.backoff_max_ms,
+            shared=options.shared,
+            single_active=options.single_active,
         )
 
     def subscribed(self, frame: Subscribed) -> None:

@@ -135,6 +135,8 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
     attempts_max: int = 0
     backoff_min_ms: int = 0
     backoff_max_ms: int = 0
+    shared: bool = False
+    single_active: bool | None = None
 
 
 class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):

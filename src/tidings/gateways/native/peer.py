@@ -445,6 +445,8 @@ def _subscribe(connection: int, frame: Subscribe) -> inputs.Subscribe:
         backoff_min_ms=frame.backoff_min_ms,
         backoff_max_ms=frame.backoff_max_ms,
         resume=[inputs.Resume(place.epoch, place.received, place.acked) for place in frame.resume],
+        shared=frame.shared,
+        single_active=frame.single_active,
     )
 
 

@@ -158,7 +158,7 @@ class Broker:
             case Surveyed():
                 self._retention.surveyed(input)
             case Located():
-                self._catalog.located(input)
+                state.lookups.located(input.ticket, input.sequence)
             case DiskSpace():
                 state.free_bytes = input.free_bytes
             case Drain():

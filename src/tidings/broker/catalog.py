@@ -8,10 +8,11 @@ from msgspec import UNSET
 
 from tidings import limits
 from tidings.broker.answers import answered_when_durable, done_when_durable, refuse
+from tidings.broker.cursors import Cursor
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.effects import Locate, Refuse, Subscribed
+from tidings.broker.effects import Refuse, Subscribed
 from tidings.broker.filters import Filter
-from tidings.broker.inputs import Delete, Located, Subscribe, Unsubscribe
+from tidings.broker.inputs import Delete, Subscribe, Unsubscribe
 from tidings.broker.ledger import Answer
 from tidings.broker.members import Member
 from tidings.broker.presence import Presence
@@ -89,28 +90,30 @@ class Catalog:
         if created and input.start == "time":
             # Where an ephemeral one stood counts, and not where it began once.
             placed = set() if subscription.durable else {place.epoch for place in input.resume}
-            for epoch in subscription.cursors:
-                if epoch in placed:
-                    continue
-                subscription.locating += 1
-                state.effects.append(Locate(subscription.number, epoch, input.start_value))
+            for cursor in subscription.cursors.values():
+                if cursor.queue.epoch not in placed:
+                    self._locate(cursor, input.start_value)
         if not subscription.locating:
             self._ready(subscriber)
 
-    def located(self, input: Located) -> None:
-        """Moves a new subscription to the time it asked for, in one of its queues."""
-        subscription = self._state.numbers.get(input.subscription)
-        if subscription is None or not subscription.locating:
-            return
-        cursor = subscription.cursors.get(input.epoch)
-        if cursor:
+    def _locate(self, cursor: Cursor, time_ms: int) -> None:
+        """Moves the cursor of a new subscription to the time that was asked for."""
+        subscription = cursor.subscription
+        subscription.locating += 1
+
+        def found(sequence: int | None) -> None:
+            if self._state.numbers.get(subscription.number) is not subscription:
+                return  # nobody waited for it, and it was forgotten
             last = cursor.queue.committed
-            cursor.position = max(cursor.position, min(last, input.sequence - 1 if input.sequence else last))
-            self._state.changed_cursor(cursor)
-        subscription.locating -= 1
-        if not subscription.locating:
-            for subscriber in subscription.attached():
-                self._ready(subscriber)
+            cursor.position = max(cursor.position, min(last, sequence - 1 if sequence else last))
+            if cursor.queue.epoch in subscription.cursors:
+                self._state.changed_cursor(cursor)
+            subscription.locating -= 1
+            if not subscription.locating:
+                for subscriber in subscription.attached():
+                    self._ready(subscriber)
+
+        self._state.effects.append(self._state.lookups.sequence_at(cursor.queue.epoch, time_ms, found))
 
     def unsubscribe(self, session: Session, input: Unsubscribe) -> None:
         """Detaches a client.

@@ -176,7 +176,7 @@ class Survey(msgspec.Struct, frozen=True):
 class Locate(msgspec.Struct, frozen=True):
     """Find the first sequence at or after a time, then report Located."""
 
-    subscription: int
+    ticket: int
     epoch: int
     time_ms: int
 

@@ -223,8 +223,7 @@ class Surveyed(msgspec.Struct, frozen=True):
 class Located(msgspec.Struct, frozen=True):
     """The first sequence at or after the time that a Locate asked for; None beyond the end."""
 
-    subscription: int
-    epoch: int
+    ticket: int
     sequence: int | None
 
 

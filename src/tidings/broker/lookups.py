@@ -1,7 +1,7 @@
 """Lookups: what rules ask of the store, and how they go on once they are answered.
 
-A rule that needs messages or records orders `ReadRows`, `ReadRecords` or `ListRecords` under a ticket; what it
-wants to do with the answer waits here. Whoever asks must look again whether the question still matters.
+A rule that needs messages or records orders `ReadRows`, `ReadRecords`, `ListRecords` or `Locate` under a ticket; what
+it wants to do with the answer waits here. Whoever asks must look again whether the question still matters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from tidings.batch import StoredBatch
-from tidings.broker.effects import ListRecords, ReadRecords, ReadRows
+from tidings.broker.effects import ListRecords, Locate, ReadRecords, ReadRows
 from tidings.transaction import Damage
 
 Rows: TypeAlias = list[StoredBatch | Damage]
@@ -26,6 +26,7 @@ class Lookups:
         self._rows: dict[int, Callable[[Rows], None]] = {}
         self._records: dict[int, Callable[[Records], None]] = {}
         self._listings: dict[int, Callable[[Listed], None]] = {}
+        self._places: dict[int, Callable[[int | None], None]] = {}
 
     def rows(self, epoch: int, after: int, limit_bytes: int, then: Callable[[Rows], None]) -> ReadRows:
         """Asks for the rows of a queue from after a sequence on."""
@@ -42,6 +43,11 @@ class Lookups:
         self._listings[ticket := self._take_ticket()] = then
         return ListRecords(ticket, prefix, after, limit_bytes)
 
+    def sequence_at(self, epoch: int, time_ms: int, then: Callable[[int | None], None]) -> Locate:
+        """Asks for the first sequence of a queue at or after a time; None is the answer beyond its end."""
+        self._places[ticket := self._take_ticket()] = then
+        return Locate(ticket, epoch, time_ms)
+
     def rows_read(self, ticket: int, rows: Rows) -> None:
         """Goes on with rows."""
         self._rows.pop(ticket)(rows)
@@ -53,6 +59,10 @@ class Lookups:
     def records_listed(self, ticket: int, records: Listed) -> None:
         """Goes on with a listing."""
         self._listings.pop(ticket)(records)
+
+    def located(self, ticket: int, sequence: int | None) -> None:
+        """Goes on with a sequence."""
+        self._places.pop(ticket)(sequence)
 
     def _take_ticket(self) -> int:
         self._next_ticket += 1

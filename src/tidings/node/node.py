@@ -367,7 +367,7 @@ class Node:
                 return RecordsRead(effect.ticket, [await store.get(key) for key in effect.keys])
             case Locate():
                 sequence = await store.locate(effect.epoch, effect.time_ms)
-                return Located(effect.subscription, effect.epoch, sequence)
+                return Located(effect.ticket, sequence)
             case _:
                 assert_never(effect)
 

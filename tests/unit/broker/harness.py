@@ -406,7 +406,7 @@ class Harness:
                 self._handle(inputs.RecordsRead(effect.ticket, [_now(store.get(key)) for key in effect.keys]))
             case effects.Locate():
                 sequence = _now(store.locate(effect.epoch, effect.time_ms))
-                self._handle(inputs.Located(effect.subscription, effect.epoch, sequence))
+                self._handle(inputs.Located(effect.ticket, sequence))
 
 
 def assert_delivered(client: Client, queue: str, sequences: Iterable[int], handle: int = 1) -> list[Message]:

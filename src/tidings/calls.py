@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidings.errors import InvalidOption
-from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, ScheduledInfo
+from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, MovedInfo, ScheduledInfo
 
 
 class _Call(
@@ -121,6 +121,19 @@ class Pause(_Call, frozen=True, kw_only=True, tag="pause"):
     paused: bool = True
 
 
+class Seek(_Call, frozen=True, kw_only=True, tag="seek"):
+    """Moves a subscription, in one of its queues or (None) in all of them, so that it gets all from there on.
+
+    `to` is "earliest", "latest", "sequence" or "time" (with `value`, the first sequence that it is to get, or UTC
+    ms). Answer: a `MovedInfo` for each queue.
+    """
+
+    subscription: str
+    to: str
+    value: int = 0
+    queue: str | None = None
+
+
 Call: TypeAlias = (
     ConfigureSubscription
     | DeadLetterGroups
@@ -132,6 +145,7 @@ Call: TypeAlias = (
     | CancelSchedule
     | ListSchedules
     | Pause
+    | Seek
 )
 
 ANSWERS: Final[dict[type[Call], object]] = {
@@ -145,6 +159,7 @@ ANSWERS: Final[dict[type[Call], object]] = {
     CancelSchedule: None,
     ListSchedules: list[ScheduledInfo],
     Pause: None,
+    Seek: list[MovedInfo],
 }
 """The type of each call's answer."""
 

@@ -1,7 +1,7 @@
 """The nouns of Tidings as data: names, runs, stored batches, confirms, and what listings show."""
 
 from enum import IntFlag
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -13,6 +13,30 @@ BYTES: Final = "application/octet-stream"
 
 PRESENCE_QUEUE: Final = "$presence"
 """The system queue that tells who comes and goes."""
+
+
+_EPOCH_BITS: Final = 32
+_MOVES_MAX: Final = 2**20  # so that a reading is an integer which every JSON reader keeps exact
+Reading: TypeAlias = int
+"""One reading of a queue by a subscription: the queue's epoch, and above it how often the subscription was moved there.
+
+Deliveries and acks name it, so that an ack tells whether it is about a delivery from before a move. Before the first
+move it is the epoch itself."""
+
+
+def reading_of(epoch: int, moves: int) -> Reading:
+    """Returns the reading of a subscription that was moved so often in the queue of an epoch."""
+    return epoch | moves % _MOVES_MAX << _EPOCH_BITS
+
+
+def epoch_of(reading: Reading) -> int:
+    """Returns the epoch of the queue that is read."""
+    return reading & (1 << _EPOCH_BITS) - 1
+
+
+def moves_of(reading: Reading) -> int:
+    """Returns how often a subscription was moved in the queue before a reading."""
+    return reading >> _EPOCH_BITS
 
 
 def check_name(name: str, what: str) -> str:
@@ -243,3 +267,17 @@ class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether of those all messages go to the one that has been attached the longest."""
     subscribers: list[SubscriberInfo] = []
     """Who is attached, the longest first: at most 1,000."""
+    skipped: int = 0
+    """Messages that it did not get because somebody moved it past them; an upper bound with a filter."""
+
+
+class MovedInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How a subscription was moved in one queue: all up to `cursor` counts as settled now, up to `before` it did then.
+
+    `skipped` are the messages that it was moved past and had not settled; an upper bound with a filter.
+    """
+
+    queue: str
+    before: int
+    cursor: int
+    skipped: int

@@ -274,6 +274,7 @@ class Client:
     delete_subscription = _waiting(asynchronous.Client.delete_subscription)
     backup = _waiting(asynchronous.Client.backup)
     configure_subscription = _waiting(asynchronous.Client.configure_subscription)
+    seek = _waiting(asynchronous.Client.seek)
     pause = _waiting(asynchronous.Client.pause)
     resume = _waiting(asynchronous.Client.resume)
 
@@ -338,7 +339,7 @@ class Message(Delivered, gc=False, eq=False):
     def ack(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
         """Settles the message. See `tidings.Message.ack`; without `wait` it only hands the ack over."""
         subscription: Subscription = self._owner
-        subscription._settle([(self.queue, self.epoch, self.sequence, self.sequence)], wait, timeout)
+        subscription._settle([(self.queue, self._context.epoch, self.sequence, self.sequence)], wait, timeout)
 
     def nack(
         self,

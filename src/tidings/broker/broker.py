@@ -50,6 +50,7 @@ from tidings.broker.publishing import Publishing
 from tidings.broker.retention import Retention
 from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
+from tidings.broker.seeking import Seeking
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import attached
@@ -65,6 +66,7 @@ from tidings.calls import (
     Pause,
     Redrive,
     Schedule,
+    Seek,
 )
 from tidings.errors import TidingsError
 from tidings.model import PRESENCE_QUEUE
@@ -88,6 +90,7 @@ class Broker:
         self._schedules = Schedules(self.state, self._publishing)
         self._transactions = Transactions(self.state, self._publishing, self._deliveries)
         self._retention = Retention(self.state)
+        self._seeking = Seeking(self.state, self._deliveries, self._retention)
         self._pausing = Pausing(self.state, self._deliveries)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
 
@@ -243,6 +246,8 @@ class Broker:
                 self._schedules.page(session, input.request, input.call)
             case Pause():
                 self._pausing.pause(session, input.request, input.call)
+            case Seek():
+                self._seeking.seek(session, input.request, input.call)
             case _:
                 assert_never(input.call)
 

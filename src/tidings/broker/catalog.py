@@ -32,7 +32,7 @@ from tidings.errors import (
     SubscriptionInUse,
     SystemQueue,
 )
-from tidings.model import check_label
+from tidings.model import check_label, epoch_of, moves_of
 
 _STARTS = ("latest", "earliest", "sequence", "time")
 _RANGES = {
@@ -89,7 +89,7 @@ class Catalog:
         self._presence.announce(session)
         if created and input.start == "time":
             # Where an ephemeral one stood counts, and not where it began once.
-            placed = set() if subscription.durable else {place.epoch for place in input.resume}
+            placed = set() if subscription.durable else {epoch_of(place.epoch) for place in input.resume}
             for cursor in subscription.cursors.values():
                 if cursor.queue.epoch not in placed:
                     self._locate(cursor, input.start_value)
@@ -100,12 +100,13 @@ class Catalog:
         """Moves the cursor of a new subscription to the time that was asked for."""
         subscription = cursor.subscription
         subscription.locating += 1
+        end = cursor.queue.committed  # what is stored while the store looks is after that time
 
         def found(sequence: int | None) -> None:
             if self._state.numbers.get(subscription.number) is not subscription:
                 return  # nobody waited for it, and it was forgotten
-            last = cursor.queue.committed
-            cursor.position = max(cursor.position, min(last, sequence - 1 if sequence else last))
+            position = end if sequence is None else min(sequence - 1, cursor.queue.committed)
+            cursor.position = max(cursor.position, position)
             if cursor.queue.epoch in subscription.cursors:
                 self._state.changed_cursor(cursor)
             subscription.locating -= 1
@@ -198,9 +199,13 @@ class Catalog:
         subscription, places = subscriber.subscription, subscriber.resume
         subscriber.resume = []
         for place in places:
-            cursor = subscription.cursors.get(place.epoch)
+            cursor = subscription.cursors.get(epoch_of(place.epoch))
             if cursor is None:
                 continue
+            if not subscription.durable:
+                cursor.set_moves(moves_of(place.epoch))  # only its client knows of them
+            elif cursor.reading != place.epoch:
+                continue  # it was moved meanwhile: what was acked before counts no more
             committed = cursor.queue.committed
             if subscription.durable:
                 for first, last in place.acked:
@@ -244,7 +249,7 @@ class Catalog:
         places: list[tuple[int, int]] = []
         if not subscription.durable:
             cursors = islice(subscription.cursors.values(), limits.RESUME_QUEUES_MAX)
-            places = [(cursor.queue.epoch, cursor.position) for cursor in cursors]
+            places = [(cursor.reading, cursor.position) for cursor in cursors]
         self._state.effects.append(
             Subscribed(
                 session.connection,

@@ -26,6 +26,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from tidings.batch import Batch, StoredBatch
+from tidings.model import Reading, reading_of
 from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -66,11 +67,15 @@ class Cursor:
         "fetch_after",
         "fetch_to",
         "filter",
+        "moves",
+        "moving",
         "parked",
         "position",
         "queue",
+        "reading",
         "recorded",
         "settling",
+        "skipped",
         "state",
         "subscription",
         "unsettled",
@@ -97,6 +102,14 @@ class Cursor:
         """The last sequence that such a page could hold: what is committed later is not missing from it."""
         self.recorded = position
         """What `settled_to` was when the cursor was last written."""
+        self.reading: Reading = queue.epoch
+        """The queue's epoch as its subscriber is told it; another one since each move."""
+        self.moves = 0
+        """How often it was moved."""
+        self.moving = 0
+        """How many moves are not durable yet; nothing is delivered before they are."""
+        self.skipped = 0
+        """How many messages it was moved past."""
 
     @property
     def key(self) -> str:
@@ -123,7 +136,7 @@ class Cursor:
     @property
     def is_held(self) -> bool:
         """Whether nothing new is to be delivered, although its subscriber may have room."""
-        return self.subscription.paused or self.queue.paused
+        return self.moving > 0 or self.subscription.paused or self.queue.paused
 
     def is_in_flight(self, sequence: int) -> bool:
         """Whether a message is sent and not settled."""
@@ -201,6 +214,25 @@ class Cursor:
             self.settle(low, high)
         self.position = max(self.position, last)
         return lost
+
+    def move(self, target: int) -> int:
+        """Makes `target` the cursor, so that all after it is delivered (again); returns how many it was moved past.
+
+        What was delivered before counts no more: neither its attempts nor its acks. Nothing may be in flight.
+        """
+        past = self.unsettled.within(1, target)
+        skipped = sum(last - first + 1 for first, last in past) + max(0, target - self.position)
+        self.unsettled, self.due = Ranges(), Ranges()
+        self.attempts, self.parked, self._retries, self.settling = {}, {}, [], None
+        self.position = target
+        self.skipped += skipped
+        self.set_moves(self.moves + 1)
+        return skipped
+
+    def set_moves(self, moves: int) -> None:
+        """Says how often it was moved."""
+        self.moves = moves
+        self.reading = reading_of(self.queue.epoch, moves)
 
     def settle_ahead(self, first: int, last: int) -> None:
         """Settles a range that may reach beyond the position: the record was older than what was delivered."""

@@ -9,7 +9,7 @@ from collections import deque
 from hashlib import blake2b
 
 from tidings import limits
-from tidings.model import Failure, Run
+from tidings.model import Failure, Reading, Run, reading_of
 
 
 class DeadLetter:
@@ -19,6 +19,7 @@ class DeadLetter:
         "attempts",
         "died_ms",
         "epoch",
+        "moves",
         "number",
         "place",
         "queue",
@@ -43,6 +44,7 @@ class DeadLetter:
         type: str,
         place: str,
         text: str = "",
+        moves: int = 0,
     ) -> None:
         self.subscription = subscription
         self.number = number
@@ -56,6 +58,13 @@ class DeadLetter:
         self.place = place
         self.text = text
         """The beginning of the error's message; all of it is in the content."""
+        self.moves = moves
+        """How often its subscription had been moved in the queue when it died."""
+
+    @property
+    def reading(self) -> Reading:
+        """In which reading of the queue it died: another one may deliver its message again."""
+        return reading_of(self.epoch, self.moves)
 
     @property
     def how(self) -> str:

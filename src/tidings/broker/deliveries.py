@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from tidings import limits
-from tidings.batch import StoredBatch
+from tidings.batch import Batch, StoredBatch
 from tidings.broker.cursors import Cursor, State
-from tidings.broker.effects import Fetch, Gap
+from tidings.broker.effects import Deliver, Fetch, Gap
 from tidings.broker.inputs import Fetched
 from tidings.broker.members import Member, Members
 from tidings.broker.parcels import Parcel
@@ -26,6 +26,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
+from tidings.model import epoch_of
 from tidings.transaction import Damage
 
 _FETCHES_MAX = 2  # pages on their way to one subscription: one to read while one is sent
@@ -73,9 +74,7 @@ class Deliveries:
         """Begins deliveries to a subscriber that was told that it is attached."""
         subscriber.starting = False
         for gap in subscriber.subscription.gaps:
-            self._state.effects.append(
-                Gap(subscriber.session.connection, subscriber.handle, *gap)  # same fields, in the same order
-            )
+            self._show_gap(subscriber, gap)
         self.pump(subscriber.subscription)
 
     def pump(self, subscription: Subscription) -> None:
@@ -155,10 +154,18 @@ class Deliveries:
         gap = MissedGap(queue.shown_as, queue.epoch, first, last, reason)
         for subscriber in subscription.attached():
             if not subscriber.starting:
-                self._state.effects.append(Gap(subscriber.session.connection, subscriber.handle, *gap))
+                self._show_gap(subscriber, gap)
         if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
             subscription.gaps = [*subscription.gaps, gap][-limits.GAPS_MAX :]
             self._state.changed(subscription)
+
+    def _show_gap(self, subscriber: Subscriber, gap: MissedGap) -> None:
+        cursor = subscriber.subscription.cursors.get(gap.epoch)
+        reading = cursor.reading if cursor else gap.epoch
+        queue, _, first, last, reason = gap
+        self._state.effects.append(
+            Gap(subscriber.session.connection, subscriber.handle, queue, reading, first, last, reason)
+        )
 
     def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
         if subscription.gaps:
@@ -190,17 +197,22 @@ class Deliveries:
         Raises:
             InvalidOption: a range is malformed.
             NeverDelivered: a range names messages that were never delivered.
-            DeliveryTakenAway: a message of a range was given up meanwhile.
+            DeliveryTakenAway: a message of a range was given up, or the subscription moved, meanwhile.
         """
         state, subscription = self._state, subscriber.subscription
         refused: TidingsError | None = None
-        for epoch, first, last in ranges:
-            cursor = subscription.cursors.get(epoch)
+        for reading, first, last in ranges:
+            cursor = subscription.cursors.get(epoch_of(reading))
             first = max(first, 1)
-            self._forget_gaps(subscription, epoch, first, last)
+            self._forget_gaps(subscription, epoch_of(reading), first, last)
             if cursor is None:
                 continue  # the queue was deleted, and with it what there was to settle
-            if last < first:
+            if cursor.reading != reading:
+                refused = DeliveryTakenAway(
+                    f"ack of {first} to {last} of queue {cursor.queue.name!r}: it was delivered before somebody moved"
+                    f" subscription {subscription.name!r}, and counts no more"
+                )
+            elif last < first:
                 refused = InvalidOption(f"ack of {first} to {last}: the range is empty; give first, then last")
             elif last > cursor.position:
                 refused = NeverDelivered(
@@ -215,7 +227,7 @@ class Deliveries:
                     )
                 state.changed_cursor(cursor)
                 # A cumulative ack means what was delivered before it, not what was given up.
-                dead = subscription.dead_within(epoch, first, last) if first > 1 or last == 1 else None
+                dead = subscription.dead_within(reading, first, last) if first > 1 or last == 1 else None
                 if dead:
                     refused = DeliveryTakenAway(
                         f"ack of sequence {dead.sequence} of queue {dead.queue!r}: it was given up after"
@@ -278,6 +290,36 @@ class Deliveries:
             state.deadlines.remove(("ack", subscription.number))
         else:
             self.pump(subscription)
+
+    # --- moving ---
+
+    def move(self, cursor: Cursor, target: int) -> int:
+        """Moves a cursor, attached or not, and tells its clients; returns how many messages it was moved past.
+
+        What is in flight is void from now on. Nothing is delivered before `cursor.moving` is 0 again.
+        """
+        state, queue, reader = self._state, cursor.queue, cursor.subscription.subscriber
+        if reader is None:
+            state.scans.pop(cursor, None)
+            queue.set_state(cursor, State.WAITING)
+            skipped = cursor.move(target)
+            state.rest(cursor)
+        else:
+            queue.set_state(cursor, State.BEHIND)
+            reader.forget(cursor)
+            reader.behind[cursor] = None
+            skipped = cursor.move(target)
+            reader.wind(state.now_ms)
+            nothing = StoredBatch(target + 1, state.now_ms, Batch([], b""))
+            for subscriber in cursor.subscription.attached():
+                state.watch(subscriber)
+                if not subscriber.starting:
+                    connection, handle = subscriber.session.connection, subscriber.handle
+                    told = Deliver(connection, handle, queue.shown_as, cursor.reading, [nothing], False, [])
+                    state.effects.append(told)
+        cursor.moving += 1
+        state.changed_cursor(cursor)
+        return skipped
 
     # --- in the background ---
 

@@ -91,6 +91,7 @@ class GivingUp:
                 subscription.next_dead,
                 queue=queue.shown_as,
                 epoch=queue.epoch,
+                moves=cursor.moves,
                 sequence=sequence,
                 reason=reason,
                 attempts=attempts,

@@ -10,8 +10,8 @@
    `concurrency` deliveries, all of them in flight. Of several members each message is in flight to exactly one.
 5. Tables agree: every cursor is known to its queue and its subscription, every subscriber to its session, every
    token and client id to its session; bytes that wait for the store are counted right.
-6. Over time, in one life of the broker: what a subscription has settled stays settled; what a subscriber has in
-   flight does not grow beyond its window, which may become smaller than what is in flight already.
+6. Over time, in one life of the broker: what a subscription has settled stays settled until it is moved; what a
+   subscriber has in flight does not grow beyond its window, which may become smaller than what is in flight already.
 7. Dead letters: only a durable subscription has some, with numbers below the next one, and never more than allowed;
    those on their way there are counted; what waits for a retry has a deadline.
 """
@@ -34,7 +34,7 @@ class Invariants:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._settled_to: dict[tuple[int, int], int] = {}
+        self._settled_to: dict[tuple[int, int, int], int] = {}
         self._in_flight: dict[tuple[int, int], int] = {}
 
     def check(self) -> None:
@@ -47,7 +47,7 @@ class Invariants:
         in_flight: dict[tuple[int, int], int] = {}
         for subscription in self._broker.state.subscriptions.values():
             for epoch, cursor in subscription.cursors.items():
-                self._check_progress(cursor, (subscription.number, epoch))
+                self._check_progress(cursor, (subscription.number, epoch, cursor.moves))
             in_flight |= self._check_windows(subscription)
         self._in_flight = in_flight
 
@@ -60,7 +60,7 @@ class Invariants:
             found[key] = now
         return found
 
-    def _check_progress(self, cursor: Cursor, key: tuple[int, int]) -> None:
+    def _check_progress(self, cursor: Cursor, key: tuple[int, int, int]) -> None:
         before, now = self._settled_to.get(key, 0), cursor.settled_to
         # An ephemeral one that comes back is a new one, with another number.
         assert now >= before or _is_placed(cursor), f"{_name(cursor)}: the cursor moved back from {before} to {now}"

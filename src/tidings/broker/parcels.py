@@ -94,7 +94,7 @@ class Parcel:
                 subscriber.session.connection,
                 subscriber.handle,
                 cursor.queue.shown_as,
-                cursor.queue.epoch,
+                cursor.reading,
                 self._rows,
                 self._redelivered,
                 cursor.attempts_in(self._ranges),

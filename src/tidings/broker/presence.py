@@ -198,6 +198,7 @@ class Presence:
             shared=item.shared,
             single_active=item.single_active,
             subscribers=[_subscriber(each, cursor) for each in islice(item.attached(), limits.LISTING_NAMES_MAX)],
+            skipped=cursor.skipped if cursor else 0,
         )
 
     def _paused(self, item: Subscription, cursor: Cursor | None) -> str:

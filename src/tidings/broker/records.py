@@ -123,6 +123,8 @@ class CursorRecord(msgspec.Struct, array_like=True):
     attempts: dict[int, int]
     parked: dict[int, int] = {}
     """Which messages wait for a retry, and until when. Those on their way out, given up or acked, are not told."""
+    moves: int = 0
+    skipped: int = 0
 
 
 class DeadLetterRecord(msgspec.Struct, array_like=True):
@@ -137,6 +139,7 @@ class DeadLetterRecord(msgspec.Struct, array_like=True):
     type: str
     place: str
     text: str = ""
+    moves: int = 0
 
 
 class DeadContentRecord(msgspec.Struct, array_like=True):
@@ -227,13 +230,13 @@ def _cursor(cursor: Cursor) -> CursorRecord:
     cursor.recorded = cursor.settled_to
     position = max(cursor.position, cursor.recorded)
     parked = {sequence: time_ms for sequence, time_ms in cursor.parked.items() if time_ms not in (None, HELD)}
-    if cursor.settling is None:
-        return CursorRecord(position, list(cursor.unsettled), cursor.attempts, parked)
-    unsettled = Ranges(cursor.unsettled)
-    for first, last in cursor.settling:
-        unsettled.remove(first, last)
-    attempts = {sequence: failed for sequence, failed in cursor.attempts.items() if sequence in unsettled}
-    return CursorRecord(position, list(unsettled), attempts, parked)
+    unsettled, attempts = cursor.unsettled, cursor.attempts
+    if cursor.settling is not None:
+        unsettled = Ranges(unsettled)
+        for first, last in cursor.settling:
+            unsettled.remove(first, last)
+        attempts = {sequence: failed for sequence, failed in attempts.items() if sequence in unsettled}
+    return CursorRecord(position, list(unsettled), attempts, parked, cursor.moves, cursor.skipped)
 
 
 def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:
@@ -247,6 +250,7 @@ def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:
         letter.type,
         letter.place,
         letter.text,
+        letter.moves,
     )
 
 

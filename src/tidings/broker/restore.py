@@ -173,6 +173,7 @@ def _restore_dead_letter(state: BrokerState, key: str, record: DeadLetterRecord)
                 number,
                 queue=record.queue,
                 epoch=record.epoch,
+                moves=record.moves,
                 sequence=record.sequence,
                 reason=record.reason,
                 attempts=record.attempts,
@@ -208,6 +209,8 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
                 cursor.unsettled.remove(queue.committed + 1, max(record.position, queue.committed + 1))
                 cursor.attempts = record.attempts
                 parked = record.parked
+                cursor.set_moves(record.moves)
+                cursor.skipped = record.skipped
             if not queue.is_presence and queue.first_sequence > 1:
                 # Only what every durable cursor had settled was trimmed, though the record may be older than that.
                 cursor.position = max(cursor.position, queue.first_sequence - 1)

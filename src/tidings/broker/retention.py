@@ -100,6 +100,13 @@ class Retention:
         else:
             self._look()
 
+    def first_kept(self, queue: Queue) -> int:
+        """Returns the first sequence of a queue that is not trimmed, nor about to be."""
+        trim = self._trimming[0] if self._trimming else None
+        if trim is None or trim.queue != queue.epoch:
+            return queue.first_sequence
+        return max(queue.first_sequence, trim.to_sequence + 1)
+
     def follow(self) -> None:
         """Writes idle cursors that have moved far, so that little is to be looked through after a restart.
 

@@ -19,6 +19,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption
+from tidings.model import epoch_of
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: neighbouring numbers land far apart (Knuth 6.4)
 
@@ -146,12 +147,15 @@ def in_flight(
     """
     found: dict[tuple[Cursor, int], None] = {}
     missing: list[tuple[Cursor, int, int]] = []
-    for epoch, first, last in ranges:
+    for reading, first, last in ranges:
         if not 1 <= first <= last:
             raise InvalidOption(f"{first} to {last} is not a range of sequences; they count from 1")
-        cursor = subscriber.subscription.cursors.get(epoch)
+        cursor = subscriber.subscription.cursors.get(epoch_of(reading))
         if cursor is None:
             continue  # the queue was deleted, and with it what there was to do
+        if cursor.reading != reading:
+            missing.append((cursor, first, last))
+            continue
         count = 0
         for low, high in cursor.unsettled.within(first, last):
             for sequence in range(low, high + 1):
@@ -170,5 +174,6 @@ def taken_away(what: str, subscription: Subscription, missing: list[tuple[Cursor
     cursor, first, last = missing[0]
     return DeliveryTakenAway(
         f"{what} of {first} to {last} of queue {cursor.queue.shown_as!r}: not all of it is in flight to subscription"
-        f" {subscription.name!r} any more; it was settled, or its time had run out and it is delivered again"
+        f" {subscription.name!r} any more; it was settled, its time had run out and it is delivered again, or the"
+        " subscription was moved"
     )

@@ -10,6 +10,7 @@ from tidings.broker.dead_letters import DeadLetter, Redriving
 from tidings.broker.filters import Filter
 from tidings.broker.members import Member, Members
 from tidings.broker.subscribers import Subscriber
+from tidings.model import Reading
 
 
 class MissedGap(NamedTuple):
@@ -131,23 +132,23 @@ class Subscription:
     def bury(self, letter: DeadLetter) -> None:
         """Takes on a dead letter."""
         self.dead[letter.number] = letter
-        self._dead_at[letter.epoch, letter.sequence] = letter.number
+        self._dead_at[letter.reading, letter.sequence] = letter.number
         self.next_dead = max(self.next_dead, letter.number + 1)
 
     def unbury(self, letter: DeadLetter) -> None:
         """Lets go of a dead letter that was deleted or redriven."""
         del self.dead[letter.number]
-        del self._dead_at[letter.epoch, letter.sequence]
+        del self._dead_at[letter.reading, letter.sequence]
 
-    def dead_within(self, epoch: int, first: int, last: int) -> DeadLetter | None:
-        """Returns a dead letter whose message is in a range of a queue."""
+    def dead_within(self, reading: Reading, first: int, last: int) -> DeadLetter | None:
+        """Returns a dead letter whose message is in a range of a queue, and died since the last move there."""
         if not self._dead_at:
             return None
         if last - first < len(self._dead_at):
-            numbers = (self._dead_at.get((epoch, sequence)) for sequence in range(first, last + 1))
+            numbers = (self._dead_at.get((reading, sequence)) for sequence in range(first, last + 1))
         else:
-            places = self._dead_at.items()
-            numbers = (number for (at, sequence), number in places if at == epoch and first <= sequence <= last)
+            readings = self._dead_at.items()
+            numbers = (number for (at, sequence), number in readings if at == reading and first <= sequence <= last)
         found = next((number for number in numbers if number is not None), None)
         return None if found is None else self.dead[found]
 

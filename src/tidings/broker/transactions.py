@@ -49,7 +49,8 @@ class Transaction:
                 continue
             cursor.settling = cursor.settling or Ranges()
             for sequence in sequences:
-                cursor.settling.add(sequence, sequence)
+                if cursor.parked.get(sequence) == HELD:  # else the subscription was moved meanwhile
+                    cursor.settling.add(sequence, sequence)
             if cursor.subscription.durable:
                 yield cursor
 

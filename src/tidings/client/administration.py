@@ -3,9 +3,9 @@
 from typing import Any
 
 from tidings import calls, limits
-from tidings.client.options import Seconds, milliseconds, policy, within
+from tidings.client.options import Seconds, Start, milliseconds, policy, start_of, within
 from tidings.client.requests import Requests
-from tidings.model import ClientInfo, QueueInfo, SubscriptionInfo
+from tidings.model import ClientInfo, MovedInfo, QueueInfo, SubscriptionInfo
 
 
 class Administration(Requests):
@@ -132,3 +132,32 @@ class Administration(Requests):
         Arguments and errors as for `pause`.
         """
         await self._call(calls.Pause(subscription=subscription, queue=queue, paused=False), timeout)
+
+    async def seek(
+        self, subscription: str, *, to: Start, queue: str | None = None, timeout: float | None = 30.0
+    ) -> list[MovedInfo]:
+        """Moves a subscription, whether or not somebody is attached; durable on return.
+
+        What it gets next is what comes from there on, in order, as if for the first time: forward past what it does
+        not need, or back to get again what the queue still holds. What was in flight or waited for a retry counts no
+        more, and late acks of it are refused with DeliveryTakenAway. Dead letters stay.
+
+        Args:
+            subscription: its name, or a client id that has only one.
+            to: "earliest", "latest", the sequence that it is to get next, or a datetime with time zone.
+            queue: in which of its queues; None is all of them.
+            timeout: time limit in seconds.
+
+        Returns:
+            For each queue where the cursor was and is, and how many messages were skipped. Those are counted in
+            `SubscriptionInfo.skipped`, and are no gap. What a move back cannot bring again is one.
+
+        Raises:
+            NotFound: there is no such subscription, or it does not read the queue.
+            InvalidOption: the sequence is not in the queue, or it is not said in which queue it is.
+            StoreUnavailable, TimedOut: it may be moved.
+        """
+        word, value = start_of(to, "to")
+        call = calls.Seek(subscription=subscription, to=word, value=value, queue=queue)
+        moved: list[MovedInfo] = await self._call(call, timeout)
+        return moved

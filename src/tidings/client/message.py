@@ -11,7 +11,7 @@ from tidings.client.failures import describe
 from tidings.client.options import Seconds, milliseconds
 from tidings.client.subscriber import Delivery
 from tidings.errors import InvalidOption, InvalidPayload
-from tidings.model import BYTES, JSON, Failure, Run
+from tidings.model import BYTES, JSON, Failure, Run, epoch_of
 from tidings.wire import Extend, Nack
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RunContext:
 
     def __init__(self, delivery: Delivery, run: Run, decoding: Decoding) -> None:
         self.delivery = delivery
-        self.epoch = delivery.epoch
+        self.epoch = delivery.epoch  # as the server gave it, which is how it wants it back
         self.run = run
         self.decoding = decoding
 
@@ -80,7 +80,7 @@ class Delivered(msgspec.Struct, gc=False, eq=False):
     @property
     def epoch(self) -> int:
         """The identity of the queue's life; a queue that is deleted and used again has another one."""
-        return self._context.epoch
+        return epoch_of(self._context.epoch)
 
     @property
     def data(self) -> bytes:
@@ -206,7 +206,7 @@ class Message(Delivered, gc=False, eq=False):
             if not subscription._subscriber_ack(self._context.epoch, sequence, sequence):
                 subscription._report_late(self.queue, sequence, sequence)
         else:
-            await subscription._ack_durably([(self.epoch, self.sequence, self.sequence)], timeout)
+            await subscription._ack_durably(_place(self), timeout)
 
     async def nack(
         self,
@@ -297,7 +297,7 @@ def extend(message: Delivered) -> Extend:
 
 
 def _place(message: Delivered) -> list[tuple[int, int, int]]:
-    return [(message.epoch, message.sequence, message.sequence)]
+    return [(message._context.epoch, message.sequence, message.sequence)]
 
 
 def _failure(error: BaseException | str | None) -> Failure | None:
@@ -333,7 +333,7 @@ class DeliveredBatch:
     @property
     def epoch(self) -> int:
         """The identity of the queue's life."""
-        return self._delivery.epoch
+        return epoch_of(self._delivery.epoch)
 
     @property
     def first_sequence(self) -> int:

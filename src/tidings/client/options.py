@@ -53,7 +53,7 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
     name = name if shared is None else shared
     if name is not None:
         check_label(name, "subscription")
-    word, value = _start(given.get("start", "latest"))
+    word, value = start_of(given.get("start", "latest"), "start")
     return Options(
         queue=queue,
         event=event,
@@ -110,16 +110,21 @@ def _between(value: Seconds | None, least_ms: int, most_ms: int, what: str) -> i
     return value_ms
 
 
-def _start(start: Start) -> tuple[str, int]:
+def start_of(start: Start, what: str) -> tuple[str, int]:
+    """Returns a place in a queue as the server knows it, and its sequence or time.
+
+    Raises:
+        InvalidOption: it is none.
+    """
     if isinstance(start, datetime):
         if start.tzinfo is None:
-            raise InvalidOption(f"start {start} has no time zone; write datetime.now(timezone.utc) and the like")
+            raise InvalidOption(f"{what} {start} has no time zone; write datetime.now(timezone.utc) and the like")
         return "time", int(start.timestamp() * 1000)
     if isinstance(start, int) and not isinstance(start, bool) and start >= 1:
         return "sequence", start
     if isinstance(start, str) and start in ("latest", "earliest"):
         return start, 0
-    raise InvalidOption(f"start {start!r} is not 'latest', 'earliest', a sequence from 1 or a datetime")
+    raise InvalidOption(f"{what} {start!r} is not 'latest', 'earliest', a sequence from 1 or a datetime")
 
 
 def within(value: int | None, maximum: int, what: str) -> int | None:

@@ -1,5 +1,7 @@
 """One subscription as its client sees it, pure: what arrived, what was handed over, which acks are on their way.
 
+An epoch is here what the server calls so: another one once somebody moved the subscription, see `model.Reading`.
+
 What arrived but was not handed over when the connection ends is forgotten: the server sends it again, to a durable
 subscription from its cursor, to an ephemeral one from what it is told was received. So nothing is handed over
 twice but what was handed over and not acked.
@@ -18,7 +20,7 @@ from tidings import limits
 from tidings.batch import Batch, decode_items
 from tidings.client.waiters import Waiter, answer
 from tidings.errors import ProtocolViolation, TidingsError
-from tidings.model import Run
+from tidings.model import Reading, Run, epoch_of
 from tidings.ranges import Ranges
 from tidings.wire import Ack, Deliver, Extend, Gap, Nack, Part, Resume, Subscribe, Subscribed
 
@@ -188,6 +190,7 @@ class Subscriber:
         self._ready_from = (0, 0)
         self._acked: dict[int, Ranges] = {}
         self._handed: dict[int, Ranges] = {}
+        self._readings: dict[int, Reading] = {}  # by epoch, where the subscription was moved
         # Acks of this turn: the range that grows, and those finished before it.
         self._ack_epoch = 0
         self._ack_first = 0
@@ -218,6 +221,8 @@ class Subscriber:
             raise ProtocolViolation(f"a delivery describes {sum(sizes)} bytes, its body has {len(body)} bytes")
         attempts = dict(frame.attempts)
         queue, epoch, redelivered = frame.queue, frame.epoch, frame.redelivered
+        if self._readings.get(epoch_of(epoch), epoch_of(epoch)) != epoch:
+            self._moved(epoch)
         place = frame.redriven, self.attachment
         if epoch not in self._received and frame.parts:
             self._stand(epoch, frame.parts[0].first_sequence - 1)
@@ -232,6 +237,19 @@ class Subscriber:
                 offset += size
         self._call_waiters()
 
+    def _moved(self, reading: Reading) -> None:
+        """Forgets what came of a queue before somebody moved the subscription there: its acks count no more."""
+        epoch = epoch_of(reading)
+        self._readings[epoch] = reading
+        if len(self._readings) > limits.RESUME_QUEUES_MAX:
+            del self._readings[next(iter(self._readings))]
+        self._arrived = deque(delivery for delivery in self._arrived if epoch_of(delivery.epoch) != epoch)
+        if epoch_of(self._ready_from[0]) == epoch:
+            self._forget_ready()
+        for kept in (self._received, self._acked, self._handed):
+            for former in [each for each in kept if epoch_of(each) == epoch]:
+                kept.pop(former)
+
     def gap(self, frame: Gap) -> None:
         """Takes note of what will not come; the latest are remembered.
 
@@ -239,8 +257,9 @@ class Subscriber:
         """
         if self.durable:
             self.ack(frame.epoch, frame.first_sequence, frame.last_sequence)
-            if frame in self.gaps:
-                return
+        frame = msgspec.structs.replace(frame, epoch=epoch_of(frame.epoch))
+        if self.durable and frame in self.gaps:
+            return
         self.gaps.append(frame)
         self.gaps_seen += 1
         if len(self.gaps) > limits.HOLES_MAX:

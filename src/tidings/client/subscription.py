@@ -153,8 +153,8 @@ class Subscription:
         What was given back with `nack` or waits for a retry is not among it. Arguments as `Message.ack`.
         """
         subscriber = self._subscriber
-        ranges = subscriber.handed_up_to(message.epoch, message.sequence) if subscriber else []
-        ranges = ranges or [(message.epoch, message.sequence, message.sequence)]
+        ranges = subscriber.handed_up_to(message._context.epoch, message.sequence) if subscriber else []
+        ranges = ranges or [(message._context.epoch, message.sequence, message.sequence)]
         if wait:
             await self._ack_durably(ranges, timeout)
             return

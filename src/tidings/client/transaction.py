@@ -118,7 +118,7 @@ class Transaction:
         if isinstance(message, DeliveredBatch):
             self._outgoing.ack(subscriber.handle, message._ack_ranges())
             return
-        self._outgoing.ack(subscriber.handle, [(message.epoch, message.sequence, message.sequence)])
+        self._outgoing.ack(subscriber.handle, [(message._context.epoch, message.sequence, message.sequence)])
         self._acked.append(message)
 
     def _check(self) -> None:

@@ -177,6 +177,10 @@ class Deliver(msgspec.Struct, array_like=True, frozen=True, gc=False):
     `redelivered` is true if any of it may have been sent before; `attempts` lists (sequence, attempt) of
     those whose attempt is above 1. `redriven` ones were dead letters: `epoch` and sequences are those of a side
     queue that only this subscription reads, `queue` is where they were published.
+
+    The lower 32 bits of `epoch` are the queue's, the others count how often the subscription was moved there. With
+    another `epoch` than before, all that came of that queue with the former one is void; a part without runs only
+    says so, and where the subscription stands.
     """
 
     handle: int

@@ -19,6 +19,7 @@ from tidings.model import (
     DeadLetterGroup,
     DeadLetterInfo,
     Failure,
+    MovedInfo,
     QueueInfo,
     Run,
     ScheduledInfo,
@@ -231,8 +232,13 @@ def test_the_table_of_calls_names_every_call_with_its_fields() -> None:
 
 
 def test_the_keys_of_what_calls_answer_are_complete() -> None:
-    documented = dict(re.findall(r"^\| (dead letter|group|scheduled message) \| (.*) \|$", PAGE, re.MULTILINE))
-    kinds = {"dead letter": DeadLetterInfo, "group": DeadLetterGroup, "scheduled message": ScheduledInfo}
+    documented = dict(re.findall(r"^\| (dead letter|group|move|scheduled message) \| (.*) \|$", PAGE, re.MULTILINE))
+    kinds = {
+        "dead letter": DeadLetterInfo,
+        "group": DeadLetterGroup,
+        "move": MovedInfo,
+        "scheduled message": ScheduledInfo,
+    }
     for entry, kind in kinds.items():
         assert re.findall(r"`(\w+)`", documented[entry]) == list(kind.__struct_fields__)
 

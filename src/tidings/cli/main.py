@@ -68,6 +68,7 @@ def application() -> "App":
         queues,
         redrive,
         resume,
+        seek,
         serve,
         subscribe,
         subscriptions,
@@ -97,11 +98,12 @@ def application() -> "App":
     app.command(redrive.redrive)
     app.command(pause.pause)
     app.command(resume.resume)
+    app.command(seek.seek)
     app.command(check.check)
     app.command(backup.backup)
     verbs = (
         *("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive"),
-        *("pause", "resume"),
+        *("pause", "resume", "seek"),
     )
     for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet

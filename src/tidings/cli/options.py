@@ -47,8 +47,8 @@ def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def parse_start(text: str) -> Start:
-    """Returns what `--from` means: "earliest", "latest", a sequence or a time.
+def parse_start(text: str, option: str = "--from") -> Start:
+    """Returns what `--from` or another option means: "earliest", "latest", a sequence or a time.
 
     Digits alone are a sequence. A time is ISO 8601; without an offset it is this machine's local time.
 
@@ -61,13 +61,13 @@ def parse_start(text: str) -> Start:
         return "latest"
     if re.fullmatch(r"[0-9]+", text):
         if int(text) < 1:
-            raise InvalidOption("--from 0: sequences begin at 1; write earliest for all there is")
+            raise InvalidOption(f"{option} 0: sequences begin at 1; write earliest for all there is")
         return int(text)
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise InvalidOption(
-            f"--from {text}: write earliest, latest, a sequence such as 42, or a time such as 2026-01-31T08:00:00Z"
+            f"{option} {text}: write earliest, latest, a sequence such as 42, or a time such as 2026-01-31T08:00:00Z"
         ) from None
 
 

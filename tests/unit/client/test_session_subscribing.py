@@ -57,6 +57,7 @@ def hand_over(subscriber: Subscriber, count: int) -> list[int]:
             if taken is None:
                 break
             subscriber.hand_over([ReadyRun(first, items, run) for run, first, items in taken.decode()])
+            continue
         run = subscriber.ready[0]
         pulled = islice(zip(run.items, run.sequences), count - len(sequences))  # noqa: B905 # sequences never end
         sequences += [sequence for _, sequence in pulled]
@@ -450,3 +451,71 @@ def test_a_cumulative_ack_names_what_was_handed_over_and_nothing_else() -> None:
     hand_over(subscriber, 1)
     assert subscriber.handed_up_to(1, 9) == [(1, 1, 2), (1, 4, 4)], "3 failed before, 5 and 6 wait here"
     assert subscriber.handed_up_to(1, 9) == []
+
+
+# --- moved ---
+
+MOVED = 1 | 1 << 32  # the reading of queue 1 after its first move
+
+
+def test_what_came_before_a_move_is_forgotten_and_its_acks_are_left_to_the_server() -> None:
+    talk, subscriber = subscribed()
+    deliver(talk, subscriber, 1, 4)
+    deliver(talk, subscriber, 5, 4)
+    assert hand_over(subscriber, 2) == [1, 2]
+    subscriber.ack(1, 1, 1)
+    talk.carry()
+    talk.answer(Deliver(subscriber.handle, "orders", MOVED, [Part(3, 0, [])]))
+    assert hand_over(subscriber, 8) == [], "3 to 8 of before the move are void"
+    subscriber.ack(1, 2, 2)
+    talk.carry()
+    assert acks(talk) == [(1, 1, 1), (1, 2, 2)], "the server refuses it, and that is reported"
+    deliver(talk, subscriber, 3, 2, epoch=MOVED)
+    assert hand_over(subscriber, 8) == [3, 4]
+    subscriber.ack(MOVED, 3, 4)
+    talk.carry()
+    assert acks(talk)[2:] == [(MOVED, 3, 4)]
+
+
+def test_after_a_move_only_what_was_acked_since_is_told_on_the_next_connection() -> None:
+    talk, subscriber = subscribed()
+    deliver(talk, subscriber, 1, 4)
+    hand_over(subscriber, 4)
+    subscriber.ack(1, 1, 4)
+    talk.carry()
+    deliver(talk, subscriber, 1, 2, epoch=MOVED)
+    hand_over(subscriber, 2)
+    subscriber.ack(MOVED, 1, 1)
+    talk.carry()
+    talk.lose()
+    talk.connect()
+    (again,) = talk.of(Subscribe)
+    assert isinstance(again, Subscribe)
+    assert again.resume == [Resume(MOVED, 2, [(1, 1)])]
+
+
+def test_an_ephemeral_subscription_continues_where_it_was_moved_to_though_nothing_came_since() -> None:
+    talk, subscriber = subscribed(durable=False)
+    deliver(talk, subscriber, 1, 4)
+    hand_over(subscriber, 4)
+    talk.answer(Deliver(subscriber.handle, "orders", MOVED, [Part(3, 0, [])]))
+    talk.lose()
+    talk.connect()
+    (again,) = talk.of(Subscribe)
+    assert isinstance(again, Subscribe)
+    assert again.resume == [Resume(MOVED, 2, [])]
+
+
+def test_a_move_in_one_queue_leaves_the_others_alone() -> None:
+    talk, subscriber = subscribed()
+    deliver(talk, subscriber, 1, 2, epoch=2)
+    talk.answer(Deliver(subscriber.handle, "orders", MOVED, [Part(3, 0, [])]))
+    assert hand_over(subscriber, 2) == [1, 2]
+
+
+def test_a_gap_after_a_move_is_told_with_the_epoch_of_its_queue_and_acked_as_the_server_named_it() -> None:
+    talk, subscriber = subscribed()
+    talk.answer(Gap(subscriber.handle, "orders", MOVED, 1, 2, "trimmed"))
+    assert [gap.epoch for gap in subscriber.gaps] == [1]
+    talk.carry()
+    assert acks(talk) == [(MOVED, 1, 2)]

@@ -73,7 +73,8 @@ class Browser:
             f"--user-data-dir={self._directory / 'browser'}",
             "about:blank",
         )
-        self._process = Process(*options, log=log, interpreter=str(BROWSER))
+        # Debian's command is a script that stays in front of the browser: killed alone, it leaves that behind.
+        self._process = Process(*options, log=log, interpreter=str(BROWSER), with_children=True)
         try:
             port = await self._debugging_port()
             pages = await asyncio.to_thread(_read_json, f"http://127.0.0.1:{port}/json/list")
@@ -92,6 +93,12 @@ class Browser:
         if self._page is not None:
             await self._page.close()
         self._process.end()
+
+    @property
+    def process(self) -> Process:
+        """The process that was started, and with it those of the browser."""
+        assert self._process is not None, "the browser was not started"
+        return self._process
 
     async def open(self, url: str) -> None:
         """Goes to a page, whose origin what is run then has."""

@@ -50,10 +50,16 @@ class Process:
         log: where its errors go.
         prefix: a command that runs it, such as a tracer.
         interpreter: what runs it, this Python by default.
+        with_children: whether what it starts ends with it, when it is killed.
     """
 
     def __init__(
-        self, *arguments: str | Path, log: Path, prefix: Sequence[str | Path] = (), interpreter: str = sys.executable
+        self,
+        *arguments: str | Path,
+        log: Path,
+        prefix: Sequence[str | Path] = (),
+        interpreter: str = sys.executable,
+        with_children: bool = False,
     ) -> None:
         self.log = log
         with log.open("ab") as errors:
@@ -63,7 +69,9 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=environment(),
+                process_group=0 if with_children else None,
             )
+        self._with_children = with_children
         self._output = b""
 
     @property
@@ -108,6 +116,8 @@ class Process:
 
     def kill(self) -> None:
         """Ends it with `kill -9`."""
+        if self._with_children and self.running:
+            os.killpg(self.pid, signal.SIGKILL)
         self.signal(signal.SIGKILL)
         self._child.wait(DEADLINE_S)
 

@@ -43,6 +43,7 @@ def _decoder(flags: int) -> "msgspec.msgpack.Decoder[list[Item]]":
 
 _DECODERS: Final = [_decoder(flags) for flags in range(8)]
 _RAWS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_KEYS: Final = msgspec.msgpack.Decoder(list[tuple[msgspec.Raw, msgspec.Raw, str | None, msgspec.Raw]])
 _encode: Final = msgspec.msgpack.Encoder().encode
 _ITEM_OVERHEAD_BYTES: Final = 9  # array header 1, bin32 header 5, three nils
 
@@ -129,6 +130,20 @@ class Batch:
             raws = _RAWS.decode(_array_header(present) + self.body)
             self._offsets = [0, *accumulate(len(raw) for raw in raws)]
         return self._offsets
+
+    def keys(self) -> list[str | None]:
+        """Returns the key of each message, None for those without one and for those that are cut out."""
+        found: list[str | None] = []
+        view = memoryview(self.body)
+        offset = 0
+        for run in self.runs:
+            if run.flags & Flags.KEYS:
+                piece = view[offset : offset + run.size]
+                found += [item[2] for item in _KEYS.decode(_array_header(run.count) + piece)]
+            else:
+                found += [None] * run.count
+            offset += run.size
+        return found
 
     def select(self, wanted: Callable[[str], bool]) -> "Batch | None":
         """Returns the batch with runs of other events cut out; itself if all are wanted, None if none is."""

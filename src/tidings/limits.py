@@ -121,6 +121,10 @@ SHARED_IN_FLIGHT_DEFAULT: Final = 1_024
 """Default window of each subscriber of a shared subscription: what waits at a slow one the others cannot take.
 NATS (of a whole consumer), Pub/Sub and Pulsar choose 1,000."""
 
+CROWDED_IN_FLIGHT_MAX: Final = 128
+"""Window of each subscriber of a shared subscription while more than an eighth as many messages as are in flight wait
+for others of their key: then a message costs the server a third less than with 1,024 (8 subscribers, 10,000 keys)."""
+
 MEMBERS_MAX: Final = 1_024
 """Most subscribers of a shared subscription. For each delivery all of them are looked at."""
 
@@ -162,7 +166,8 @@ RETRY_DELAY_MS_MAX: Final = 7 * 24 * 3600 * 1000
 """Longest delay of a nack, and longest backoff that may be asked for."""
 
 PARKED_MAX: Final = 4_096
-"""Messages of one cursor that wait for a retry at which deliveries pause: when so many fail, the next one will."""
+"""Messages of one cursor that wait for a retry, or for another one of their key, at which deliveries pause: when so
+many fail, the next one will."""
 
 DEAD_LETTERS_MAX: Final = 100_000
 """Dead letters of one subscription; at this bound messages are retried without end instead of being given up."""

@@ -212,6 +212,7 @@ class Catalog:
                     if first <= min(last, committed):
                         for low, high in subscriber.not_held_by_others(cursor, max(first, 1), min(last, committed)):
                             cursor.settle_ahead(low, high)
+                self._deliveries.go_on(cursor)
                 self._state.changed_cursor(cursor)
             else:
                 cursor.position = min(max(place.received, 0), committed)

@@ -8,7 +8,7 @@
                            are in flight
 
 A parked message failed and waits for its retry, or (time None) is on its way to the dead letters, or (time HELD) is
-acked by a transaction that is not durable yet.
+acked by a transaction that is not durable yet, or (time FOLLOWS) waits for another message of its key to be settled.
 
 A cursor is in one of five states:
 
@@ -26,6 +26,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from tidings.batch import Batch, StoredBatch
+from tidings.broker.keys import Keys
 from tidings.model import Reading, reading_of
 from tidings.ranges import Ranges
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 HELD: Final = 2**63 - 1
 """The time of what is parked for a transaction: it never comes."""
+FOLLOWS: Final = 2**63 - 2
+"""The time of what is parked until the message before it of its key is settled: it never comes."""
 I = TypeVar("I")  # noqa: E741  what is kept of a message
 
 
@@ -67,6 +70,7 @@ class Cursor:
         "fetch_after",
         "fetch_to",
         "filter",
+        "keys",
         "moves",
         "moving",
         "parked",
@@ -91,7 +95,9 @@ class Cursor:
         self.attempts: dict[int, int] = {}
         """Failed attempts of unsettled messages, where there were any."""
         self.parked: dict[int, int | None] = {}
-        """Unsettled messages that failed -> when they become due again; None: they are given up; HELD: see there."""
+        """Unsettled messages that failed -> when they become due again; None: given up; HELD, FOLLOWS: see there."""
+        self.keys: Keys | None = None
+        """Which keys are busy; of a shared subscription once it meets a message with a key."""
         self.settling: Ranges | None = None
         """What the transaction under way settles: its record says so already, and here it is once it is durable."""
         self._retries: list[tuple[int, int]] = []  # heap of (time, sequence) of what is parked, and of what was
@@ -156,7 +162,10 @@ class Cursor:
         selected, wanted = self.wanted(row)
         ranges, rest = split(wanted, room)
         taken = self.hand_out(row, selected, ranges)
-        self.pass_by(row, ranges, rest)
+        if rest:
+            self.position = max(self.position, ranges[-1][1] if ranges else 0)
+        else:
+            self.position = max(self.position, row.last_sequence)
         return taken._replace(cut_short=True) if rest else taken
 
     def wanted(self, row: StoredBatch) -> tuple[Batch | None, list[tuple[int, int]]]:
@@ -177,7 +186,10 @@ class Cursor:
             return Taken(None, [], redelivered=False, cut_short=False)
         redelivered = False
         for low, high in ranges:
-            redelivered = self.due.remove(low, high) > 0 or redelivered
+            again = self.due.remove(low, high)
+            if again and self.keys is not None:
+                again -= self.keys.delivered(low, high)
+            redelivered = redelivered or again > 0
             self.unsettled.add(low, high)
         first = row.first_sequence
         places = [(low - first, high - first) for low, high in ranges]
@@ -187,12 +199,9 @@ class Cursor:
             row if part is row.batch else StoredBatch(first, row.time_ms, part), ranges, redelivered, cut_short=False
         )
 
-    def pass_by(self, row: StoredBatch, ranges: list[tuple[int, int]], rest: list[tuple[int, int]]) -> None:
-        """Moves on past a row, or if there is a rest, past what was taken of it."""
-        if not rest:
-            self.position = max(self.position, row.last_sequence)
-        elif ranges:
-            self.position = max(self.position, ranges[-1][1])
+    def pass_by(self, row: StoredBatch, rest: list[tuple[int, int]]) -> None:
+        """Moves on past a row, up to what is left of it to be taken later."""
+        self.position = max(self.position, rest[0][0] - 1 if rest else row.last_sequence)
 
     def settle(self, first: int, last: int) -> int:
         """Settles a range; returns how many of it were in flight."""
@@ -203,6 +212,11 @@ class Cursor:
             _forget(self.attempts, first, last)
         if self.parked:
             removed -= _forget(self.parked, first, last)
+        if self.keys is not None:
+            for sequence in self.keys.settled(first, last):
+                if self.parked.get(sequence) == FOLLOWS:
+                    del self.parked[sequence]
+                    self.due.add(sequence, sequence)
         return removed
 
     def skip(self, first: int, last: int) -> list[tuple[int, int]]:
@@ -224,6 +238,7 @@ class Cursor:
         skipped = sum(last - first + 1 for first, last in past) + max(0, target - self.position)
         self.unsettled, self.due = Ranges(), Ranges()
         self.attempts, self.parked, self._retries, self.settling = {}, {}, [], None
+        self.keys = None
         self.position = target
         self.skipped += skipped
         self.set_moves(self.moves + 1)
@@ -255,7 +270,7 @@ class Cursor:
             heappush(self._retries, (until_ms, sequence))
             if len(self._retries) > 2 * len(self.parked) + 64:  # most of it was settled before its time
                 self._retries = sorted(
-                    (time_ms, waits) for waits, time_ms in self.parked.items() if time_ms not in (None, HELD)
+                    (time_ms, waits) for waits, time_ms in self.parked.items() if time_ms not in (None, HELD, FOLLOWS)
                 )
 
     def is_given_up(self, sequence: int) -> bool:
@@ -265,6 +280,12 @@ class Cursor:
     def hold(self, sequence: int) -> None:
         """Keeps a message that was in flight for the transaction that acks it."""
         self.parked[sequence] = HELD
+
+    def let_follow(self, sequence: int) -> None:
+        """Lets a message wait until the one before it of its key is settled."""
+        self.due.remove(sequence, sequence)
+        self.unsettled.add(sequence, sequence)
+        self.parked[sequence] = FOLLOWS
 
     def release(self, sequence: int) -> None:
         """Makes a message due again whose transaction was refused."""

@@ -201,6 +201,7 @@ class Deliveries:
         """
         state, subscription = self._state, subscriber.subscription
         refused: TidingsError | None = None
+        changed: Cursor | None = None
         for reading, first, last in ranges:
             cursor = subscription.cursors.get(epoch_of(reading))
             first = max(first, 1)
@@ -225,7 +226,9 @@ class Deliveries:
                         f"ack of {first} to {last} of queue {cursor.queue.shown_as!r}: not all of it is in flight to"
                         f" this subscriber of {subscription.name!r} any more; it was delivered to another one"
                     )
-                state.changed_cursor(cursor)
+                if cursor is not changed:
+                    state.changed_cursor(cursor)
+                    changed = cursor
                 # A cumulative ack means what was delivered before it, not what was given up.
                 dead = subscription.dead_within(reading, first, last) if first > 1 or last == 1 else None
                 if dead:
@@ -246,7 +249,15 @@ class Deliveries:
         for low, high in subscriber.meant(cursor, first, last):
             subscriber.settled(cursor, low, high, cursor.settle(low, high), self._state.now_ms)
             count += high - low + 1
+        if cursor.due and cursor.state is State.LIVE:
+            self.fall_behind(cursor)  # what followed in its key
         return count == last - first + 1 or first == 1 < last
+
+    def go_on(self, cursor: Cursor) -> None:
+        """Lets a cursor read from the store what became due, and what there is room for now."""
+        if cursor.due and cursor.state is State.LIVE:
+            self.fall_behind(cursor)
+        self.pump(cursor.subscription)
 
     def fall_behind(self, cursor: Cursor) -> None:
         """Lets a live cursor read from the store what became due again."""
@@ -357,5 +368,8 @@ class Deliveries:
 
 
 def _has_too_many_holes(cursor: Cursor) -> bool:
-    many = len(cursor.unsettled) >= limits.HOLES_MAX or len(cursor.parked) >= limits.PARKED_MAX
-    return many and not cursor.due
+    if cursor.due:  # and of those only what cannot even wait stops the others
+        keys = cursor.keys
+        stopped = keys is not None and keys.stopped_at == cursor.due.first
+        return stopped and len(cursor.parked) >= limits.PARKED_MAX
+    return len(cursor.unsettled) >= limits.HOLES_MAX or len(cursor.parked) >= limits.PARKED_MAX

@@ -105,7 +105,7 @@ class GivingUp:
             subscription.bury(letter)
             state.ledger.changed_together([letter, content, cursor], state.now_ms)
         if subscription.subscriber:
-            self._deliveries.pump(subscription)
+            self._deliveries.go_on(cursor)
         elif cursor.state is State.WAITING:
             state.rest(cursor)
 

@@ -3,6 +3,7 @@
 1. A queue: first_sequence <= committed + 1. Only a round under way may have given out sequences above `committed`.
 2. A cursor: `due` and `parked` lie within `unsettled` and have nothing in common, `unsettled` lies within
    1..position, position <= committed; attempts are counted only of what is unsettled.
+   Of a key only the first message that is known may be in flight, the others of it wait.
 3. A cursor's state: LIVE and BEHIND have a subscriber, the others have none; LIVE is at the tail, and exactly the
    LIVE ones are in the queue's set; exactly the BEHIND ones are in their subscriber's; IDLE has nothing unsettled;
    WAITING has something outstanding; SCANNING is being looked through or will be.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from tidings import limits
 from tidings.broker.broker import Broker
-from tidings.broker.cursors import Cursor, State
+from tidings.broker.cursors import FOLLOWS, Cursor, State
 from tidings.broker.members import Members
 from tidings.broker.queues import Queue
 from tidings.broker.state import BrokerState
@@ -79,6 +80,7 @@ def check(broker: Broker) -> None:
     for subscription in state.subscriptions.values():
         for cursor in subscription.cursors.values():
             _check_cursor(state, cursor)
+            _check_keys(cursor)
         _check_dead(state, subscription)
         for subscriber in subscription.attached():
             _check_subscriber(state, subscription, subscriber)
@@ -131,6 +133,17 @@ def _check_cursor(state: BrokerState, cursor: Cursor) -> None:
         case State.SCANNING:
             coming = cursor in state.scans or cursor is state.scanning or cursor.fetch_after is not None
             assert coming, f"{where}: scanning, but nobody looks"
+
+
+def _check_keys(cursor: Cursor) -> None:
+    where, keys = _name(cursor), cursor.keys
+    waiting = [sequence for sequence, until_ms in cursor.parked.items() if until_ms == FOLLOWS]
+    assert (keys.waiting if keys else 0) == len(waiting), f"{where}: {waiting} follow, not so many are known"
+    heads: dict[str, int] = {}
+    for sequence, key in sorted(keys.all().items()) if keys else ():
+        assert sequence in cursor.unsettled, f"{where}: key {key!r} is kept for {sequence}, which is settled"
+        is_head = heads.setdefault(key, sequence) == sequence
+        assert is_head != (cursor.parked.get(sequence) == FOLLOWS), f"{where}: {sequence} of key {key!r} out of order"
 
 
 def _check_dead(state: BrokerState, subscription: Subscription) -> None:

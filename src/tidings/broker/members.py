@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tidings import limits
 from tidings.broker.cursors import Cursor
 from tidings.broker.subscribers import Subscriber
 from tidings.ranges import Ranges
@@ -32,6 +33,13 @@ class Member(Subscriber):
         self._held: dict[Cursor, Ranges] = {}
         self.served = 0
         """When it was given something for the last time, in turns of its subscription."""
+
+    def window(self) -> int:
+        """Returns how many messages may be in flight to it: fewer while many wait for others of their key."""
+        members = self.subscription.subscriber
+        crowded = isinstance(members, Members) and members.crowded
+        window = super().window()
+        return min(window, limits.CROWDED_IN_FLIGHT_MAX) if crowded else window
 
     def held(self, cursor: Cursor) -> Ranges:
         """Returns what of a queue is in flight to it; not to be changed."""
@@ -92,7 +100,7 @@ class Member(Subscriber):
 class Members:
     """All who are attached to a shared subscription. To the rules of reading they are one subscriber."""
 
-    __slots__ = ("_each", "_turn", "behind", "fetching", "subscription")
+    __slots__ = ("_each", "_turn", "behind", "crowded", "fetching", "subscription")
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
@@ -101,6 +109,8 @@ class Members:
         self.fetching: dict[Cursor, None] = {}
         self._each: dict[Member, None] = {}  # who has been attached the longest first
         self._turn = 0
+        self.crowded = False
+        """Whether so many messages wait for others of their key that it is of no use to read on."""
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._each)

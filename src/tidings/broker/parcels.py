@@ -20,6 +20,7 @@ class Parcel:
 
     __slots__ = (
         "_bursts",
+        "_count",
         "_cursor",
         "_ranges",
         "_redelivered",
@@ -42,25 +43,27 @@ class Parcel:
     def _clear(self) -> None:
         self._rows: list[StoredBatch] = []
         self._ranges: list[tuple[int, int]] = []
+        self._count = 0
         self._size_bytes = 0
         self._runs = 0
         self._redelivered = False
 
     def load(self) -> int:
         """Returns how many messages the subscriber has in flight, with those that are on their way to it."""
-        return self.subscriber.in_flight + sum(last - first + 1 for first, last in self._ranges)
+        return self.subscriber.in_flight + self._count
 
     def room(self) -> int:
-        """Returns how many more messages fit into the subscriber's window."""
-        return self.subscriber.room() - sum(last - first + 1 for first, last in self._ranges)
+        """Returns how many more messages fit into the subscriber's window, and into this turn."""
+        if self._bursts is not None:
+            burst_bytes = self._bursts.get(self.subscriber.session, 0) + self._size_bytes
+            if burst_bytes >= limits.SEND_BUFFER_BYTES_MAX:
+                return 0
+        return self.subscriber.room() - self._count
 
     def fits(self, row: StoredBatch) -> bool:
         """Whether it is worth to take from a row, rather than to read it later."""
-        if self.room() < row.batch.count and not self.subscriber.has_room():
-            return False
-        if self._bursts is None:
-            return True
-        return self._bursts.get(self.subscriber.session, 0) + self._size_bytes < limits.SEND_BUFFER_BYTES_MAX
+        room = self.room()
+        return room >= row.batch.count or (room > 0 and self.subscriber.has_room())
 
     def take(self, row: StoredBatch) -> bool:
         """Takes what is wanted of a row; returns whether the window was too small for all of it."""
@@ -77,6 +80,7 @@ class Parcel:
             self.send()
         self._rows.append(row)
         self._ranges.extend(taken.ranges)
+        self._count += sum([last - first + 1 for first, last in taken.ranges])
         self._size_bytes += len(row.batch.body)
         self._redelivered = self._redelivered or taken.redelivered
         self._runs += len(row.batch.runs)

@@ -188,7 +188,7 @@ class Presence:
             last_seen=self._state.now_ms if item.subscriber else item.last_seen_ms,
             expires_after_ms=item.expires_after_ms,
             paused=self._paused(item, cursor),
-            retrying=len(cursor.parked) if cursor else 0,
+            retrying=len(cursor.parked) - _following(cursor) if cursor else 0,
             dead=len(item.dead),
             ack_timeout_ms=item.ack_timeout_ms,
             in_flight_max=item.in_flight_max,
@@ -218,6 +218,8 @@ class Presence:
         if not subscriber.has_room():
             return "the window is full: waiting for acks"
         if len(cursor.parked) >= limits.PARKED_MAX:
+            if _following(cursor):
+                return f"{limits.PARKED_MAX} messages wait for a retry, or for others of their keys; see which fail"
             return f"{limits.PARKED_MAX} messages wait for a retry; see why they fail"
         if len(cursor.unsettled) >= limits.HOLES_MAX:
             return f"{limits.HOLES_MAX} ranges are unsettled: waiting for the oldest acks"
@@ -243,6 +245,10 @@ def _subscriber(subscriber: Subscriber, cursor: Cursor | None) -> SubscriberInfo
         address=subscriber.session.address,
         in_flight=subscriber.in_flight_of(cursor) if cursor else 0,
     )
+
+
+def _following(cursor: Cursor) -> int:
+    return cursor.keys.waiting if cursor.keys else 0
 
 
 def _first(names: Iterable[str]) -> list[str]:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tidings import limits
-from tidings.broker.cursors import HELD, Cursor
+from tidings.broker.cursors import FOLLOWS, HELD, Cursor
 from tidings.broker.dead_letters import DeadContent, DeadLetter
 from tidings.broker.queues import Queue
 from tidings.broker.recent_ids import IdPage
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 """The version of the records that is written here, and the latest that is read."""
+
+_NO_TIMES: Final = (None, HELD, FOLLOWS)
 
 PREFIXES: Final = (
     "format",
@@ -125,6 +127,8 @@ class CursorRecord(msgspec.Struct, array_like=True):
     """Which messages wait for a retry, and until when. Those on their way out, given up or acked, are not told."""
     moves: int = 0
     skipped: int = 0
+    keys: dict[int, str] = {}
+    """Of a shared subscription: the keys of those that wait for a retry, and that others of their keys follow."""
 
 
 class DeadLetterRecord(msgspec.Struct, array_like=True):
@@ -229,14 +233,15 @@ def _subscription(item: Subscription) -> SubscriptionRecord:
 def _cursor(cursor: Cursor) -> CursorRecord:
     cursor.recorded = cursor.settled_to
     position = max(cursor.position, cursor.recorded)
-    parked = {sequence: time_ms for sequence, time_ms in cursor.parked.items() if time_ms not in (None, HELD)}
+    parked = {sequence: time_ms for sequence, time_ms in cursor.parked.items() if time_ms not in _NO_TIMES}
+    keys = cursor.keys.of(parked) if cursor.keys else {}
     unsettled, attempts = cursor.unsettled, cursor.attempts
     if cursor.settling is not None:
         unsettled = Ranges(unsettled)
         for first, last in cursor.settling:
             unsettled.remove(first, last)
         attempts = {sequence: failed for sequence, failed in attempts.items() if sequence in unsettled}
-    return CursorRecord(position, list(unsettled), attempts, parked, cursor.moves, cursor.skipped)
+    return CursorRecord(position, list(unsettled), attempts, parked, cursor.moves, cursor.skipped, keys)
 
 
 def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:

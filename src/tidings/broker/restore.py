@@ -10,6 +10,7 @@ from tidings.broker.broker import Broker
 from tidings.broker.cursors import Cursor
 from tidings.broker.dead_letters import DeadLetter
 from tidings.broker.filters import Filter
+from tidings.broker.keys import Keys
 from tidings.broker.queues import Queue
 from tidings.broker.recent_ids import IdPage
 from tidings.broker.records import (
@@ -201,6 +202,7 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
                 continue
             cursor = Cursor(subscription, queue, position=0)
             parked: dict[int, int] = {}
+            keys: dict[int, str] = {}
             value = records.get(cursor.key)
             if value is not None:
                 record = msgspec.msgpack.decode(value, type=CursorRecord)
@@ -208,7 +210,7 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
                 cursor.unsettled = Ranges(record.unsettled)
                 cursor.unsettled.remove(queue.committed + 1, max(record.position, queue.committed + 1))
                 cursor.attempts = record.attempts
-                parked = record.parked
+                parked, keys = record.parked, record.keys
                 cursor.set_moves(record.moves)
                 cursor.skipped = record.skipped
             if not queue.is_presence and queue.first_sequence > 1:
@@ -220,6 +222,9 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
             for sequence, until_ms in parked.items():
                 if sequence in cursor.unsettled:
                     cursor.park(sequence, until_ms - set_back_ms)
+            if keys:
+                cursor.keys = Keys()
+                cursor.keys.begin({sequence: key for sequence, key in keys.items() if sequence in cursor.parked})
             subscription.cursors[queue.epoch] = cursor
             queue.add(cursor)
             state.rest(cursor)

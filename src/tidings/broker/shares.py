@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, split
+from tidings.broker.keys import Keys, has_keys
 from tidings.broker.members import Members
 from tidings.broker.parcels import Parcel
 from tidings.broker.sessions import Session
@@ -28,32 +29,39 @@ class Shares:
         return any(parcel.fits(row) for _, parcel in self._parcels)
 
     def take(self, row: StoredBatch) -> bool:
-        """Takes what is wanted of a row; returns whether the windows were too small for all of it."""
+        """Takes what is wanted of a row and whose key is free; returns whether something is left to take later."""
         cursor = self._cursor
+        # The more keys are busy, the more of what is read finds its own busy, has to wait and to be read again.
+        self._members.crowded = cursor.keys is not None and cursor.keys.waiting > cursor.in_flight // 8
         selected, wanted = cursor.wanted(row)
-        taken: list[tuple[int, int]] = []
-        rest = wanted
-        for parcel, count in self._share_out(sum(last - first + 1 for first, last in wanted)):
-            mine, rest = split(rest, count)
-            parcel.add(cursor.hand_out(row, selected, mine))
-            taken = mine
-        cursor.pass_by(row, taken, rest)
+        open_ones = [(member, parcel, room) for member, parcel in self._parcels if (room := parcel.room()) > 0]
+        ready, rest = self._admit(row, wanted, sum(room for *_, room in open_ones))
+        count = sum(last - first + 1 for first, last in ready)
+        counts = share_out(count, [(parcel.load(), room) for _, parcel, room in open_ones])
+        for (member, parcel, _), given in zip(open_ones, counts, strict=True):
+            if given:
+                mine, ready = split(ready, given)
+                parcel.add(cursor.hand_out(row, selected, mine))
+                self._members.served(member)
+        cursor.pass_by(row, rest)
         return bool(rest)
+
+    def _admit(
+        self, row: StoredBatch, wanted: list[tuple[int, int]], room: int
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        cursor = self._cursor
+        if not has_keys(row):
+            return split(wanted, room)
+        cursor.keys = cursor.keys or Keys()
+        admission = cursor.keys.admit(row, wanted, room, len(cursor.parked))
+        for sequence in admission.waiting:
+            cursor.let_follow(sequence)
+        return admission.ready, admission.rest
 
     def send(self) -> None:
         """Sends what was taken."""
         for _, parcel in self._parcels:
             parcel.send()
-
-    def _share_out(self, count: int) -> list[tuple[Parcel, int]]:
-        open_ones = [(member, parcel, room) for member, parcel in self._parcels if (room := parcel.room()) > 0]
-        counts = share_out(count, [(parcel.load(), room) for _, parcel, room in open_ones])
-        shares: list[tuple[Parcel, int]] = []
-        for (member, parcel, _), given in zip(open_ones, counts, strict=True):
-            if given:
-                self._members.served(member)
-                shares.append((parcel, given))
-        return shares
 
 
 def share_out(count: int, members: list[tuple[int, int]]) -> list[int]:

@@ -74,15 +74,19 @@ class Subscriber:
         """Whether its client may be sent something now, if there is room in the window."""
         return not (self.starting or self.session.send_buffer_full)
 
+    def window(self) -> int:
+        """Returns how many messages may be in flight to it."""
+        return self.subscription.in_flight_max
+
     def room(self) -> int:
         """Returns how many messages may be sent now."""
         if self.in_flight_bytes >= limits.IN_FLIGHT_BYTES_MAX:
             return 0
-        return self.subscription.in_flight_max - self.in_flight
+        return self.window() - self.in_flight
 
     def has_room(self) -> bool:
         """Whether the window is open wide enough to be worth a page: not for a message at a time."""
-        return self.room() >= max(1, self.subscription.in_flight_max // 4) and (
+        return self.room() >= max(1, self.window() // 4) and (
             self.in_flight_bytes <= limits.IN_FLIGHT_BYTES_MAX * 3 // 4
         )
 

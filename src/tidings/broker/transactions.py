@@ -124,10 +124,8 @@ class Transactions:
     def _go_on(self, cursor: Cursor) -> None:
         if not _is_known(cursor):
             return
-        if cursor.due and cursor.state is State.LIVE:
-            self._deliveries.fall_behind(cursor)
         if cursor.subscription.subscriber:
-            self._deliveries.pump(cursor.subscription)
+            self._deliveries.go_on(cursor)
         elif cursor.state is State.WAITING:
             self._state.rest(cursor)
 

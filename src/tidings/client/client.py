@@ -167,7 +167,8 @@ class Client(Administration, DeadLetters, Schedules):
             headers: at most 64 names and values, 8 KiB together.
             id: 1 to 255 characters, the publisher's identifier. A message whose id the queue has seen in the last
                 10 minutes is not stored again; its confirm says of which message it is a duplicate.
-            key: 1 to 255 characters, what the message is about.
+            key: 1 to 255 characters, what the message is about. Who shares a subscription gets messages of one key one
+                after another, in order.
             content_type: what the payload is, if neither JSON nor plain bytes; bytes may be declared as JSON.
             timeout: time limit in seconds; None, the default, waits as long as it takes.
 

@@ -277,9 +277,11 @@ class Harness:
 
     def settle(self) -> None:
         """Commits and reads until nothing more happens."""
-        working = True
+        working, steps = True, 0
         while working:
             working = False
+            steps += 1
+            assert steps < 10_000, f"there is always something to read or to commit: {self.reads}"
             if self.under_way is None:
                 self._handle(inputs.StoreReady())
             if self.under_way is not None and not self.store_is_held:

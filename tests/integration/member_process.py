@@ -1,4 +1,4 @@
-"""A member of a shared subscription until SIGTERM: writes `SEQUENCE ATTEMPT KEY PAYLOAD` before each ack.
+"""A member of a shared subscription until SIGTERM: writes `TIME SEQUENCE ATTEMPT KEY PAYLOAD` before each ack.
 
 Arguments: URL, queue, shared name, client id, path. Prints a line once it is attached.
 """
@@ -6,6 +6,7 @@ Arguments: URL, queue, shared name, client id, path. Prints a line once it is at
 import asyncio
 import signal
 import sys
+import time
 
 import tidings
 
@@ -29,7 +30,9 @@ async def main(url: str, queue: str, shared: str, client_id: str, path: str) -> 
 async def _read(subscription: tidings.Subscription, path: str) -> None:
     with open(path, "a") as received:  # noqa: ASYNC230 # a line at a time, into the page cache
         async for message in subscription:
-            received.write(f"{message.sequence} {message.attempt} {message.key} {message.payload}\n")
+            received.write(
+                f"{time.monotonic_ns()} {message.sequence} {message.attempt} {message.key} {message.payload}\n"
+            )
             received.flush()
             await message.ack()
 

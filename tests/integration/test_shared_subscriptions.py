@@ -25,10 +25,10 @@ class Member:
         assert self.process.read_line() == "attached"
 
     def received(self) -> list[tuple[int, int, str, str]]:
-        """Returns (sequence, attempt, key, payload) of what it has handled, without a line that was cut short."""
+        """Returns (time, sequence, key, payload) of what it has handled, without a line that was cut short."""
         lines = self.path.read_text().rpartition("\n")[0].splitlines()
-        found = [line.split(" ", 3) for line in lines]
-        return [(int(sequence), int(attempt), key, payload) for sequence, attempt, key, payload in found]
+        found = [line.split(" ", 4) for line in lines]
+        return [(int(time_ns), int(sequence), key, payload) for time_ns, sequence, _, key, payload in found]
 
 
 Join: TypeAlias = Callable[[str], Member]
@@ -64,10 +64,47 @@ async def test_each_message_is_handled_by_one_process_though_some_are_killed(ser
     handled = [entry for member in members for entry in member.received()]
     assert {int(payload) for *_, payload in handled} == set(range(MESSAGES))
     # Only what the killed one had handled and not acked is handled twice.
-    sequences = [sequence for sequence, *_ in handled]
+    sequences = [sequence for _, sequence, *_ in handled]
     twice = {sequence for sequence in sequences if sequences.count(sequence) > 1}
-    assert twice <= {sequence for sequence, *_ in members[0].received()}
+    assert twice <= {sequence for _, sequence, *_ in members[0].received()}
     assert len(twice) <= 50
+
+
+async def test_messages_of_one_key_keep_their_order_though_processes_are_killed(server: Server, join: Join) -> None:
+    members = [join(f"member-{number}") for number in range(3)]
+    async with tidings.connect(server.url) as client:
+        publishing = asyncio.ensure_future(_publish_with_keys(client))
+        for number in range(3):
+            await eventually(lambda member=members[-1]: len(member.received()) > 100)
+            members[number].process.kill()
+            members.append(join(f"member-{number + 3}"))
+        await publishing
+        await eventually(lambda: _is_done(client))
+        for member in members[3:]:
+            member.process.terminate()
+    handled = sorted(entry for member in members for entry in member.received())
+    assert {int(payload) for *_, payload in handled} == set(range(MESSAGES))
+    for key, entries in _by_key(handled).items():
+        # What a killed process had handled and not acked is handled once more, before anything that follows.
+        assert entries == sorted(entries), f"key {key}: {entries}"
+
+
+async def test_messages_of_one_key_keep_their_order_though_the_server_is_killed(server: Server, join: Join) -> None:
+    members = [join(f"member-{number}") for number in range(3)]
+    async with tidings.connect(server.url) as client:
+        publishing = asyncio.ensure_future(_publish_with_keys(client))
+        await eventually(lambda: all(len(member.received()) > 100 for member in members))
+        server.kill()
+        server.start()
+        await publishing
+        await eventually(lambda: _is_done(client))
+        for member in members:
+            member.process.terminate()
+    handled = sorted(entry for member in members for entry in member.received())
+    assert {int(payload) for *_, payload in handled} == set(range(MESSAGES))
+    for key, entries in _by_key(handled).items():
+        first_times = list(dict.fromkeys(entries))
+        assert first_times == sorted(first_times), f"key {key}: {entries}"
 
 
 async def test_a_killed_server_forgets_neither_the_team_nor_its_messages(server: Server, join: Join) -> None:
@@ -116,6 +153,20 @@ async def test_the_name_of_a_shared_subscription_is_not_given_to_one_alone(serve
 async def _publish(client: tidings.Client) -> None:
     for first in range(0, MESSAGES, 50):
         await client.publish_many("work", "created", range(first, first + 50))
+
+
+async def _publish_with_keys(client: tidings.Client) -> None:
+    for number in range(0, MESSAGES, 50):
+        publishes = [client.publish("work", "created", n, key=f"key-{n * 7 % 20}") for n in range(number, number + 50)]
+        await asyncio.gather(*publishes)
+
+
+def _by_key(handled: list[tuple[int, int, str, str]]) -> dict[str, list[int]]:
+    """Returns the sequences of each key in the order in which they were handled."""
+    found: dict[str, list[int]] = {}
+    for _, sequence, key, _ in handled:
+        found.setdefault(key, []).append(sequence)
+    return found
 
 
 async def _team(client: tidings.Client) -> list[Any]:

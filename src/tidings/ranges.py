@@ -66,9 +66,13 @@ class Ranges:
             return last - first + 1
         low = bisect_left(lasts, first - 1)
         high = bisect_right(firsts, last + 1)
+        if low == high:
+            firsts.insert(low, first)
+            lasts.insert(low, last)
+            self.count += last - first + 1
+            return last - first + 1
         covered = sum(lasts[index] - firsts[index] + 1 for index in range(low, high))
-        if low < high:
-            first, last = min(first, firsts[low]), max(last, lasts[high - 1])
+        first, last = min(first, firsts[low]), max(last, lasts[high - 1])
         firsts[low:high] = [first]
         lasts[low:high] = [last]
         new = last - first + 1 - covered
@@ -82,6 +86,10 @@ class Ranges:
         high = bisect_right(firsts, last)
         if low >= high:
             return 0
+        if low + 1 == high:
+            removed = self._remove_within(low, max(first, firsts[low]), min(last, lasts[low]))
+            self.count -= removed
+            return removed
         before = (firsts[low], first - 1)
         after = (last + 1, lasts[high - 1])
         covered = sum(lasts[index] - firsts[index] + 1 for index in range(low, high))
@@ -91,6 +99,21 @@ class Ranges:
         removed = covered - sum(part[1] - part[0] + 1 for part in rest)
         self.count -= removed
         return removed
+
+    def _remove_within(self, index: int, first: int, last: int) -> int:
+        """Removes numbers that are all inside the range at an index; returns how many."""
+        firsts, lasts = self._firsts, self._lasts
+        if first == firsts[index]:
+            if last == lasts[index]:
+                del firsts[index], lasts[index]
+            else:
+                firsts[index] = last + 1
+        else:
+            if last < lasts[index]:
+                firsts.insert(index + 1, last + 1)
+                lasts.insert(index + 1, lasts[index])
+            lasts[index] = first - 1
+        return last - first + 1
 
     def next(self, number: int) -> int | None:
         """Returns the smallest member that is at least `number`."""

@@ -16,8 +16,8 @@ from tests.fuzz.corpus import mutated, regressions, seeds
 from tests.fuzz.targets import TARGETS
 from tidings.batch import Batch
 from tidings.broker.catalog import Catalog
-from tidings.broker.deliveries import Deliveries
 from tidings.broker.inputs import Unsubscribe
+from tidings.broker.parcels import Parcel
 from tidings.broker.queues import Queue
 from tidings.broker.sessions import Session as BrokerSession
 from tidings.broker.state import BrokerState
@@ -116,15 +116,15 @@ def a_connection_stays_after_its_farewell(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def every_third_page_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    send, pages = Deliveries._send, [0]
+    send, pages = Parcel.send, [0]
 
-    def lossy(self: Deliveries, subscriber: Any, cursor: Any, page: Any) -> None:
-        pages[0] += bool(page.rows)
+    def lossy(self: Parcel) -> None:
+        pages[0] += bool(self._rows)
         if pages[0] % 3 == 0:
-            page.clear()
-        send(self, subscriber, cursor, page)
+            self._clear()
+        send(self)
 
-    monkeypatch.setattr(Deliveries, "_send", lossy)
+    monkeypatch.setattr(Parcel, "send", lossy)
 
 
 def errors_of_sqlite_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Effect, Fetch
 from tidings.broker.inputs import Fetched, Input, StoreReady
 from tidings.broker.ledger import Ledger
+from tidings.broker.lookups import Lookups
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.queues import Queue
@@ -86,7 +87,7 @@ def takes_an_unknown_outcome_for_success(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def answers_a_refused_commit_with_confirms(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Publishing, "refused", lambda self, round, reason, full: self.stored(round))
+    patch.setattr(Publishing, "refused", lambda self, round, reason, full: self.stored(round) or [])
 
 
 @planted()
@@ -172,9 +173,10 @@ def tells_a_gap_once(patch: pytest.MonkeyPatch) -> None:
 def tells_gaps_that_are_none(patch: pytest.MonkeyPatch) -> None:
     serve = Deliveries._serve_page
 
-    def gap(self: Deliveries, subscriber: Subscriber, cursor: Cursor, after: int, rows: list[Any]) -> None:
+    def gap(self: Deliveries, subscriber: Any, cursor: Cursor, after: int, rows: list[Any]) -> None:
         if rows and rows[0].first_sequence == after + 1:
-            self._skip(subscriber, cursor, _page(), rows[0].first_sequence, rows[0].last_sequence, "trimmed")
+            first, last = rows[0].first_sequence, rows[0].last_sequence
+            self._skip(cursor, self._parcel(subscriber, cursor), first, last, "trimmed")
         serve(self, subscriber, cursor, after, rows)
 
     patch.setattr(Deliveries, "_serve_page", gap)
@@ -284,8 +286,8 @@ def tells_of_a_subscription_before_it_is_durable(patch: pytest.MonkeyPatch) -> N
 
 @planted()
 def begins_with_the_oldest_message_instead_of_at_a_time(patch: pytest.MonkeyPatch) -> None:
-    located = Catalog.located
-    patch.setattr(Catalog, "located", lambda self, input: located(self, msgspec.structs.replace(input, sequence=1)))
+    located = Lookups.located
+    patch.setattr(Lookups, "located", lambda self, ticket, sequence: located(self, ticket, 1))
 
 
 @planted()
@@ -321,11 +323,11 @@ def waits_for_ever_for_an_ack(patch: pytest.MonkeyPatch) -> None:
 def tells_nothing_of_damaged_rows(patch: pytest.MonkeyPatch) -> None:
     skip = Deliveries._skip
 
-    def silent(self: Deliveries, subscriber: Any, cursor: Any, page: Any, first: int, last: int, reason: str) -> None:
+    def silent(self: Deliveries, cursor: Any, parcel: Any, first: int, last: int, reason: str) -> None:
         if reason == "damaged":
             cursor.position = max(cursor.position, last)
         else:
-            skip(self, subscriber, cursor, page, first, last, reason)
+            skip(self, cursor, parcel, first, last, reason)
 
     patch.setattr(Deliveries, "_skip", silent)
 
@@ -363,12 +365,6 @@ def gives_up_reading_after_an_error(patch: pytest.MonkeyPatch) -> None:
             raise
 
     patch.setattr(Node, "_answer_read", hopeless)
-
-
-def _page() -> Any:
-    from tidings.broker.deliveries import _Page
-
-    return _Page()
 
 
 def _done(connection: int, request: int) -> Any:

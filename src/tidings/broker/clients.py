@@ -30,10 +30,12 @@ class Clients:
         state = self._state
         if input.client_id is not None:
             check_label(input.client_id, "client id")
-        own = state.tokens.get(input.token) if input.token else None
+        holder = state.client_ids.get(input.client_id) if input.client_id is not None else None
+        # A client that was not welcomed yet has no token; what it introduced itself with before may even arrive late.
+        own = holder if holder and holder.producer.id == input.producer else state.tokens.get(input.token)
         if own and own.client_id == input.client_id:
             self._close(own, ConnectionLost("the same client opened a new connection"), reason="reconnected")
-        holder = state.client_ids.get(input.client_id) if input.client_id is not None else None
+            holder = None
         if holder:
             self._take_over(holder, input)
         producer = state.producers.get(input.producer)

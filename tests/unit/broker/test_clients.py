@@ -54,6 +54,26 @@ def test_the_same_process_gets_its_session_back_through_a_connection_that_is_onl
     assert harness.broker.state.client_ids["billing"].connection == second.connection
 
 
+@pytest.mark.parametrize("take_over", [False, True])
+def test_a_process_that_was_not_welcomed_yet_gets_the_client_id_from_its_own_dead_connection(take_over: bool) -> None:
+    harness = Harness()
+    first = harness.connect("billing", producer="one", take_over=take_over)
+    second = harness.connect("billing", producer="one", take_over=take_over)
+    assert second.closed is None
+    assert isinstance(first.closed, ConnectionLost)
+
+
+def test_an_introduction_that_comes_late_does_not_end_the_client_that_made_it() -> None:
+    harness = Harness()
+    living = harness.connect("billing", producer="one", take_over=True)
+    late = harness.connect("billing", producer="one", take_over=True)
+    assert isinstance(living.closed, ConnectionLost)
+    assert not isinstance(living.closed, TakenOver)
+    again = harness.connect("billing", producer="one", token=living.token)
+    assert again.closed is None
+    assert isinstance(late.closed, ConnectionLost)
+
+
 def test_a_token_of_another_client_id_takes_nothing() -> None:
     harness = Harness()
     first, thief = harness.connect("billing"), harness.connect("thief")

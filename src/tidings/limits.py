@@ -112,6 +112,10 @@ HTTP_DRAIN_TIMEOUT_MS: Final = 5_000
 WEBSOCKET_FRAME_BYTES_MAX: Final = 2 * PAYLOAD_SIZE_BYTES_MAX
 """Largest frame over WebSocket: a largest payload, in Base64 and with what stands around it."""
 
+POSITION_QUEUES_MAX: Final = 32
+"""Queues in one position of a web door, half a kilobyte beside each message: readers of more keep theirs in a named
+subscription."""
+
 # --- Subscriptions -----------------------------------------------------------------------------------------
 
 IN_FLIGHT_DEFAULT: Final = 65_536

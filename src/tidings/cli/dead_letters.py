@@ -11,7 +11,6 @@ from tidings.cli.options import SERVER_DEFAULT, Json, Server, connect, run_async
 from tidings.cli.output import (
     as_entry,
     count,
-    iso_time,
     print_entries,
     print_table,
     printable,
@@ -20,9 +19,9 @@ from tidings.cli.output import (
     to_json,
 )
 from tidings.cli.publish import encode_json
-from tidings.cli.subscribe import payload_entry
 from tidings.client import DeadLetter
 from tidings.errors import InvalidOption, NotFound
+from tidings.gateways.messages import iso_time, payload_entry
 from tidings.model import JSON, DeadLetterGroup
 
 SUBSCRIPTION_HELP: Final = "Name of the subscription, or the id of a client that has only one."

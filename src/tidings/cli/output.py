@@ -2,22 +2,17 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+from tidings.gateways.messages import iso_time
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _PAST: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _SIZES: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-
-
-def iso_time(time_ms: int) -> str:
-    """Returns UTC milliseconds since 1970 as ISO 8601, such as 2026-01-31T08:00:00.000Z."""
-    seconds, milliseconds = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
 def relative_time(time_ms: int | None, now_ms: int) -> str:

@@ -1,19 +1,17 @@
 """`tidings subscribe`: messages as JSON lines, each acknowledged once it is written."""
 
-import base64
 import sys
 from typing import Annotated, Any, Final
 
-import msgspec
 from cyclopts import Parameter
 
 import tidings
 from tidings.cli.options import SERVER_DEFAULT, Server, Start, connect, parse_start, run_async
-from tidings.cli.output import iso_time, to_json
+from tidings.cli.output import to_json
 from tidings.cli.streams import write_all
 from tidings.client.options import SubscribeOptions
 from tidings.errors import InvalidOption
-from tidings.model import JSON
+from tidings.gateways.messages import iso_time, payload_entry
 
 QUEUE_HELP: Final = "Queue, or a filter: `*` is any one token of its name, a last `#` any number of them."
 EVENT_HELP: Final = "Event, or a filter as for QUEUE; without it, every event."
@@ -83,7 +81,7 @@ async def _print_messages(
 def message_line(message: tidings.Message) -> bytes:
     """Returns a message as one line of JSON.
 
-    A JSON payload is `payload`; text is `payload` too, anything else `payload_base64`, both with `content_type`.
+    Its payload is shown as the web doors do, see `tidings.gateways.messages`.
     """
     entry: dict[str, Any] = {
         "queue": message.queue,
@@ -99,24 +97,3 @@ def message_line(message: tidings.Message) -> bytes:
     if message.key is not None:
         entry["key"] = message.key
     return to_json(entry) + b"\n"
-
-
-def payload_entry(data: bytes, content_type: str) -> dict[str, Any]:
-    """Returns a payload as JSON shows it: see `message_line`."""
-    if content_type == JSON and _is_json(data):
-        # As it was published, number by number; line breaks can only stand between its tokens.
-        return {"payload": msgspec.Raw(data.replace(b"\n", b" ").replace(b"\r", b" "))}
-    if content_type.startswith("text/"):
-        try:
-            return {"payload": data.decode(), "content_type": content_type}
-        except UnicodeDecodeError:
-            pass  # of another encoding: as bytes, unchanged
-    return {"payload_base64": base64.b64encode(data).decode(), "content_type": content_type}
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False  # somebody published bytes as JSON; they are shown, not trusted
-    return True

@@ -4,21 +4,9 @@ import json
 
 import pytest
 
-from tidings.cli.output import iso_time, print_entries, print_table, printable, readable_size, relative_time
+from tidings.cli.output import print_entries, print_table, printable, readable_size, relative_time
 
 HOUR_MS = 3_600_000
-
-
-@pytest.mark.parametrize(
-    ("time_ms", "text"),
-    [
-        (0, "1970-01-01T00:00:00.000Z"),
-        (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
-        (1_700_000_000_999, "2023-11-14T22:13:20.999Z"),
-    ],
-)
-def test_times_are_iso_8601_in_utc_with_milliseconds(time_ms, text):
-    assert iso_time(time_ms) == text
 
 
 @pytest.mark.parametrize(

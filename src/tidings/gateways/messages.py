@@ -1,0 +1,183 @@
+"""Messages, gaps, errors and positions as JSON shows them: the same objects at every web door, and on the command line.
+
+A payload is shown by its content type:
+
+    JSON                     `payload`, as it was published, number by number; not decoded
+    text/*, and UTF-8        `payload`, a string
+    anything else            `payload_base64`
+
+`content_type` stands beside it unless it is application/json. What only claims to be JSON or text is anything else.
+
+A *position* tells how far a reader has come, in one queue or several:
+
+    position  =  place *("." place)
+    place     =  epoch "-" sequence                 hexadecimal, and decimal
+
+The epoch is that of the reader's deliveries (`model.Reading`), so that a position from before a move, or from another
+life of the queue, is not taken for another one. Clients hand positions back as they got them, and look into none.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tidings import limits
+from tidings.errors import InvalidOption, TidingsError
+from tidings.model import JSON, Reading, epoch_of
+
+if TYPE_CHECKING:  # the command line uses this module too, and needs no node
+    from tidings.broker.effects import Gap
+    from tidings.node import Delivery
+
+_JSON_CHECK: Final = msgspec.json.Decoder(msgspec.Raw)
+_PLACE: Final = re.compile(r"([0-9a-f]{1,13})-([0-9]{1,16})")
+
+
+class MessageEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One delivery of a message.
+
+    `time` is when it was published, in UTC. `position` names this delivery, and is what acks it. `attempt` counts from
+    1; `redriven` says that it comes from the dead letters.
+    """
+
+    queue: str
+    event: str
+    sequence: int
+    epoch: int
+    position: str
+    time: str
+    attempt: int
+    payload: msgspec.Raw | str | UnsetType = UNSET
+    payload_base64: str | UnsetType = UNSET
+    content_type: str | UnsetType = UNSET
+    id: str | None = None
+    key: str | None = None
+    headers: dict[str, str] = {}
+    redriven: bool = False
+
+
+class GapEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages that will not come, from `first_sequence` to `last_sequence`, told in their place.
+
+    A durable subscription is told again when it is attached again, until `position` was acked.
+    """
+
+    queue: str
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    count: int
+    position: str
+    reason: str
+
+
+class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An error of the registry. `retryable` says whether the same may succeed later."""
+
+    code: str
+    text: str
+    retryable: bool
+
+
+def message_entry(delivery: "Delivery") -> MessageEntry:
+    """Returns a delivery as JSON shows it."""
+    return MessageEntry(
+        queue=delivery.queue,
+        event=delivery.event,
+        sequence=delivery.sequence,
+        epoch=epoch_of(delivery.epoch),
+        position=spell_position({delivery.epoch: delivery.sequence}),
+        time=iso_time(delivery.time_ms),
+        attempt=delivery.attempt,
+        id=delivery.id,
+        key=delivery.key,
+        headers=delivery.headers or {},
+        redriven=delivery.redriven,
+        **payload_entry(delivery.payload, delivery.content_type),
+    )
+
+
+def gap_entry(gap: "Gap") -> GapEntry:
+    """Returns a gap as JSON shows it."""
+    return GapEntry(
+        queue=gap.queue,
+        epoch=epoch_of(gap.epoch),
+        first_sequence=gap.first_sequence,
+        last_sequence=gap.last_sequence,
+        count=gap.last_sequence - gap.first_sequence + 1,
+        position=spell_position({gap.epoch: gap.last_sequence}),
+        reason=gap.reason,
+    )
+
+
+def error_entry(error: TidingsError) -> ErrorEntry:
+    """Returns an error as JSON shows it."""
+    return ErrorEntry(code=error.code, text=error.text, retryable=error.retryable)
+
+
+def payload_entry(payload: bytes, content_type: str) -> dict[str, Any]:
+    """Returns a payload as fields of JSON: `payload` or `payload_base64`, and `content_type` unless it is plain JSON.
+
+    JSON is on one line.
+    """
+    entry: dict[str, Any] = {} if content_type == JSON else {"content_type": content_type}
+    kind = content_type.partition(";")[0].strip().lower()
+    if (kind == JSON or kind.endswith("+json")) and is_json(payload):
+        # Line breaks can only stand between its tokens.
+        return {"payload": msgspec.Raw(payload.replace(b"\n", b" ").replace(b"\r", b" "))} | entry
+    if kind.startswith("text/"):
+        try:
+            return {"payload": payload.decode()} | entry
+        except UnicodeDecodeError:
+            pass  # of another encoding: as bytes, unchanged
+    return {"payload_base64": base64.b64encode(payload).decode(), "content_type": content_type}
+
+
+def is_json(data: bytes) -> bool:
+    """Whether bytes are JSON. It costs half of decoding them."""
+    try:
+        _JSON_CHECK.decode(data)
+        return data.isascii() or bool(data.decode())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False  # somebody published bytes as JSON; they are shown, not trusted
+
+
+def iso_time(time_ms: int) -> str:
+    """Returns UTC milliseconds since 1970 as ISO 8601, such as 2026-01-31T08:00:00.000Z."""
+    seconds, milliseconds = divmod(time_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+
+def spell_position(places: Mapping[Reading, int]) -> str:
+    """Returns the position of a reader that has all up to these sequences."""
+    return ".".join([f"{epoch:x}-{sequence}" for epoch, sequence in places.items()])
+
+
+def parse_position(text: str) -> dict[Reading, int]:
+    """Returns how far a reader has come in each queue, by the epoch of its deliveries.
+
+    Raises:
+        InvalidOption: it is not a position.
+    """
+    pieces = text.split(".", limits.POSITION_QUEUES_MAX - 1)
+    matches = [_PLACE.fullmatch(piece) for piece in pieces]
+    if not all(matches):
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise InvalidOption(
+            f"{shown!r} is not a position; hand back one that a message came with, or leave it out to begin anew"
+        )
+    return {int(match[1], 16): int(match[2]) for match in matches if match}
+
+
+def ranges_of(positions: Iterable[str]) -> list[tuple[Reading, int, int]]:
+    """Returns what an ack of single deliveries, named by their positions, covers: (epoch, first, last), inclusive.
+
+    Raises:
+        InvalidOption: one of them is not a position.
+    """
+    return [(epoch, sequence, sequence) for text in positions for epoch, sequence in parse_position(text).items()]

@@ -32,6 +32,15 @@ class ConfigureSubscription(_Call, frozen=True, kw_only=True, tag="configure_sub
     single_active: bool | UnsetType = UNSET
 
 
+class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
+    """Changes the settings of a queue, see `QueueSettings`; it exists from then on. None is no limit. Answer: None."""
+
+    name: str
+    history_age_ms: int | UnsetType | None = UNSET
+    history_bytes: int | UnsetType | None = UNSET
+    history_messages: int | UnsetType | None = UNSET
+
+
 class DeadLetterGroups(_Call, frozen=True, kw_only=True, tag="dead_letter_groups"):
     """Asks how a subscription's dead letters failed. Answer: `DeadLetterGroup`s, the largest first."""
 
@@ -136,6 +145,7 @@ class Seek(_Call, frozen=True, kw_only=True, tag="seek"):
 
 Call: TypeAlias = (
     ConfigureSubscription
+    | ConfigureQueue
     | DeadLetterGroups
     | ListDeadLetters
     | EditDeadLetter
@@ -150,6 +160,7 @@ Call: TypeAlias = (
 
 ANSWERS: Final[dict[type[Call], object]] = {
     ConfigureSubscription: None,
+    ConfigureQueue: None,
     DeadLetterGroups: list[DeadLetterGroup],
     ListDeadLetters: list[DeadLetterInfo],
     EditDeadLetter: None,

@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from tidings import limits
 from tidings.errors import InvalidName
 from tidings.limits import NAME_SIZE_BYTES_MAX
 
@@ -205,6 +206,18 @@ class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
 
 
+class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What is asked of one queue, changeable at any time; None is no limit.
+
+    What every durable subscription has settled is history. It stays until it is older than `history_age_ms`, or more
+    than `history_bytes` or `history_messages`, whichever comes first.
+    """
+
+    history_age_ms: int | None = msgspec.field(default_factory=lambda: limits.HISTORY_AGE_MS)
+    history_bytes: int | None = msgspec.field(default_factory=lambda: limits.HISTORY_BYTES)
+    history_messages: int | None = None
+
+
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A queue: what it holds, and which subscription holds it back from being trimmed."""
 
@@ -219,6 +232,8 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     paused: bool = False
     """Whether somebody paused it: it takes messages, and delivers none."""
+    settings: QueueSettings = msgspec.field(default_factory=QueueSettings)
+    """What was asked of it, see `configure_queue`."""
 
 
 class SubscriberInfo(msgspec.Struct, frozen=True, kw_only=True):

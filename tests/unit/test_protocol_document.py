@@ -21,6 +21,7 @@ from tidings.model import (
     Failure,
     MovedInfo,
     QueueInfo,
+    QueueSettings,
     Run,
     ScheduledInfo,
     SubscriptionInfo,
@@ -232,11 +233,16 @@ def test_the_table_of_calls_names_every_call_with_its_fields() -> None:
 
 
 def test_the_keys_of_what_calls_answer_are_complete() -> None:
-    documented = dict(re.findall(r"^\| (dead letter|group|move|scheduled message) \| (.*) \|$", PAGE, re.MULTILINE))
+    documented = dict(
+        re.findall(
+            r"^\| (dead letter|group|move|scheduled message|settings of a queue) \| (.*) \|$", PAGE, re.MULTILINE
+        )
+    )
     kinds = {
         "dead letter": DeadLetterInfo,
         "group": DeadLetterGroup,
         "move": MovedInfo,
+        "settings of a queue": QueueSettings,
         "scheduled message": ScheduledInfo,
     }
     for entry, kind in kinds.items():

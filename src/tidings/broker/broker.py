@@ -52,11 +52,13 @@ from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
 from tidings.broker.seeking import Seeking
 from tidings.broker.sessions import Session
+from tidings.broker.settings import Settings
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import attached
 from tidings.broker.transactions import Transactions
 from tidings.calls import (
     CancelSchedule,
+    ConfigureQueue,
     ConfigureSubscription,
     DeadLetterGroups,
     DeleteDeadLetters,
@@ -92,6 +94,7 @@ class Broker:
         self._retention = Retention(self.state)
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
         self._pausing = Pausing(self.state, self._deliveries)
+        self._settings = Settings(self.state)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
 
     def begin(self, lost: list[tuple[str, str | None, str, str]]) -> None:
@@ -228,6 +231,8 @@ class Broker:
         match input.call:
             case ConfigureSubscription():
                 self._catalog.configure(session, input.request, input.call)
+            case ConfigureQueue():
+                self._settings.configure(session, input.request, input.call)
             case DeadLetterGroups():
                 self._giving_up.groups(session, input.request, input.call)
             case ListDeadLetters():

@@ -152,6 +152,7 @@ class Presence:
             held_by=slowest.subscription.name if slowest else None,
             created=queue.created_ms,
             paused=queue.paused,
+            settings=queue.settings,
         )
 
     def _subscriptions(self, after: str) -> list[tuple[str, Callable[[], SubscriptionInfo]]]:

@@ -12,7 +12,7 @@ from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.filters import Filter
 from tidings.broker.recent_ids import RecentIds
-from tidings.model import PRESENCE_QUEUE
+from tidings.model import PRESENCE_QUEUE, QueueSettings
 
 _EVENTS_REMEMBERED_MAX = 1_024
 _EVERYTHING = Filter("*", "#")
@@ -46,6 +46,8 @@ class Queue:
         """Which message ids it has seen lately."""
         self.paused = False
         """Whether nobody gets anything new of it until somebody resumes it."""
+        self.settings = QueueSettings()
+        """What is asked of it."""
         self.trim_after_ms = 0
         """When it is worth to look for something to trim again."""
         self.cursors: dict[Cursor, None] = {}

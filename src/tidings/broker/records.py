@@ -1,7 +1,7 @@
 """Records: how a broker's memory is spelled in the store.
 
     counters                                 next epoch and subscription number
-    queue/EPOCH                              name, what was trimmed, last sequence
+    queue/EPOCH                              name, what was trimmed, last sequence, settings
     subscription/NUMBER                      name, owner, filter, options
     schedule/TIME/NUMBER                     a message to be published then; read when its time is near
     ids/EPOCH/SEQUENCE                       message ids that one round brought to a queue
@@ -38,7 +38,7 @@ from tidings.broker.recent_ids import IdPage
 from tidings.broker.scheduled import Scheduled
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
-from tidings.model import Failure, Run
+from tidings.model import Failure, QueueSettings, Run
 from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     last_sequence: int
     last_time_ms: int
     paused: bool = False
+    settings: QueueSettings = msgspec.field(default_factory=QueueSettings)
 
 
 class SubscriptionRecord(msgspec.Struct, array_like=True):
@@ -202,7 +203,13 @@ class ScheduleRecord(msgspec.Struct, array_like=True):
 
 def _queue(queue: Queue) -> QueueRecord:
     return QueueRecord(
-        queue.name, queue.created_ms, queue.first_sequence, queue.committed, queue.last_time_ms, queue.paused
+        queue.name,
+        queue.created_ms,
+        queue.first_sequence,
+        queue.committed,
+        queue.last_time_ms,
+        queue.paused,
+        queue.settings,
     )
 
 

@@ -120,6 +120,7 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
     queue.first_sequence = record.last_sequence + 1
     queue.last_time_ms = record.last_time_ms
     queue.paused = record.paused
+    queue.settings = record.settings
     if held:
         queue.committed = max(queue.committed, held.last_sequence)
         queue.first_sequence = held.first_sequence

@@ -1,7 +1,8 @@
 """Retention: history is trimmed in the background, in small steps, one queue at a time.
 
-What every durable subscription has settled is history; it stays for `HISTORY_AGE_MS` and up to `HISTORY_BYTES`
-of a queue, whichever ends first. `$presence` is history from the start. Deleted queues go the same way.
+What every durable subscription has settled is history; it stays as long as the queue's settings say: for a time, up
+to a size, up to a number of messages, whichever ends first. `$presence` is history from the start. Deleted queues go
+the same way.
 """
 
 from __future__ import annotations
@@ -140,13 +141,15 @@ class Retention:
 
     def _decide(self, queue: Queue, rows: list[Row], settled_bytes: int) -> tuple[int, int]:
         settled_to = _settled_to(queue)
-        excess = settled_bytes - _history_bytes(queue)
-        oldest_ms = self._state.now_ms - limits.HISTORY_AGE_MS
+        age_ms, size_bytes_max, messages_max = _kept(queue)
+        excess = settled_bytes - size_bytes_max
+        oldest_ms = self._state.now_ms - age_ms
         last = size_bytes = 0
         for row in rows:
             if row.last_sequence > settled_to or size_bytes > _STEP_BYTES_MAX:
                 break
-            if row.time_ms >= oldest_ms and excess <= size_bytes:
+            is_surplus = excess > size_bytes or settled_to - row.last_sequence >= messages_max
+            if row.time_ms >= oldest_ms and not is_surplus:
                 break
             last = row.last_sequence
             size_bytes += row.size_bytes
@@ -155,10 +158,16 @@ class Retention:
         return last, size_bytes
 
 
-def _history_bytes(queue: Queue) -> int:
+def _kept(queue: Queue) -> tuple[int, int, int]:
+    """Returns for how long (ms), up to how many bytes and how many messages history stays."""
     if queue.owner is not None:
-        return 0  # nobody but its subscription could ever read it again
-    return limits.PRESENCE_HISTORY_BYTES if queue.is_presence else limits.HISTORY_BYTES
+        return 0, 0, 0  # nobody but its subscription could ever read it again
+    if queue.is_presence:
+        return limits.HISTORY_AGE_MS, limits.PRESENCE_HISTORY_BYTES, _EVERYTHING
+    asked = queue.settings
+    found = (asked.history_age_ms, asked.history_bytes, asked.history_messages)
+    age_ms, size_bytes, messages = (_EVERYTHING if value is None else value for value in found)
+    return age_ms, size_bytes, messages
 
 
 def _settled_to(queue: Queue) -> int:

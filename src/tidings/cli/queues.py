@@ -1,14 +1,20 @@
-"""`tidings queues`: what each queue holds, and how to delete one."""
+"""`tidings queues`: what each queue holds, how to change its settings, and how to delete one."""
 
-from typing import Annotated
+from math import inf
+from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
 from tidings.cli.options import SERVER_DEFAULT, Json, Server, connect, run_async
 from tidings.cli.output import as_entry, print_entries, print_table, printable, readable_size
+from tidings.errors import InvalidOption
 from tidings.model import QueueInfo
 
-app = App(name="queues")
+HISTORY_AGE_HELP: Final = "How long messages stay that all durable subscriptions have settled; `none` is for ever."
+HISTORY_BYTES_HELP: Final = "How many bytes of them stay at most; `none` is no limit."
+HISTORY_MESSAGES_HELP: Final = "How many of them stay at most; `none` is no limit."
+
+app = App(name=("queues", "queue"))
 
 
 @app.default
@@ -18,6 +24,7 @@ def list_queues(*, json: Json = False, server: Server = SERVER_DEFAULT) -> None:
     For example:
 
         tidings queues
+        tidings queue set orders --history-age 3600
         tidings queues delete orders
     """
     infos = run_async(_fetch(server))
@@ -32,6 +39,49 @@ def delete(name: Annotated[str, Parameter(help="Name of the queue.")], /, *, ser
     """Delete a queue with all its messages. Its subscriptions stay, and follow a later queue of this name."""
     run_async(_delete(server, name))
     print(f"deleted queue {printable(name)}")
+
+
+@app.command(name="set")
+def set_(
+    name: Annotated[str, Parameter(help="Name of the queue; it exists from then on.")],
+    /,
+    *,
+    history_age: Annotated[str | None, Parameter(metavar="SECONDS", help=HISTORY_AGE_HELP)] = None,
+    history_bytes: Annotated[str | None, Parameter(metavar="BYTES", help=HISTORY_BYTES_HELP)] = None,
+    history_messages: Annotated[str | None, Parameter(metavar="N", help=HISTORY_MESSAGES_HELP)] = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Change the settings of a queue, for what it holds and for what comes. What is left out stays as it is.
+
+    For example:
+
+        tidings queue set orders --history-age 604800 --history-bytes none
+    """
+    given = {
+        "history_age": history_age,
+        "history_bytes": history_bytes,
+        "history_messages": history_messages,
+    }
+    settings = {option: _number(option, text) for option, text in given.items() if text is not None}
+    if not settings:
+        raise InvalidOption("nothing to change; for example --history-age 3600")
+    run_async(_set(server, name, settings))
+    print(f"changed queue {printable(name)}")
+
+
+def _number(option: str, text: str) -> float:
+    """Returns a limit as the client takes it."""
+    if text == "none":
+        return inf
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise InvalidOption(f"--{option.replace('_', '-')} {text}: write a number, or none for no limit") from None
+
+
+async def _set(server: str, name: str, settings: dict[str, Any]) -> None:
+    async with connect(server) as client:
+        await client.configure_queue(name, **settings)
 
 
 async def _fetch(server: str) -> list[QueueInfo]:

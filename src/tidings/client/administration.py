@@ -3,7 +3,7 @@
 from typing import Any
 
 from tidings import calls, limits
-from tidings.client.options import Seconds, Start, milliseconds, policy, start_of, within
+from tidings.client.options import Seconds, Start, amount, duration, milliseconds, policy, start_of, within
 from tidings.client.requests import Requests
 from tidings.model import ClientInfo, MovedInfo, QueueInfo, SubscriptionInfo
 
@@ -102,6 +102,40 @@ class Administration(Requests):
         if single_active is not None:
             settings["single_active"] = single_active
         await self._call(calls.ConfigureSubscription(name=name, **settings), timeout)
+
+    async def configure_queue(
+        self,
+        name: str,
+        *,
+        history_age: Seconds | None = None,
+        history_bytes: float | None = None,
+        history_messages: float | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Changes the settings of a queue, which exists from then on; durable on return. None leaves one as it is.
+
+        They hold for what is in the queue as well as for what comes. `math.inf` is no limit.
+
+        Args:
+            name: its name.
+            history_age: seconds or timedelta that messages stay which every durable subscription has settled; 24 h by
+                default, 0 keeps none.
+            history_bytes: bytes of them that stay at most; 256 MiB by default.
+            history_messages: how many of them stay at most; no limit by default.
+            timeout: time limit in seconds.
+
+        Raises:
+            InvalidName: the name breaks the rules for names.
+            InvalidOption: a setting is out of its range.
+            SystemQueue: it is the server's own.
+            TimedOut: the time limit passed; it may be changed.
+        """
+        settings: dict[str, Any] = {
+            "history_age_ms": duration(history_age, "history_age"),
+            "history_bytes": amount(history_bytes, "history_bytes"),
+            "history_messages": amount(history_messages, "history_messages"),
+        }
+        await self._call(calls.ConfigureQueue(name=name, **settings), timeout)
 
     async def pause(
         self, subscription: str | None = None, *, queue: str | None = None, timeout: float | None = 30.0

@@ -1,7 +1,10 @@
 """What the application asks of a subscription, checked before anything is sent."""
 
 from datetime import datetime, timedelta
+from math import inf
 from typing import Literal, TypedDict
+
+from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.client.subscriber import Options
@@ -137,6 +140,32 @@ def within(value: int | None, maximum: int, what: str) -> int | None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
         raise InvalidOption(f"{what} of {value!r} is outside 1 to {maximum}")
+    return value
+
+
+def duration(value: Seconds | None, what: str) -> int | UnsetType | None:
+    """Returns a setting that is a time, in milliseconds: UNSET for None, which leaves it, and None for no limit.
+
+    Raises:
+        InvalidOption: it is no time.
+    """
+    if value is None:
+        return UNSET
+    return None if value == inf else milliseconds(value, what)
+
+
+def amount(value: float | None, what: str) -> int | UnsetType | None:
+    """Returns a setting that is a number of things: UNSET for None, which leaves it, and None for no limit.
+
+    Raises:
+        InvalidOption: it is no such number.
+    """
+    if value is None:
+        return UNSET
+    if value == inf:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidOption(f"{what} of {value!r} is not a whole number from 0, or math.inf for no limit")
     return value
 
 

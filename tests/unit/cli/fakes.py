@@ -138,6 +138,10 @@ class FakeClient:
         self._fail()
         self.calls.append(("configure_subscription", name, {key: each for key, each in settings.items() if each}))
 
+    async def configure_queue(self, name: str, **settings: Any) -> None:
+        self._fail()
+        self.calls.append(("configure_queue", name, settings))
+
     async def dead_letter_groups(self, subscription: str) -> list[DeadLetterGroup]:
         self._fail()
         return self.groups

@@ -1,6 +1,7 @@
 """`tidings clients`, `queues` and `subscriptions`: JSON for programs, tables for people, and deleting."""
 
 import json
+import math
 
 import pytest
 
@@ -161,6 +162,20 @@ def test_settings_of_a_subscription_are_changed(client, capfd, verb):
     assert capfd.readouterr().out == "changed subscription billing\n"
     assert run([verb, "set", "billing"]) == 1
     assert "nothing to change" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("noun", ["queue", "queues"])
+def test_settings_of_a_queue_are_changed(client, capfd, noun):
+    assert (
+        run([noun, "set", "orders", "--history-age", "1.5", "--history-bytes", "none", "--history-messages", "0"]) == 0
+    )
+    settings = {"history_age": 1.5, "history_bytes": math.inf, "history_messages": 0}
+    assert client.calls == [("configure_queue", "orders", settings)]
+    assert capfd.readouterr().out == "changed queue orders\n"
+    assert run([noun, "set", "orders"]) == 1
+    assert "nothing to change" in capfd.readouterr().err
+    assert run([noun, "set", "orders", "--history-bytes", "much"]) == 1
+    assert "--history-bytes much: write a number, or none" in capfd.readouterr().err
 
 
 def test_a_name_goes_before_a_client_id():

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -828,6 +829,19 @@ async def test_what_is_asked_of_dead_letters_is_what_was_said(server: FakeServer
         calls.Redrive(subscription="billing", fingerprint="f", rate=10.0),
         calls.ConfigureSubscription(name="billing", attempts_max=3, backoff_max_ms=60_000, expires_after_ms=None),
     ]
+
+
+async def test_what_is_asked_of_a_queue_is_what_was_said(server: FakeServer, client: tidings.Client) -> None:
+    asked = answering(server, lambda _: None)
+    await client.configure_queue("orders", history_age=timedelta(hours=1), history_bytes=math.inf, history_messages=0)
+    await client.configure_queue("orders", history_age=math.inf)
+    assert asked == [
+        calls.ConfigureQueue(name="orders", history_age_ms=3_600_000, history_bytes=None, history_messages=0),
+        calls.ConfigureQueue(name="orders", history_age_ms=None),
+    ]
+    for settings in ({"history_bytes": -1}, {"history_messages": 1.5}, {"history_age": -1}, {"history_bytes": "much"}):
+        with pytest.raises(tidings.InvalidOption, match=next(iter(settings))):
+            await client.configure_queue("orders", **settings)  # type: ignore[arg-type]
 
 
 async def test_dead_letters_and_settings_that_cannot_be_are_refused_at_once(client: tidings.Client) -> None:

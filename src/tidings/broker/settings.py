@@ -1,0 +1,54 @@
+"""Settings: what is asked of a queue, changed while it lives.
+
+1. A change holds from now on, for what is in the queue as well as for what comes; it is durable when it is answered.
+2. A queue exists from its first use, and to configure it is one, so that its settings hold for its first message.
+3. They are deleted with the queue.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from tidings.broker.answers import answered_when_durable
+from tidings.broker.sessions import Session
+from tidings.broker.state import BrokerState
+from tidings.calls import ConfigureQueue
+from tidings.errors import InvalidOption, SystemQueue
+
+_MOST: Final = 2**53  # what every JSON reader keeps exact
+_LEAST: Final[dict[str, int]] = {"history_age_ms": 0, "history_bytes": 0, "history_messages": 0}
+
+
+class Settings:
+    """The rules of settings, on the broker's state."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+
+    def configure(self, session: Session, request: int, call: ConfigureQueue) -> None:
+        """Changes the settings of a queue, which is made if there is none of the name.
+
+        Raises:
+            SystemQueue: it is the server's own.
+            InvalidName: the name breaks the rules.
+            InvalidOption: a setting is out of its range.
+            LimitReached: there are too many queues.
+        """
+        if call.name.startswith("$"):
+            raise SystemQueue(f"queue {call.name!r} is the server's own and cannot be configured")
+        given: dict[str, Any] = {
+            name: value
+            for name in call.__struct_fields__
+            if name != "name" and (value := getattr(call, name)) is not UNSET
+        }
+        for name, value in given.items():
+            if value is not None and name in _LEAST and not _LEAST[name] <= value <= _MOST:
+                raise InvalidOption(f"{name} is {value}; it can be {_LEAST[name]} to {_MOST}, or nil for no limit")
+        queue = self._state.open_queue(call.name)
+        queue.settings = msgspec.structs.replace(queue.settings, **given)
+        queue.trim_after_ms = 0  # history may be too long by now
+        self._state.changed(queue)
+        answered_when_durable(self._state, session.connection, request, None)

@@ -17,6 +17,7 @@ from tidings.broker.effects import Close, Done, Effect, Listing, Refuse, StartCo
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import (
     Ack,
+    Ask,
     Call,
     CommitRefused,
     Committed,
@@ -129,6 +130,8 @@ class Broker:
                 self._request(input.connection, "nack", input.request, self._nack, input)
             case Extend():
                 self._request(input.connection, "extend", input.request, self._extend, input)
+            case Ask():
+                self._request(input.connection, "ask", input.request, self._ask, input)
             case Call():
                 self._request(input.connection, "call", input.request, self._call, input)
             case RowsRead():
@@ -226,6 +229,9 @@ class Broker:
         self._retries.extend(attached(session, input.handle, "extend"), input)
         if input.request:
             self.state.effects.append(Done(input.connection, input.request))
+
+    def _ask(self, session: Session, input: Ask) -> None:
+        self._deliveries.ask(attached(session, input.handle, "ask"), input.count, input.request)
 
     def _call(self, session: Session, input: Call) -> None:
         match input.call:

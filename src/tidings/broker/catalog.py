@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from tidings import limits
 from tidings.broker.answers import answered_when_durable, done_when_durable, refuse
@@ -65,8 +66,11 @@ class Catalog:
             SubscriptionConflict: the name belongs to another filter or owner.
             SubscriptionInUse: it has a subscriber already.
             LimitReached: too many subscriptions on this connection.
+            NotFound: it was to be attached as it is, and is not there.
         """
         state = self._state
+        if not input.queue and input.name:
+            input = _as_it_is(state.find(input.name), input)
         chosen = Filter(input.queue, input.event)
         _check_options(input, chosen)
         _check_room(session, input.handle)
@@ -81,6 +85,7 @@ class Catalog:
         self._watch_expiry(subscription)
         kind = Member if subscription.shared else Subscriber
         subscriber = kind(subscription, session, input.handle, input.request, created=created)
+        subscriber.credit = 0 if input.pulls else None
         session.subscribers[input.handle] = subscriber
         self._deliveries.attach(subscriber)
         subscriber.resume = input.resume
@@ -356,6 +361,12 @@ class Catalog:
             where = _addresses(attached)
             raise SubscriptionInUse(f"subscription {subscription.name!r} has {where}; stop it first, then delete")
         self._state.remove_subscription(subscription)
+
+
+def _as_it_is(subscription: Subscription, input: Subscribe) -> Subscribe:
+    """Returns a request that names a subscription only, with what is to be the same."""
+    chosen = subscription.filter
+    return replace(input, name=subscription.name, queue=chosen.queue, event=chosen.event, shared=subscription.shared)
 
 
 def _name(session: Session, input: Subscribe, chosen: Filter) -> str:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from tidings import limits
 from tidings.batch import Batch, StoredBatch
 from tidings.broker.cursors import Cursor, State
-from tidings.broker.effects import Deliver, Fetch, Gap
+from tidings.broker.effects import Deliver, Done, Fetch, Gap
 from tidings.broker.inputs import Fetched
 from tidings.broker.members import Member, Members
 from tidings.broker.parcels import Parcel
@@ -79,6 +79,11 @@ class Deliveries:
 
     def pump(self, subscription: Subscription) -> None:
         """Orders the next pages for a subscription that is behind, if a subscriber has room."""
+        self._read_on(subscription)
+        if subscription.asked:
+            self._answer_asked(subscription, subscription.asked)
+
+    def _read_on(self, subscription: Subscription) -> None:
         subscriber = subscription.subscriber
         if subscriber is None or not (subscriber.behind and subscriber.takes):
             return
@@ -97,6 +102,33 @@ class Deliveries:
             # The others come first next time.
             del subscriber.behind[cursor]
             subscriber.behind[cursor] = None
+
+    def ask(self, subscriber: Subscriber, count: int, request: int) -> None:
+        """Lets one that pulls be delivered up to `count` messages; answered once all that are there were.
+
+        Raises:
+            InvalidOption: it does not pull, or the count is out of its range.
+        """
+        if subscriber.credit is None:
+            raise InvalidOption(f"handle {subscriber.handle} does not pull; subscribe with pulls to ask for messages")
+        if not 0 <= count <= limits.IN_FLIGHT_MAX:
+            raise InvalidOption(f"{count} messages were asked for; it can be 0 to {limits.IN_FLIGHT_MAX}")
+        subscription = subscriber.subscription
+        subscriber.credit = count
+        subscription.asked = [*(subscription.asked or ()), (subscriber, request)]
+        self.pump(subscription)
+
+    def _answer_asked(self, subscription: Subscription, asked: list[tuple[Subscriber, int]]) -> None:
+        """Answers those who asked, unless a page that may be for them is under way."""
+        reader = subscription.subscriber
+        waiting = subscription.attached() if reader and reader.fetching else []
+        kept: list[tuple[Subscriber, int]] = []
+        for subscriber, request in asked:
+            if subscriber.credit and subscriber in waiting:
+                kept.append((subscriber, request))
+            else:
+                self._state.effects.append(Done(subscriber.session.connection, request))
+        subscription.asked = kept or None
 
     def fetched(self, input: Fetched) -> None:
         """Hands out a page."""
@@ -285,6 +317,8 @@ class Deliveries:
         """Takes back what is in flight to a subscriber; other members go on with it."""
         state, subscription = self._state, subscriber.subscription
         subscription.detach(subscriber)
+        if subscription.asked:
+            self._answer_asked(subscription, subscription.asked)
         for cursor in subscription.cursors.values():
             if isinstance(subscriber, Member):
                 cursor.take_back(list(subscriber.held(cursor)))

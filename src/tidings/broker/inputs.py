@@ -68,7 +68,8 @@ class Resume(msgspec.Struct, frozen=True):
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     """A client wants to be attached to a subscription. Zeros and None mean defaults.
 
-    The first three are filled in by whoever speaks for the client.
+    The first three are filled in by whoever speaks for the client. With an empty `queue` it is the subscription of
+    this `name` as it is, shared or not. A client that `pulls` is delivered what it asks for, see `Ask`, no more.
     """
 
     connection: int = 0
@@ -89,6 +90,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     resume: list[Resume] = []
     shared: bool = False
     single_active: bool | None = None
+    pulls: bool = False
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
@@ -130,6 +132,18 @@ class Extend(msgspec.Struct, frozen=True):
     handle: int
     ranges: list[tuple[int, int, int]]
     request: int = 0
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A client that pulls wants up to `count` messages, whatever it asked for before; 0 for none from now on.
+
+    It is answered once all of those that are there now were delivered.
+    """
+
+    connection: int
+    handle: int
+    count: int
+    request: int
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -251,6 +265,7 @@ Input: TypeAlias = (
     | Ack
     | Nack
     | Extend
+    | Ask
     | Call
     | List
     | Delete
@@ -270,5 +285,16 @@ Input: TypeAlias = (
 )
 
 Request: TypeAlias = Literal[
-    "publish", "transact", "subscribe", "unsubscribe", "ack", "nack", "extend", "call", "list", "delete", "backup"
+    "publish",
+    "transact",
+    "subscribe",
+    "unsubscribe",
+    "ack",
+    "nack",
+    "extend",
+    "ask",
+    "call",
+    "list",
+    "delete",
+    "backup",
 ]

@@ -216,6 +216,8 @@ class Presence:
             return ""
         if not any(each.session.send_buffer_full is False for each in item.attached()):
             return "slow subscriber: its send buffer is full"
+        if all(each.credit == 0 for each in item.attached()):
+            return "nobody asks for messages at this moment: its clients pull"
         if not subscriber.has_room():
             return "the window is full: waiting for acks"
         if len(cursor.parked) >= limits.PARKED_MAX:

@@ -31,6 +31,7 @@ class Subscriber:
         "behind",
         "concurrency",
         "created",
+        "credit",
         "fetching",
         "handle",
         "in_flight",
@@ -60,6 +61,8 @@ class Subscriber:
         """What its client says of where it stood, until that is taken into account."""
         self.in_flight = 0
         self.in_flight_bytes = 0
+        self.credit: int | None = None
+        """How many messages it still asks for, if it pulls."""
         self.behind: dict[Cursor, None] = {}
         """Cursors in state BEHIND, the one to read next first."""
         self.fetching: dict[Cursor, None] = {}
@@ -82,10 +85,16 @@ class Subscriber:
         """Returns how many messages may be sent now."""
         if self.in_flight_bytes >= limits.IN_FLIGHT_BYTES_MAX:
             return 0
-        return self.window() - self.in_flight
+        room = self.window() - self.in_flight
+        return room if self.credit is None else min(room, self.credit)
 
     def has_room(self) -> bool:
-        """Whether the window is open wide enough to be worth a page: not for a message at a time."""
+        """Whether the window is open wide enough to be worth a page: not for a message at a time.
+
+        Of one that pulls its client says what it is worth.
+        """
+        if self.credit is not None:
+            return self.room() > 0
         return self.room() >= max(1, self.window() // 4) and (
             self.in_flight_bytes <= limits.IN_FLIGHT_BYTES_MAX * 3 // 4
         )
@@ -98,6 +107,8 @@ class Subscriber:
         for first, last in ranges:
             self.in_flight += last - first + 1
             order.append((cursor, first, last))
+            if self.credit is not None:
+                self.credit -= last - first + 1
         self.in_flight_bytes += size_bytes
         if len(order) > self._order_max:
             self._compact(order)

@@ -29,6 +29,7 @@ class Subscription:
     __slots__ = (
         "_dead_at",
         "ack_timeout_ms",
+        "asked",
         "attempts_max",
         "backoff_max_ms",
         "backoff_min_ms",
@@ -89,6 +90,8 @@ class Subscription:
         self.single_active = False
         """Whether of a shared one's subscribers only one is delivered to, until it leaves."""
         self.subscriber: Subscriber | Members | None = None
+        self.asked: list[tuple[Subscriber, int]] | None = None
+        """Requests of those who pull, answered when all that is there was delivered."""
         self.locating = 0
         """Start positions of a new one that are still being looked up."""
         self.dead: dict[int, DeadLetter] = {}

@@ -123,6 +123,12 @@ class Attachment:
         while True:
             yield await self.next()
 
+    async def ask(self, count: int) -> None:
+        """Asks for up to `count` messages, if it was attached to pull; those that are there now came on return."""
+        await self._conversation.ask(
+            lambda connection, request: inputs.Ask(connection, self.handle, count, request), answered=None
+        )
+
     # --- settling ---
 
     def ack_soon(self, ranges: Ranges) -> None:

@@ -74,6 +74,17 @@ async def test_acked_messages_do_not_come_again_and_others_do() -> None:
             await again.ack([(confirm.epoch, 9, 9)])
 
 
+async def test_who_pulls_has_what_is_there_once_that_was_answered() -> None:
+    async with running(MemoryStore()) as node:
+        reader = await opened(node, "reader")
+        attachment = await reader.subscribe(inputs.Subscribe(queue="orders", event="#", pulls=True))
+        await reader.publish("orders", [Draft("created", b"%d" % number) for number in range(3)])
+        assert attachment.take() is None
+        await attachment.ask(2)
+        found = await deliveries(attachment, 2)
+        assert ([each.payload for each in found], attachment.take()) == ([b"0", b"1"], None)
+
+
 async def test_refusals_are_raised_and_the_conversation_goes_on() -> None:
     async with running(MemoryStore()) as node:
         one = await opened(node)

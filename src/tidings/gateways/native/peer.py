@@ -48,6 +48,7 @@ from tidings.wire.frames import KIND_OF, VERSION
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+# All but "ask", which is for doors whose clients pull.
 _KINDS: Final[dict[inputs.Request, int]] = {
     "publish": KIND_OF[Publish],
     "transact": KIND_OF[Transact],

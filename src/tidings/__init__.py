@@ -1,6 +1,6 @@
 """Tidings: an event queue server that keeps every message until each subscriber has it."""
 
-from tidings.client import Client, DeadLetter, Message, MessageBatch, Reject, Subscription, Transaction
+from tidings.client import Client, DeadLetter, Message, MessageBatch, Prefix, Reject, Subscription, Transaction
 from tidings.connect import connect
 from tidings.errors import (
     ClientIdInUse,
@@ -62,6 +62,7 @@ __all__ = [
     "NeverDelivered",
     "NotFound",
     "PayloadTooLarge",
+    "Prefix",
     "ProtocolViolation",
     "QueueInfo",
     "Refused",

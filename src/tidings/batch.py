@@ -10,6 +10,7 @@ sent on as it came, whole or run by run, and only where single messages must be 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Annotated, Final, NamedTuple
 
@@ -44,6 +45,8 @@ def _decoder(flags: int) -> "msgspec.msgpack.Decoder[list[Item]]":
 _DECODERS: Final = [_decoder(flags) for flags in range(8)]
 _RAWS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _KEYS: Final = msgspec.msgpack.Decoder(list[tuple[msgspec.Raw, msgspec.Raw, str | None, msgspec.Raw]])
+_HEADERS: Final = msgspec.msgpack.Decoder(list[tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw, dict[str, str] | None]])
+_HEADERS_REMEMBERED_MAX: Final = 8  # runs: one transaction's of one queue, each decoded once for all who filter
 _encode: Final = msgspec.msgpack.Encoder().encode
 _ITEM_OVERHEAD_BYTES: Final = 9  # array header 1, bin32 header 5, three nils
 
@@ -145,6 +148,22 @@ class Batch:
             offset += run.size
         return found
 
+    def with_headers(self, wanted: Callable[[dict[str, str]], bool]) -> list[tuple[int, int]]:
+        """Returns the places, 0-based and inclusive, of the messages whose headers are wanted; one without is not."""
+        ranges: list[tuple[int, int]] = []
+        place = offset = 0
+        for run in self.runs:
+            if run.event is not None and run.flags & Flags.HEADERS:
+                for at, headers in enumerate(_headers(self.body, offset, run.size, run.count), place):
+                    if headers and wanted(headers):
+                        if ranges and ranges[-1][1] == at - 1:
+                            ranges[-1] = (ranges[-1][0], at)
+                        else:
+                            ranges.append((at, at))
+            place += run.count
+            offset += run.size
+        return ranges
+
     def select(self, wanted: Callable[[str], bool]) -> "Batch | None":
         """Returns the batch with runs of other events cut out; itself if all are wanted, None if none is."""
         keep = [run.event is not None and wanted(run.event) for run in self.runs]
@@ -224,6 +243,13 @@ class Batch:
                     ranges.append((at, at + run.count - 1))
             at += run.count
         return ranges
+
+
+@lru_cache(maxsize=_HEADERS_REMEMBERED_MAX)
+def _headers(body: bytes, offset: int, size: int, count: int) -> list[dict[str, str] | None]:
+    """Returns the headers of the messages of a run."""
+    piece = memoryview(body)[offset : offset + size]
+    return [item[3] for item in _HEADERS.decode(_array_header(count) + piece)]
 
 
 def join(batches: Iterable[Batch]) -> Batch:

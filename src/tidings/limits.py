@@ -50,6 +50,10 @@ ENVELOPE_SIZE_BYTES_MAX: Final = 1024 * 1024
 HELLO_SIZE_BYTES_MAX: Final = 16 * 1024
 """Largest first frame, so that a stranger's connection (say, HTTP) is recognised by its first four bytes."""
 
+DELIVERY_PIECES_MAX: Final = 512
+"""Most pieces that are cut out of one row for one delivery: what a filter or a key selects one by one. With the runs of
+the row, `BATCH_RUNS_MAX`, they fit into an envelope whatever the lengths of their names."""
+
 DELIVERY_BODY_SIZE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Largest body of a delivery: a page, and the row that begins inside it."""
 

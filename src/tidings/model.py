@@ -1,12 +1,13 @@
 """The nouns of Tidings as data: names, runs, stored batches, confirms, and what listings show."""
 
+from collections.abc import Iterable
 from enum import IntFlag
 from typing import Final, TypeAlias
 
 import msgspec
 
 from tidings import limits
-from tidings.errors import InvalidName
+from tidings.errors import InvalidFilter, InvalidName
 from tidings.limits import NAME_SIZE_BYTES_MAX
 
 JSON: Final = "application/json"
@@ -105,6 +106,54 @@ class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
     size: int
     content_type: str = JSON
     flags: int = 0
+
+
+class HeaderFilter(msgspec.Struct, array_like=True, frozen=True):
+    """What a subscription wants of one header: that its value is one of `values`, or begins with one of `prefixes`.
+
+    The prefix "" says that the header is there, whatever its value.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+    def wants(self, headers: dict[str, str] | None) -> bool:
+        """Whether a message with these headers is wanted, as far as this header goes."""
+        value = headers.get(self.name) if headers else None
+        return value is not None and (value in self.values or value.startswith(self.prefixes))
+
+    def __str__(self) -> str:
+        if "" in self.prefixes:
+            return f"[{self.name}]"
+        wanted = [f"{self.name}={value}" for value in self.values]
+        return f"[{'|'.join([*wanted, *[f'{self.name}^={prefix}' for prefix in self.prefixes]])}]"
+
+
+def parse_header_filters(texts: Iterable[str]) -> list[HeaderFilter]:
+    """Returns what texts say of headers: `NAME=VALUE`, `NAME^=PREFIX`, or `NAME` for one that is there.
+
+    Those of one name are alternatives.
+
+    Raises:
+        InvalidFilter: one is none of these.
+    """
+    found: dict[str, HeaderFilter] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        is_prefix = name.endswith("^") or not equals
+        if equals:
+            name = name.removesuffix("^")
+        if not name:
+            raise InvalidFilter(f"header filter {text!r}: write NAME=VALUE, NAME^=PREFIX, or NAME alone")
+        known = found.get(name, HeaderFilter(name))
+        values, prefixes = known.values, known.prefixes
+        if is_prefix:
+            prefixes = (*prefixes, value)
+        else:
+            values = (*values, value)
+        found[name] = HeaderFilter(name, values, prefixes)
+    return list(found.values())
 
 
 class Confirm(msgspec.Struct, frozen=True, gc=False):
@@ -284,6 +333,8 @@ class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Who is attached, the longest first: at most 1,000."""
     skipped: int = 0
     """Messages that it did not get because somebody moved it past them; an upper bound with a filter."""
+    headers: list[HeaderFilter] = []
+    """What it wants of headers, all of it; `filter` says that too."""
 
 
 class MovedInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from tidings.model import (
     DeadLetterGroup,
     DeadLetterInfo,
     Failure,
+    HeaderFilter,
     MovedInfo,
     QueueInfo,
     QueueSettings,
@@ -185,7 +186,7 @@ def test_the_table_of_kinds_is_complete() -> None:
 
 def test_the_table_of_fields_names_every_field_in_its_order_with_its_default() -> None:
     documented = {name: re.findall(r"`(\w+)` ([^,]*?)(?= = |, `|$)(?: = ([^,]*))?", text) for name, text in _fields()}
-    structs = [*(CLIENT_KINDS | SERVER_KINDS).values(), Run, Part, Resume, Failure]
+    structs = [*(CLIENT_KINDS | SERVER_KINDS).values(), Run, Part, Resume, Failure, HeaderFilter]
     assert set(documented) == {struct.__name__ for struct in structs}
     for struct in structs:
         fields = msgspec.structs.fields(struct)
@@ -209,7 +210,7 @@ def _spelled(value: object) -> str:
         return "nil"
     if isinstance(value, str):
         return f'"{value}"'
-    return str(value).lower()
+    return "[]" if value == () else str(value).lower()
 
 
 def test_the_limits_are_those_of_the_code() -> None:

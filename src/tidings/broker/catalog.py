@@ -71,7 +71,7 @@ class Catalog:
         state = self._state
         if not input.queue and input.name:
             input = _as_it_is(state.find(input.name), input)
-        chosen = Filter(input.queue, input.event)
+        chosen = Filter(input.queue, input.event, input.headers)
         _check_options(input, chosen)
         _check_room(session, input.handle)
         name = _name(session, input, chosen)
@@ -366,7 +366,14 @@ class Catalog:
 def _as_it_is(subscription: Subscription, input: Subscribe) -> Subscribe:
     """Returns a request that names a subscription only, with what is to be the same."""
     chosen = subscription.filter
-    return replace(input, name=subscription.name, queue=chosen.queue, event=chosen.event, shared=subscription.shared)
+    return replace(
+        input,
+        name=subscription.name,
+        queue=chosen.queue,
+        event=chosen.event,
+        headers=chosen.headers,
+        shared=subscription.shared,
+    )
 
 
 def _name(session: Session, input: Subscribe, chosen: Filter) -> str:
@@ -375,8 +382,8 @@ def _name(session: Session, input: Subscribe, chosen: Filter) -> str:
     if input.name is not None:
         return check_label(input.name, "subscription name")
     if session.client_id is not None:
-        return f"{session.client_id}:{chosen}"
-    return f"~{session.connection}.{input.handle}:{chosen}"
+        return f"{session.client_id}:{chosen.address}"
+    return f"~{session.connection}.{input.handle}:{chosen.address}"
 
 
 def _check_room(session: Session, handle: int) -> None:

@@ -25,6 +25,7 @@ from enum import Enum, auto
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from tidings import limits
 from tidings.batch import Batch, StoredBatch
 from tidings.broker.keys import Keys
 from tidings.model import Reading, reading_of
@@ -155,7 +156,7 @@ class Cursor:
     def take(self, row: StoredBatch, room: int) -> Taken:
         """Takes from a row what is wanted and due, at most `room` messages, and moves on past it."""
         batch, first, last = row.batch, row.first_sequence, row.last_sequence
-        if self.filter.all_events and not self.due and self.position == first - 1 and batch.count <= room:
+        if self.filter.everything and not self.due and self.position == first - 1 and batch.count <= room:
             self.unsettled.add(first, last)
             self.position = last
             return Taken(row, [(first, last)], redelivered=False, cut_short=False)
@@ -169,12 +170,12 @@ class Cursor:
         return taken._replace(cut_short=True) if rest else taken
 
     def wanted(self, row: StoredBatch) -> tuple[Batch | None, list[tuple[int, int]]]:
-        """Returns a row's messages of the events that are wanted, and which sequences are to be delivered now."""
-        batch, first, last = row.batch, row.first_sequence, row.last_sequence
+        """Returns a row's messages that the filter wants, and which sequences are to be delivered now."""
+        first, last = row.first_sequence, row.last_sequence
         chosen = self.filter
-        selected = batch if chosen.all_events else batch.select(chosen.wants_event)
+        selected = chosen.select(row.batch)
         wanted = [(first + low, first + high) for low, high in selected.present()] if selected else []
-        if not chosen.all_events and self.due:
+        if not chosen.everything and self.due:
             self._forget_unwanted(first, min(last, self.position), wanted)
         again = self.due.within(first, min(last, self.position))
         new = [(max(low, self.position + 1), high) for low, high in wanted if high > self.position]
@@ -349,8 +350,10 @@ def _forget(kept: dict[int, I], first: int, last: int) -> int:
 
 
 def split(ranges: list[tuple[int, int]], count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Returns the first `count` sequences of ranges, and the rest."""
+    """Returns the first `count` sequences of ranges, in at most `DELIVERY_PIECES_MAX` pieces, and the rest."""
     for place, (first, last) in enumerate(ranges):
+        if place == limits.DELIVERY_PIECES_MAX:
+            return ranges[:place], ranges[place:]
         if last - first + 1 > count:
             if count <= 0:
                 return ranges[:place], ranges[place:]

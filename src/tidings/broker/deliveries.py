@@ -386,9 +386,8 @@ class Deliveries:
             self._state.rest(cursor)  # it was attached meanwhile, and has read on
             return
         found = False
-        wants_event = cursor.filter.wants_event
         for row in rows:
-            if isinstance(row, Damage) or any(run.event and wants_event(run.event) for run in row.batch.runs):
+            if isinstance(row, Damage) or cursor.filter.wants_any(row.batch):
                 found = True
                 break
             cursor.position = max(cursor.position, row.last_sequence)

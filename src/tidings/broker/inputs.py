@@ -1,12 +1,13 @@
 """What happens to a broker: commands of clients, and facts that the node reports."""
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from tidings import calls
 from tidings.batch import Batch, StoredBatch
-from tidings.model import Failure
+from tidings.model import Failure, HeaderFilter
 from tidings.transaction import Damage, Row
 
 # --- Commands: `connection` is the node's number of the connection that they came over ---
@@ -91,6 +92,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool = False
     single_active: bool | None = None
     pulls: bool = False
+    headers: Sequence[HeaderFilter] = ()
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):

@@ -182,7 +182,7 @@ class Presence:
             event=item.filter.event,
             cursor=settled_to,
             lag=committed - settled_to,
-            lag_exact=item.filter.all_events or committed == settled_to,
+            lag_exact=item.filter.everything or committed == settled_to,
             in_flight=cursor.in_flight if cursor else 0,
             connected=item.subscriber is not None,
             last_ack=item.last_ack_ms,
@@ -200,6 +200,7 @@ class Presence:
             single_active=item.single_active,
             subscribers=[_subscriber(each, cursor) for each in islice(item.attached(), limits.LISTING_NAMES_MAX)],
             skipped=cursor.skipped if cursor else 0,
+            headers=list(item.filter.headers),
         )
 
     def _paused(self, item: Subscription, cursor: Cursor | None) -> str:
@@ -238,6 +239,7 @@ def _what(subscription: Subscription) -> dict[str, object]:
         "subscription": subscription.name,
         "queue": subscription.filter.queue,
         "event": subscription.filter.event,
+        "headers": [str(wanted) for wanted in subscription.filter.headers],
         "durable": subscription.durable,
     }
 
@@ -275,7 +277,8 @@ def _page(entries: list[tuple[str, Callable[[], I]]], after: str) -> tuple[list[
 def _size_bytes(entry: object) -> int:
     # Only these have lists, which can be long; what is left of an envelope is room enough for all the others.
     if isinstance(entry, SubscriptionInfo):
-        return sum(len((each.client_id or "").encode()) + len(each.address) + 48 for each in entry.subscribers)
+        subscribers = sum(len((each.client_id or "").encode()) + len(each.address) + 48 for each in entry.subscribers)
+        return subscribers + (3 * len(entry.filter.encode()) if entry.headers else 0)
     if not isinstance(entry, ClientInfo):
         return 0
     return sum(len(name.encode()) + 3 for name in [*entry.queues, *entry.subscriptions])

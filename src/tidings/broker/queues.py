@@ -6,16 +6,18 @@ message comes back to the subscription that failed and to no other. Its name is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.filters import Filter
 from tidings.broker.recent_ids import RecentIds
-from tidings.model import PRESENCE_QUEUE, QueueSettings
+from tidings.model import PRESENCE_QUEUE, HeaderFilter, QueueSettings
 
 _EVENTS_REMEMBERED_MAX = 1_024
 _EVERYTHING = Filter("*", "#")
+_What: TypeAlias = tuple[str, tuple[HeaderFilter, ...]]  # of a filter: the event pattern, and what it says of headers
 
 
 def side_queue_name(number: int, queue: str) -> str:
@@ -52,8 +54,8 @@ class Queue:
         """When it is worth to look for something to trim again."""
         self.cursors: dict[Cursor, None] = {}
         self.live: dict[Cursor, None] = {}
-        self._idle: dict[str, dict[Cursor, None]] = {}  # by event pattern
-        self._idle_wide: dict[str, None] = {}  # those of these patterns that have wildcards
+        self._idle: dict[_What, dict[Cursor, None]] = {}
+        self._idle_wide: dict[_What, None] = {}  # of these all but plain names
         self._matching: dict[str, int] = {}  # event -> number of subscriptions that want it
         if name.startswith("$redriven/"):
             self.owner = int(name.split("/", 2)[1])
@@ -110,33 +112,35 @@ class Queue:
             self.live.pop(cursor, None)
         elif cursor.state is State.IDLE:
             cursor.position = self.committed
-            pattern = cursor.filter.event
-            followers = self._idle[pattern]
+            what = _what(cursor.filter)
+            followers = self._idle[what]
             followers.pop(cursor, None)
             if not followers:
-                del self._idle[pattern]
-                self._idle_wide.pop(pattern, None)
+                del self._idle[what]
+                self._idle_wide.pop(what, None)
         cursor.state = state
         if state is State.LIVE:
             self.live[cursor] = None
         elif state is State.IDLE:
-            pattern = cursor.filter.event
-            self._idle.setdefault(pattern, {})[cursor] = None
-            if "*" in pattern or "#" in pattern:
-                self._idle_wide[pattern] = None
+            pattern, headers = what = _what(cursor.filter)
+            self._idle.setdefault(what, {})[cursor] = None
+            if "*" in pattern or "#" in pattern or headers:
+                self._idle_wide[what] = None
 
-    def wanted_by_idle(self, rows: Iterable[StoredBatch]) -> list[Cursor]:
+    def wanted_by_idle(self, rows: Sequence[StoredBatch]) -> list[Cursor]:
         """Returns the idle cursors that want something of these rows."""
         if not self._idle:
             return []
         events = {run.event: None for row in rows for run in row.batch.runs if run.event is not None}
         found: list[Cursor] = []
         for event in events:
-            found.extend(self._idle.get(event, ()))
-        for pattern in self._idle_wide:
-            followers = self._idle[pattern]
-            wants_event = next(iter(followers)).filter.wants_event
-            if any(wants_event(event) for event in events):
+            found.extend(self._idle.get((event, ()), ()))
+        for what in self._idle_wide:
+            followers = self._idle[what]
+            chosen = next(iter(followers)).filter
+            if any(chosen.wants_event(event) for event in events) and (
+                not chosen.headers or any(chosen.wants_any(row.batch) for row in rows)
+            ):
                 found.extend(followers)
         return found
 
@@ -145,3 +149,7 @@ class Queue:
         held = [c for c in self.cursors if c.state is not State.IDLE and c.subscription.durable]
         slowest = min(held, key=lambda cursor: cursor.settled_to, default=None)
         return slowest if slowest and slowest.settled_to < self.committed else None
+
+
+def _what(chosen: Filter) -> _What:
+    return chosen.event, chosen.headers

@@ -38,7 +38,7 @@ from tidings.broker.recent_ids import IdPage
 from tidings.broker.scheduled import Scheduled
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
-from tidings.model import Failure, QueueSettings, Run
+from tidings.model import Failure, HeaderFilter, QueueSettings, Run
 from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class SubscriptionRecord(msgspec.Struct, array_like=True):
     paused: bool = False
     shared: bool = False
     single_active: bool = False
+    headers: tuple[HeaderFilter, ...] = ()
 
 
 class CursorRecord(msgspec.Struct, array_like=True):
@@ -234,6 +235,7 @@ def _subscription(item: Subscription) -> SubscriptionRecord:
         item.paused,
         item.shared,
         item.single_active,
+        item.filter.headers,
     )
 
 

@@ -144,7 +144,7 @@ def _restore_ids(state: BrokerState, records: Mapping[str, bytes]) -> None:
 
 
 def _restore_subscription(state: BrokerState, number: int, record: SubscriptionRecord, now_ms: int) -> None:
-    chosen = Filter(record.queue, record.event)
+    chosen = Filter(record.queue, record.event, record.headers)
     item = Subscription(number, record.name, record.client_id, chosen, durable=True, created_ms=record.created_ms)
     item.is_stored = True
     item.in_flight_max = record.in_flight_max

@@ -213,7 +213,7 @@ class BrokerState:
             queue.set_state(cursor, State.WAITING)
         elif cursor.position >= queue.committed:
             queue.set_state(cursor, State.IDLE)
-        elif cursor.filter.all_events:
+        elif cursor.filter.everything:
             queue.set_state(cursor, State.WAITING)
         else:
             queue.set_state(cursor, State.SCANNING)

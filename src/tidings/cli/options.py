@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from cyclopts import Parameter
 
 import tidings
+from tidings import model
 from tidings.errors import InvalidOption
 
 SERVER_DEFAULT: Final = "tidings://127.0.0.1:7433"
@@ -86,3 +87,13 @@ def parse_headers(pairs: tuple[str, ...]) -> dict[str, str] | None:
             raise InvalidOption(f"--header {pair}: {name} is given twice; a message has one value for a name")
         headers[name] = value
     return headers or None
+
+
+def parse_header_filters(texts: tuple[str, ...]) -> dict[str, list[str | tidings.Prefix]]:
+    """Returns what `--header` asks of headers, as `Client.subscribe` takes it.
+
+    Raises:
+        InvalidFilter: one is none of `NAME=VALUE`, `NAME^=BEGINNING` and `NAME`.
+    """
+    wanted = model.parse_header_filters(texts)
+    return {each.name: [*each.values, *map(tidings.Prefix, each.prefixes)] for each in wanted}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 import tidings
-from tidings.cli.options import SERVER_DEFAULT, Server, Start, connect, parse_start, run_async
+from tidings.cli.options import SERVER_DEFAULT, Server, connect, parse_header_filters, parse_start, run_async
 from tidings.cli.output import to_json
 from tidings.cli.streams import write_all
 from tidings.client.options import SubscribeOptions
@@ -16,6 +16,10 @@ from tidings.gateways.messages import iso_time, payload_entry
 QUEUE_HELP: Final = "Queue, or a filter: `*` is any one token of its name, a last `#` any number of them."
 EVENT_HELP: Final = "Event, or a filter as for QUEUE; without it, every event."
 AS_HELP: Final = "Name of the client and of its durable subscription."
+HEADER_HELP: Final = (
+    "Only messages with this header: `NAME=VALUE`, `NAME^=BEGINNING`, or `NAME` for any value. Repeatable: those of one"
+    " name are alternatives, else all must hold."
+)
 SHARED_HELP: Final = "Name of a subscription to share with others who give it: each message goes to one of them."
 FROM_HELP: Final = (
     "Where a new subscription begins: `earliest`, `latest`, a sequence, or a time such as `2026-01-31T08:00:00Z`."
@@ -29,6 +33,7 @@ def subscribe(
     *,
     as_: Annotated[str | None, Parameter(name="--as", metavar="NAME", help=AS_HELP)] = None,
     from_: Annotated[str, Parameter(name="--from", metavar="START", help=FROM_HELP)] = "latest",
+    header: Annotated[tuple[str, ...], Parameter(help=HEADER_HELP, metavar="FILTER", show_default=False)] = (),
     shared: Annotated[str | None, Parameter(metavar="NAME", help=SHARED_HELP)] = None,
     count: Annotated[int | None, Parameter(metavar="N", help="Exit after this many messages.")] = None,
     server: Server = SERVER_DEFAULT,
@@ -43,27 +48,28 @@ def subscribe(
         tidings subscribe orders
         tidings subscribe orders created --as billing --from earliest
         tidings subscribe '#' error --count 1
+        tidings subscribe orders --header region=eu --header region=us
         tidings subscribe work --shared team
     """
     if count is not None and count < 1:
         raise InvalidOption(f"--count {count}: write 1 or more, or leave it out to go on until Ctrl-C")
-    start = parse_start(from_)
-    run_async(_print_messages(server, queue, event, client_id=as_, shared=shared, start=start, count=count))
+    options: SubscribeOptions = {"name": as_} if shared is None else {"shared": shared}
+    options["start"] = parse_start(from_)
+    if header:
+        options["headers"] = parse_header_filters(header)
+    run_async(_print_messages(server, queue, event, options, client_id=as_, count=count))
 
 
 async def _print_messages(
     server: str,
     queue: str,
     event: str | None,
+    options: SubscribeOptions,
     *,
     client_id: str | None,
-    shared: str | None,
-    start: Start,
     count: int | None,
 ) -> None:
     output = sys.stdout.fileno()
-    options: SubscribeOptions = {"name": client_id} if shared is None else {"shared": shared}
-    options["start"] = start
     async with (
         connect(server, client_id=client_id) as client,
         client.subscribe(queue, event, **options) as subscription,

@@ -137,7 +137,7 @@ def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
             info.name,
             info.client_id or "(anonymous)",
             info.queue,
-            info.event,
+            info.event + "".join(map(str, info.headers)),
             info.cursor,
             info.lag if info.lag_exact else f"≤ {info.lag:,}",
             info.in_flight,

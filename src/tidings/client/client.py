@@ -299,6 +299,9 @@ class Client(Administration, DeadLetters, Schedules):
             shared: the name of a subscription that several clients share, instead of `name`: each message goes to
                 one of them. The server's default of `in_flight_max` is 1,024 of each then.
             single_active: of those who share, one gets all messages until it leaves; then the next one does.
+            headers: which messages by their headers, all of it: for each name a value, a `tidings.Prefix`, a list of
+                those of which one is to match, or True for any value. As queue and event, it belongs to the
+                subscription: one of the same name with another filter is refused.
             timeout: seconds that attaching may take; None is without limit.
 
         Raises:

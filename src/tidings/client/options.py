@@ -1,18 +1,35 @@
 """What the application asks of a subscription, checked before anything is sent."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from math import inf
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.client.subscriber import Options
 from tidings.errors import InvalidOption
-from tidings.model import check_label
+from tidings.model import HeaderFilter, check_label
 
 Start = Literal["latest", "earliest"] | int | datetime
 Seconds = float | timedelta
+
+
+class Prefix:
+    """How the value of a header is to begin: see `headers` of `Client.subscribe`."""
+
+    __module__ = "tidings"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"Prefix({self.text!r})"
+
+
+HeaderValue: TypeAlias = str | Prefix | Literal[True] | Iterable[str | Prefix]
+Headers: TypeAlias = Mapping[str, HeaderValue]
 
 
 class SubscribeOptions(TypedDict, total=False):
@@ -29,6 +46,7 @@ class SubscribeOptions(TypedDict, total=False):
     backoff_max: Seconds | None
     shared: str | None
     single_active: bool | None
+    headers: Headers | None
 
 
 def subscription_options(queue: str, event: str | None, given: SubscribeOptions) -> Options:
@@ -74,7 +92,36 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
         ),
         shared=shared is not None,
         single_active=given.get("single_active"),
+        headers=header_filters(given.get("headers")),
     )
+
+
+def header_filters(headers: Headers | None) -> tuple[HeaderFilter, ...]:
+    """Returns what is wanted of headers as the server is told. How much of it may be said is the server's business.
+
+    Raises:
+        InvalidOption: a name or what is wanted of it is neither.
+    """
+    if not isinstance(headers, Mapping | None):
+        raise InvalidOption(f"headers={headers!r}: write a dict, for example headers={{'region': 'eu'}}")
+    return tuple(_header_filter(name, wanted) for name, wanted in (headers or {}).items())
+
+
+def _header_filter(name: str, wanted: HeaderValue) -> HeaderFilter:
+    if wanted is True:
+        wanted = Prefix("")
+    alternatives = [wanted] if isinstance(wanted, str | Prefix) else wanted
+    values: list[str] = []
+    prefixes: list[str] = []
+    for each in alternatives if isinstance(alternatives, Iterable) else (alternatives,):
+        kind, text = (prefixes, each.text) if isinstance(each, Prefix) else (values, each)
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InvalidOption(
+                f"header {name!r}: {each!r} is not what a value can be; write a string, tidings.Prefix('...'), a list"
+                " of those, or True for any value"
+            )
+        kind.append(text)
+    return HeaderFilter(name, tuple(values), tuple(prefixes))
 
 
 def policy(

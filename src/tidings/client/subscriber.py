@@ -20,7 +20,7 @@ from tidings import limits
 from tidings.batch import Batch, decode_items
 from tidings.client.waiters import Waiter, answer
 from tidings.errors import ProtocolViolation, TidingsError
-from tidings.model import Reading, Run, epoch_of
+from tidings.model import HeaderFilter, Reading, Run, epoch_of
 from tidings.ranges import Ranges
 from tidings.wire import Ack, Deliver, Extend, Gap, Nack, Part, Resume, Subscribe, Subscribed
 
@@ -55,6 +55,7 @@ class Options(NamedTuple):
     backoff_max_ms: int = 0
     shared: bool = False
     single_active: bool | None = None
+    headers: tuple[HeaderFilter, ...] = ()
 
 
 class Delivery(NamedTuple):
@@ -421,6 +422,7 @@ class Subscriber:
             backoff_max_ms=options.backoff_max_ms,
             shared=options.shared,
             single_active=options.single_active,
+            headers=list(options.headers),
         )
 
     def subscribed(self, frame: Subscribed) -> None:

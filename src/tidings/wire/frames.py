@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from tidings.model import Failure, Run
+from tidings.model import Failure, HeaderFilter, Run
 
 VERSION = 1
 
@@ -117,7 +117,8 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
     `handle` is the client's number for it on this connection. `queue` and `event` are patterns. `name` None
     means the default. `start` is "latest", "earliest", "sequence" or "time" (with `start_value`, a sequence or
     UTC ms) and counts only when the subscription is new. A 0 leaves a setting as it is, which is the default for
-    a new subscription; `expires_after_ms` None leaves the expiry as it is, 0 removes it.
+    a new subscription; `expires_after_ms` None leaves the expiry as it is, 0 removes it. Each of `headers` says
+    what is wanted of one header.
     """
 
     request: int
@@ -137,6 +138,7 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
     backoff_max_ms: int = 0
     shared: bool = False
     single_active: bool | None = None
+    headers: list[HeaderFilter] = []
 
 
 class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):

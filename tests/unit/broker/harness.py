@@ -21,13 +21,22 @@ T = TypeVar("T")
 START_MS = 1_700_000_000_000
 
 
-def batch_of(*events: str, payload: bytes | None = None, keys: Sequence[str | None] = ()) -> Batch:
+def batch_of(
+    *events: str,
+    payload: bytes | None = None,
+    keys: Sequence[str | None] = (),
+    headers: Sequence[dict[str, str] | None] = (),
+) -> Batch:
     """Returns a batch with one message for each event; its payload is the event's name unless one is given."""
     runs, parts = [], []
-    each = iter(keys or repeat(None))
+    each, those = iter(keys or repeat(None)), iter(headers or repeat(None))
+    flags = Flags.KEYS * bool(keys) | Flags.HEADERS * bool(headers)
     for event, group in groupby(events):
-        items = [encode_item(event.encode() if payload is None else payload, None, next(each), None) for _ in group]
-        runs.append(Run(event, len(items), sum(map(len, items)), flags=Flags.KEYS if keys else 0))
+        items = [
+            encode_item(event.encode() if payload is None else payload, None, next(each), next(those) or None)
+            for _ in group
+        ]
+        runs.append(Run(event, len(items), sum(map(len, items)), flags=flags))
         parts += items
     return Batch(runs, b"".join(parts))
 
@@ -105,12 +114,14 @@ class Client:
         answered: int = 0,
         payload: bytes | None = None,
         keys: Sequence[str | None] = (),
+        headers: Sequence[dict[str, str] | None] = (),
     ) -> int:
-        """Publishes one batch with a message for each event (or key); returns its number."""
+        """Publishes one batch with a message for each event (or key, or headers); returns its number."""
         if not number:
             self._number += 1
             number = self._number
-        batch = batch_of(*(events or ("created",) * max(1, len(keys))), payload=payload, keys=keys)
+        events = events or ("created",) * max(1, len(keys), len(headers))
+        batch = batch_of(*events, payload=payload, keys=keys, headers=headers)
         self.harness.do(inputs.Publish(self.connection, number, answered, queue, batch))
         return number
 

@@ -31,6 +31,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is list:
         return st.lists(values_of(arguments[0]), max_size=3)
+    if origin is tuple and arguments[-1] is ...:
+        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*map(values_of, arguments))
     if arguments:

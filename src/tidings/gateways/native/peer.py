@@ -448,6 +448,7 @@ def _subscribe(connection: int, frame: Subscribe) -> inputs.Subscribe:
         resume=[inputs.Resume(place.epoch, place.received, place.acked) for place in frame.resume],
         shared=frame.shared,
         single_active=frame.single_active,
+        headers=frame.headers,
     )
 
 

@@ -29,6 +29,7 @@ from tidings.model import (
 )
 from tidings.server import Server
 from tidings.store.memory import MemoryStore
+from tidings.transaction import Commit
 from tidings.wire import Ack, Deliver, Part, Publish, Resume, Transact
 from tidings.wire.codec import Reader, encode
 from tidings.wire.frames import CLIENT_KINDS, SERVER_KINDS, WITH_BODY, Frame
@@ -150,7 +151,9 @@ async def test_a_real_server_answers_the_example_byte_for_byte() -> None:
     [now_ms] = [frame.parts[0].time_ms for frame in frames if isinstance(frame, Deliver)]
     tokens = _tokens()
     clock = _Clock(now_ms)
-    server = Server(_DiskLikeStore(), clock, lambda: next(tokens))
+    store = _DiskLikeStore()
+    await store.commit(Commit(puts=[("counters", msgspec.msgpack.encode([1, 1]))]))  # a new one begins anywhere
+    server = Server(store, clock, lambda: next(tokens))
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(server.run())
         await server.node.ready.wait()

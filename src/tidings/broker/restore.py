@@ -37,6 +37,8 @@ def restore(
     records: Mapping[str, bytes],
     bounds: Mapping[int, Bounds],
     now_ms: int,
+    *,
+    first_epoch: int = 1,
 ) -> Broker:
     """Returns a broker that continues from what a store holds.
 
@@ -44,6 +46,8 @@ def restore(
         records: all records whose keys start with one of `PREFIXES`.
         bounds: what the store holds of each queue, by epoch.
         now_ms: the time.
+        first_epoch: where a new store begins to number the lives of its queues, best where no other store did: a
+            position from a store that is gone then fits no queue, instead of another one.
 
     Raises:
         StoreNewer: a newer version wrote records that are not to be read here.
@@ -52,6 +56,7 @@ def restore(
     _check_format(records)
     broker = Broker(now_ms)
     state = broker.state
+    state.counters.next_epoch = first_epoch
     if "counters" in records:
         state.counters = msgspec.msgpack.decode(records["counters"], type=Counters)
     for key, value in _each(records, "queue/"):

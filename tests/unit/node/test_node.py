@@ -12,6 +12,7 @@ from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.broker.effects import ToConnection
 from tidings.errors import DiskFull, Draining, StoreDamaged, StoreNewer, StoreUnavailable, StoreUnusable
+from tidings.model import QueueInfo
 from tidings.node import Node
 from tidings.node.clock import SystemClock
 from tidings.store.memory import MemoryStore
@@ -82,10 +83,10 @@ class FakePeer:
 
 
 @asynccontextmanager
-async def running(store: MemoryStore) -> AsyncIterator[Node]:
+async def running(store: MemoryStore, prefix: str = "token") -> AsyncIterator[Node]:
     """Runs a node on a store."""
     tokens = iter(range(10**6))
-    node = Node(store, SystemClock(), lambda: f"token-{next(tokens)}")
+    node = Node(store, SystemClock(), lambda: f"{prefix}-{next(tokens)}")
     task = asyncio.create_task(node.run())
     await asyncio.wait((task, asyncio.ensure_future(node.ready.wait())), return_when=asyncio.FIRST_COMPLETED)
     try:
@@ -123,6 +124,26 @@ def failure(error: Exception, *, stored: bool = False) -> Callable[[Commit], Exc
     """Makes a commit raise, stored or not."""
     error.stored = stored  # type: ignore[attr-defined]
     return lambda commit: error
+
+
+async def test_no_two_new_stores_number_their_queues_alike() -> None:
+    store = MemoryStore()
+    epochs = [await _epoch_of_presence(store, prefix) for prefix in ("a", "b")]
+    assert epochs[0] == epochs[1], "a store that is opened again goes on"
+    others = [await _epoch_of_presence(MemoryStore(), str(number)) for number in range(20)]
+    assert len({*epochs, *others}) == 21
+    assert all(0 < epoch <= 2**31 for epoch in others), "there is room for many more"
+
+
+async def _epoch_of_presence(store: MemoryStore, prefix: str) -> int:
+    async with running(store, prefix) as node:
+        peer = connected(node)
+        node.submit(inputs.List(peer.connection, 1, "queues"))
+        [listing] = await peer.wait_for(effects.Listing)
+        publish(node, peer, 1)
+        await peer.wait_for(effects.Confirm)  # so that all of it is in the store
+    assert isinstance(listing, effects.Listing)
+    return next(entry.epoch for entry in listing.entries if isinstance(entry, QueueInfo))
 
 
 async def test_a_publish_is_confirmed_and_delivered_and_each_peer_flushed_once_a_round() -> None:

@@ -162,7 +162,8 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
     `sequence` is the message's (for several messages the first one's) place in the queue's life `epoch`;
     `durability` is the level reached: "memory", "disk" (fsynced) or "quorum"; `subscriptions` is the number
     of subscriptions whose names match, connected or away. `duplicate_of` is the sequence of the message that the
-    queue had stored before under the same id, and None for one that was stored: see `ID_WINDOW_MS`.
+    queue had stored before under the same id, and None for one that was stored: see `ID_WINDOW_MS`. `handle` cancels
+    a message that is published later; it has no place yet, and `sequence`, `epoch` and `subscriptions` are 0.
     """
 
     queue: str
@@ -172,6 +173,7 @@ class Confirm(msgspec.Struct, frozen=True, gc=False):
     durability: str
     subscriptions: int
     duplicate_of: int | None = None
+    handle: str | None = None
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):

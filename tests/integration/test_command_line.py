@@ -272,3 +272,18 @@ async def _nothing_waits(commands: Commands) -> bool:
 async def _waits(commands: Commands, count: int) -> bool:
     [info] = _lines(await commands.run("subscriptions", "--json"))
     return bool(info["lag"] >= count)
+
+
+async def test_a_message_is_published_later_listed_and_taken_back(commands: Commands) -> None:
+    [confirm] = _lines(await commands.run("publish", "orders", "due", "1", "--delay", "3600", "--every", "60"))
+    [scheduled] = _lines(await commands.run("schedules", "--json"))
+    assert (scheduled["queue"], scheduled["event"], scheduled["every_ms"]) == ("orders", "due", 60_000)
+    assert scheduled["handle"] == confirm["handle"]
+    assert scheduled["handle"] in await commands.run("schedules")
+    await commands.run("schedules", "cancel", confirm["handle"])
+    assert _lines(await commands.run("schedules", "--json")) == []
+    code, errors = await commands.fail("schedules", "cancel", confirm["handle"])
+    assert (code, "it was published or cancelled" in errors) == (1, True)
+    await commands.run("publish", "orders", "due", "2", "--delay", "0.01")
+    [message] = _lines(await commands.run("subscribe", "orders", "--from", "earliest", "--count", "1"))
+    assert message["payload"] == 2

@@ -12,8 +12,10 @@ async def test_what_became_due_while_the_server_was_down_is_published_once(serve
         async with client.subscribe("orders", "due"):
             pass
         for number in range(50):
-            await client.schedule("orders", "due", number, delay=0.01 * number)
-        ended = await client.schedule("orders", "due", "ended", delay=3600, every=60)
+            confirm = await client.publish("orders", "due", number, delay=0.01 * number)
+            assert (confirm.sequence, confirm.durability) == (0, "disk")
+        ended = await client.publish("orders", "due", "ended", delay=3600, every=60)
+        assert ended.handle is not None
         await client.cancel_schedule(ended.handle)
         often = await client.schedule("orders", "due", "often", delay=1, every=3600)
     server.kill()
@@ -37,7 +39,10 @@ async def test_what_became_due_while_the_server_was_down_is_published_once(serve
 
 def test_the_sync_client_has_the_same_verbs(server: Server) -> None:
     with tidings.sync.connect(server.url) as client:
-        info = client.schedule("orders", "due", 1, delay=3600)
-        assert [found.handle for found in client.schedules()] == [info.handle]
-        client.cancel_schedule(info.handle)
+        confirm = client.publish("orders", "due", 1, delay=3600)
+        info = client.schedule("orders", "due", 2, delay=7200)
+        assert [found.handle for found in client.schedules()] == [confirm.handle, info.handle]
+        assert confirm.handle is not None
+        for handle in (confirm.handle, info.handle):
+            client.cancel_schedule(handle)
         assert list(client.schedules()) == []

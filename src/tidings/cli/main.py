@@ -68,6 +68,7 @@ def application() -> "App":
         queues,
         redrive,
         resume,
+        schedules,
         seek,
         serve,
         subscribe,
@@ -96,6 +97,7 @@ def application() -> "App":
     app.command(subscriptions.app)
     app.command(dead_letters.dead_letters)
     app.command(redrive.redrive)
+    app.command(schedules.app)
     app.command(pause.pause)
     app.command(resume.resume)
     app.command(seek.seek)
@@ -103,7 +105,7 @@ def application() -> "App":
     app.command(backup.backup)
     verbs = (
         *("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive"),
-        *("pause", "resume", "seek"),
+        *("pause", "resume", "seek", "schedules"),
     )
     for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet

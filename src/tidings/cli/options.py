@@ -65,11 +65,23 @@ def parse_start(text: str, option: str = "--from") -> Start:
             raise InvalidOption(f"{option} 0: sequences begin at 1; write earliest for all there is")
         return int(text)
     try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
+        return parse_time(text, option)
+    except InvalidOption:
         raise InvalidOption(
             f"{option} {text}: write earliest, latest, a sequence such as 42, or a time such as 2026-01-31T08:00:00Z"
         ) from None
+
+
+def parse_time(text: str, option: str) -> datetime:
+    """Returns a time in ISO 8601; without an offset it is this machine's local time.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise InvalidOption(f"{option} {text}: write a time such as 2026-01-31T08:00:00Z") from None
 
 
 def parse_headers(pairs: tuple[str, ...]) -> dict[str, str] | None:

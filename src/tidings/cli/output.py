@@ -11,7 +11,7 @@ from tidings.gateways.messages import iso_time
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PAST: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+_UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _SIZES: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -19,9 +19,17 @@ def relative_time(time_ms: int | None, now_ms: int) -> str:
     """Returns how long ago a time was, as "5 min ago"; None is "never", the last second and the future "now"."""
     if time_ms is None:
         return "never"
-    for unit_ms, unit in _PAST:
+    for unit_ms, unit in _UNITS:
         if now_ms - time_ms >= unit_ms:
             return f"{(now_ms - time_ms) // unit_ms} {unit} ago"
+    return "now"
+
+
+def time_until(time_ms: int, now_ms: int) -> str:
+    """Returns how far ahead a time is, as "in 5 min"; "now" within a second, and when it is past."""
+    for unit_ms, unit in _UNITS:
+        if time_ms - now_ms >= unit_ms:
+            return f"in {(time_ms - now_ms) // unit_ms} {unit}"
     return "now"
 
 

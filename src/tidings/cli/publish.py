@@ -1,12 +1,12 @@
 """`tidings publish`: one message from the command line, or one per line of standard input."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
 
 from tidings.cli import publish_lines
-from tidings.cli.options import SERVER_DEFAULT, Server, connect, parse_headers, run_async
+from tidings.cli.options import SERVER_DEFAULT, Server, connect, parse_headers, parse_time, run_async
 from tidings.cli.output import print_json
 from tidings.errors import InvalidOption, InvalidPayload
 from tidings.model import JSON, Confirm
@@ -18,6 +18,11 @@ PAYLOAD_HELP: Final = (
 )
 TEXT_HELP: Final = "The payload (with `-`: each line) is plain text, not JSON."
 HEADER_HELP: Final = "A header of the message; repeatable."
+DELAY_HELP: Final = "Publish it after so many seconds."
+AT_HELP: Final = (
+    "Publish it at a time such as `2026-01-31T08:00:00Z`; without an offset it is this machine's local time."
+)
+EVERY_HELP: Final = "Publish it again and again, so many seconds apart; at least 1."
 
 
 def publish(
@@ -30,41 +35,40 @@ def publish(
     id: Annotated[str | None, Parameter(help="An id for the message, for its readers.", metavar="ID")] = None,
     key: Annotated[str | None, Parameter(help="What the message is about, for its readers.", metavar="KEY")] = None,
     header: Annotated[tuple[str, ...], Parameter(help=HEADER_HELP, metavar="NAME=VALUE", show_default=False)] = (),
+    delay: Annotated[float | None, Parameter(help=DELAY_HELP, metavar="SECONDS")] = None,
+    at: Annotated[str | None, Parameter(help=AT_HELP, metavar="TIME")] = None,
+    every: Annotated[float | None, Parameter(help=EVERY_HELP, metavar="SECONDS")] = None,
     server: Server = SERVER_DEFAULT,
 ) -> int:
     """Publish a message and print its confirm as JSON, once it is on disk.
+
+    With --delay, --at or --every the server publishes it later; the `handle` in the confirm is for
+    `tidings schedules cancel`.
 
     For example:
 
         tidings publish orders created '{"id": 7, "total": 12.5}'
         tidings publish notes written --text "no JSON here"
         tidings publish lines read - < events.ndjson
+        tidings publish reminders due '{"invoice": 7}' --delay 3600
     """
     headers = parse_headers(header)
+    later = {"delay": delay, "at": None if at is None else parse_time(at, "--at"), "every": every}
+    options = {"headers": headers, "id": id, "key": key, **later}
     if payload == "-":
-        if headers or id is not None or key is not None:
-            raise InvalidOption("--id, --key and --header describe one message; leave them out with -")
+        if any(value is not None for value in options.values()):
+            names = ", ".join("--" + name.removesuffix("s") for name in options)
+            raise InvalidOption(f"{names} are for one message; leave them out with -")
         return run_async(publish_lines.run(server, queue, event, content_type=TEXT if text else JSON))
     data = encode_text(payload) if text else encode_json(payload)
-    run_async(_publish_one(server, queue, event, data, headers, id, key, TEXT if text else JSON))
+    options["content_type"] = TEXT if text else JSON
+    print_json(run_async(_publish_one(server, queue, event, data, options)))
     return 0
 
 
-async def _publish_one(
-    server: str,
-    queue: str,
-    event: str,
-    data: bytes,
-    headers: dict[str, str] | None,
-    id: str | None,
-    key: str | None,
-    content_type: str,
-) -> None:
+async def _publish_one(server: str, queue: str, event: str, data: bytes, options: dict[str, Any]) -> Confirm:
     async with connect(server) as client:
-        confirm: Confirm = await client.publish(
-            queue, event, data, headers=headers, id=id, key=key, content_type=content_type
-        )
-    print_json(confirm)
+        return await client.publish(queue, event, data, **options)
 
 
 def encode_text(payload: str) -> bytes:

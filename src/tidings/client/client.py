@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, TypeVar, Unpack
@@ -152,12 +152,18 @@ class Client(Administration, DeadLetters, Schedules):
         id: str | None = None,
         key: str | None = None,
         content_type: str | None = None,
+        delay: Seconds | None = None,
+        at: datetime | None = None,
+        every: Seconds | None = None,
         timeout: float | None = None,
     ) -> Confirm:
-        """Publishes a message; returns once it is durable on the server.
+        """Publishes a message, now or later; returns once it is durable on the server.
 
         Messages published within one turn of the event loop travel together, in the order of the calls. Through
         an outage it waits, and sends again without the message being stored twice.
+
+        With `delay`, `at` or `every` the server keeps it until its time, and the confirm has a `handle` that cancels
+        it. Errors and outages are those of `schedule` then.
 
         Args:
             queue: the queue's name; it exists from its first use.
@@ -170,6 +176,9 @@ class Client(Administration, DeadLetters, Schedules):
             key: 1 to 255 characters, what the message is about. Who shares a subscription gets messages of one key one
                 after another, in order.
             content_type: what the payload is, if neither JSON nor plain bytes; bytes may be declared as JSON.
+            delay: seconds or a timedelta from now until it is published.
+            at: when it is published, instead of `delay`; a naive time is local, one that is past means at once.
+            every: seconds or a timedelta, at least 1 s, after which it is published again, and so on.
             timeout: time limit in seconds; None, the default, waits as long as it takes.
 
         Returns:
@@ -183,6 +192,21 @@ class Client(Administration, DeadLetters, Schedules):
 
         When cancelled, the message is not sent if it was not on its way yet; else it may be stored.
         """
+        if delay is not None or at is not None or every is not None:
+            later = await self.schedule(
+                queue,
+                event,
+                payload,
+                at=at,
+                delay=delay,
+                every=every,
+                headers=headers,
+                id=id,
+                key=key,
+                content_type=content_type,
+                timeout=timeout,
+            )
+            return Confirm(queue, 0, 0, 1, self._session.durability, 0, handle=later.handle)
         encoding.check_address(queue, event)
         encoding.check_content_type(content_type)
         data, content_type = encoding.encode_payload(payload, content_type)

@@ -28,7 +28,7 @@ class Schedules(Requests):
         content_type: str | None = None,
         timeout: float | None = 30.0,
     ) -> ScheduledInfo:
-        """Has a message published later, once or again and again; on disk on return.
+        """Has a message published later, once or again and again; on disk on return. `publish` does it, too.
 
         Args:
             queue: the queue's name.

@@ -6,7 +6,16 @@ from typing import Any
 
 from tidings.client import DeadLetter
 from tidings.errors import TidingsError
-from tidings.model import BYTES, JSON, ClientInfo, Confirm, DeadLetterGroup, QueueInfo, SubscriptionInfo
+from tidings.model import (
+    BYTES,
+    JSON,
+    ClientInfo,
+    Confirm,
+    DeadLetterGroup,
+    QueueInfo,
+    ScheduledInfo,
+    SubscriptionInfo,
+)
 
 
 @dataclass
@@ -63,6 +72,7 @@ class FakeClient:
         self.client_infos: list[ClientInfo] = []
         self.queue_infos: list[QueueInfo] = []
         self.subscription_infos: list[SubscriptionInfo] = []
+        self.scheduled_infos: list[ScheduledInfo] = []
         self.groups: list[DeadLetterGroup] = []
         self.letters: list[DeadLetter] = []
         self.error: TidingsError | None = None
@@ -90,11 +100,24 @@ class FakeClient:
 
     async def publish(
         self, queue: str, event: str, payload: Any, *, headers: Any = None, id: Any = None, key: Any = None,
-        content_type: str = BYTES, timeout: float | None = None,
+        content_type: str = BYTES, timeout: float | None = None, **later: Any,
     ) -> Confirm:  # fmt: skip
         self._fail()
         self.calls.append(("publish", queue, event, payload, headers, id, key, content_type))
+        later = {name: value for name, value in later.items() if value is not None}
+        if later:
+            self.calls.append(("later", later))
+            return Confirm(queue, 0, 0, 1, "disk", 0, handle="1700000000000-7")
         return self._store(queue, [payload])
+
+    async def schedules(self) -> AsyncIterator[ScheduledInfo]:
+        self._fail()
+        for info in self.scheduled_infos:
+            yield info
+
+    async def cancel_schedule(self, handle: str) -> None:
+        self._fail()
+        self.calls.append(("cancel_schedule", handle))
 
     async def publish_many(
         self, queue: str, event: str, payloads: Iterable[bytes], *, content_type: str, timeout: float | None = None

@@ -7,9 +7,10 @@ import pytest
 
 from tidings.cli.clients import print_clients
 from tidings.cli.main import run
+from tidings.cli.schedules import print_schedules
 from tidings.cli.subscriptions import print_subscriptions, resolve
 from tidings.errors import NotFound, SubscriptionConflict
-from tidings.model import ClientInfo, QueueInfo, SubscriptionInfo
+from tidings.model import ClientInfo, QueueInfo, ScheduledInfo, SubscriptionInfo
 
 NOW_MS = 1_700_000_000_000
 
@@ -205,3 +206,25 @@ def test_an_unknown_subscription_is_not_found(client, capfd):
 def test_an_anonymous_client_cannot_be_meant():
     with pytest.raises(NotFound):
         resolve([subscription_info("x", client_id=None)], "None")
+
+
+SCHEDULED = ScheduledInfo(handle="1700003600000-7", queue="orders", event="due", at=NOW_MS + 3_600_000, every_ms=90_000)
+
+
+def test_schedules_are_listed_for_programs_and_people(client, capfd):
+    client.scheduled_infos = [SCHEDULED]
+    assert run(["schedules", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {
+        "handle": "1700003600000-7", "queue": "orders", "event": "due", "at": "2023-11-14T23:13:20.000Z",
+        "every_ms": 90_000,
+    }  # fmt: skip
+    print_schedules([SCHEDULED], now_ms=NOW_MS)
+    table = capfd.readouterr().out
+    for cell in ("1700003600000-7", "orders", "due", "2023-11-14T23:13:20.000Z", "in 1 h", "90 s"):
+        assert cell in table
+
+
+def test_a_schedule_is_cancelled_by_its_handle(client, capfd):
+    assert run(["schedules", "cancel", "1700003600000-7"]) == 0
+    assert client.calls == [("cancel_schedule", "1700003600000-7")]
+    assert capfd.readouterr().out == "cancelled 1700003600000-7\n"

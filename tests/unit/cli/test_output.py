@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tidings.cli.output import print_entries, print_table, printable, readable_size, relative_time
+from tidings.cli.output import print_entries, print_table, printable, readable_size, relative_time, time_until
 
 HOUR_MS = 3_600_000
 
@@ -25,6 +25,22 @@ HOUR_MS = 3_600_000
 def test_tables_tell_how_long_ago(age_ms, text):
     now_ms = 10**12
     assert relative_time(now_ms - age_ms, now_ms) == text
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "text"),
+    [
+        (-5_000, "now"),
+        (999, "now"),
+        (1_000, "in 1 s"),
+        (59_999, "in 59 s"),
+        (HOUR_MS, "in 1 h"),
+        (50 * HOUR_MS, "in 2 d"),
+    ],
+)
+def test_tables_tell_how_far_ahead(ahead_ms, text):
+    now_ms = 10**12
+    assert time_until(now_ms + ahead_ms, now_ms) == text
 
 
 def test_what_never_happened_is_never():

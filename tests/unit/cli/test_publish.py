@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from datetime import UTC, datetime
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_a_confirm_is_printed_as_one_line_of_json(client, capfd):
     assert captured.out.count("\n") == 1
     assert json.loads(captured.out) == {
         "queue": "orders", "sequence": 1, "epoch": 1, "count": 1, "durability": "disk", "subscriptions": 0,
-        "duplicate_of": None,
+        "duplicate_of": None, "handle": None,
     }  # fmt: skip
     assert captured.err == ""
     assert client.closed
@@ -52,6 +53,27 @@ def test_id_key_and_headers_are_passed_on(client):
     options = ["--id", "a1", "--key", "k", "--header", "x=1", "--header", "y=2=3"]
     assert run(["publish", "orders", "created", "1", *options]) == 0
     assert client.calls[0][4:7] == ({"x": "1", "y": "2=3"}, "a1", "k")
+
+
+def test_a_message_is_published_later_and_its_confirm_has_the_handle(client, capfd):
+    assert run(["publish", "orders", "due", "1", "--at", "2026-01-31T08:00:00Z", "--every", "60"]) == 0
+    assert client.calls[1] == ("later", {"at": datetime(2026, 1, 31, 8, tzinfo=UTC), "every": 60.0})
+    assert json.loads(capfd.readouterr().out)["handle"] == "1700000000000-7"
+    assert run(["publish", "orders", "due", "1", "--delay", "0.5"]) == 0
+    assert client.calls[3] == ("later", {"delay": 0.5})
+
+
+def test_a_time_that_is_none_is_told(client, capfd):
+    assert run(["publish", "orders", "due", "1", "--at", "tomorrow"]) == 1
+    assert "--at tomorrow: write a time such as" in capfd.readouterr().err
+    assert client.calls == []
+
+
+@pytest.mark.parametrize("option", [("--delay", "5"), ("--id", "a"), ("--header", "a=b")])
+def test_what_is_for_one_message_is_refused_for_many(option, client, capfd):
+    assert run(["publish", "orders", "due", "-", *option]) == 1
+    assert "--header, --id, --key, --delay, --at, --every are for one message" in capfd.readouterr().err
+    assert client.calls == []
 
 
 @pytest.mark.parametrize("payload", ["-5", "-1.5e3", "null", "true", '"words"', "[]", " {} "])

@@ -207,6 +207,10 @@ HOLES_MAX: Final = 4_096
 GAPS_MAX: Final = 1_024
 """Gaps that a subscription remembers until they are acked; of more, the oldest are not told again."""
 
+LAST_EVENTS_MAX: Final = 10_000
+"""Events of one queue with whose last messages a subscription may begin. Each is a hole of its cursor until it is
+acked: about 100 bytes in memory, and 20 in a record that is written again while they are."""
+
 SUBSCRIPTIONS_PER_CONNECTION_MAX: Final = 10_000
 """Most subscriptions attached over one connection."""
 

@@ -13,7 +13,8 @@ from tidings.broker.cursors import Cursor
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Refuse, Subscribed
 from tidings.broker.filters import Filter
-from tidings.broker.inputs import Delete, Subscribe, Unsubscribe
+from tidings.broker.inputs import Delete, Resume, Subscribe, Unsubscribe
+from tidings.broker.last_messages import LastMessages
 from tidings.broker.ledger import Answer
 from tidings.broker.members import Member
 from tidings.broker.presence import Presence
@@ -34,8 +35,9 @@ from tidings.errors import (
     SystemQueue,
 )
 from tidings.model import check_label, epoch_of, moves_of
+from tidings.ranges import Ranges
 
-_STARTS = ("latest", "earliest", "sequence", "time")
+_STARTS = ("latest", "earliest", "last", "sequence", "time")
 _RANGES = {
     "in_flight_max": (1, limits.IN_FLIGHT_MAX),
     "ack_timeout_ms": (limits.ACK_TIMEOUT_MS_MIN, limits.ACK_TIMEOUT_MS_MAX),
@@ -55,6 +57,7 @@ class Catalog:
         self._deliveries = deliveries
         self._retries = retries
         self._presence = presence
+        self._last_messages = LastMessages(state)
 
     # --- subscribing ---
 
@@ -92,34 +95,70 @@ class Catalog:
         if not subscription.durable:
             self._resume(subscriber)
         self._presence.announce(session)
-        if created and input.start == "time":
+        if created and input.start in ("time", "last"):
             # Where an ephemeral one stood counts, and not where it began once.
-            placed = set() if subscription.durable else {epoch_of(place.epoch) for place in input.resume}
+            resume = () if subscription.durable else input.resume
+            stood = {epoch_of(place.epoch): place for place in resume}
             for cursor in subscription.cursors.values():
-                if cursor.queue.epoch not in placed:
+                if input.start == "last":
+                    self._begin_with_last(cursor, stood.get(cursor.queue.epoch))
+                elif cursor.queue.epoch not in stood:
                     self._locate(cursor, input.start_value)
         if not subscription.locating:
             self._ready(subscriber)
 
     def _locate(self, cursor: Cursor, time_ms: int) -> None:
         """Moves the cursor of a new subscription to the time that was asked for."""
-        subscription = cursor.subscription
-        subscription.locating += 1
+        cursor.subscription.locating += 1
         end = cursor.queue.committed  # what is stored while the store looks is after that time
 
         def found(sequence: int | None) -> None:
-            if self._state.numbers.get(subscription.number) is not subscription:
-                return  # nobody waited for it, and it was forgotten
-            position = end if sequence is None else min(sequence - 1, cursor.queue.committed)
-            cursor.position = max(cursor.position, position)
-            if cursor.queue.epoch in subscription.cursors:
-                self._state.changed_cursor(cursor)
-            subscription.locating -= 1
-            if not subscription.locating:
-                for subscriber in subscription.attached():
-                    self._ready(subscriber)
+            if self._is_known(cursor.subscription):
+                position = end if sequence is None else min(sequence - 1, cursor.queue.committed)
+                cursor.position = max(cursor.position, position)
+                self._placed(cursor)
 
         self._state.effects.append(self._state.lookups.sequence_at(cursor.queue.epoch, time_ms, found))
+
+    def _begin_with_last(self, cursor: Cursor, stood: Resume | None) -> None:
+        """Lets the cursor of a new subscription begin with the last message of each event, and go on after them.
+
+        An ephemeral one that had begun with some of them, and comes back, begins with the others.
+        """
+        subscription, first, last = cursor.subscription, cursor.position + 1, cursor.queue.committed
+        if stood is not None:
+            if stood.received >= stood.begin_to:
+                return  # it had got all of them
+            first, last = max(1, stood.received + 1), min(stood.begin_to, last)
+        subscription.locating += 1
+
+        def found(wanted: Ranges | LimitReached) -> None:
+            if not self._is_known(subscription):
+                return
+            if not isinstance(wanted, LimitReached):
+                cursor.begin_with(wanted, last)
+                self._placed(cursor)
+                return
+            for subscriber in subscription.attached():
+                connection = subscriber.session.connection
+                self._state.effects.append(Refuse(connection, "subscribe", subscriber.request, wanted))
+                self.detach(subscriber, lost=False)
+
+        self._last_messages.find(cursor, first, last, found)
+
+    def _is_known(self, subscription: Subscription) -> bool:
+        """Whether somebody still waits for a new subscription: else it was forgotten while it was placed."""
+        return self._state.numbers.get(subscription.number) is subscription
+
+    def _placed(self, cursor: Cursor) -> None:
+        """Takes note of where a cursor of a new subscription begins; after the last one it is attached."""
+        subscription = cursor.subscription
+        if cursor.queue.epoch in subscription.cursors:
+            self._state.changed_cursor(cursor)
+        subscription.locating -= 1
+        if not subscription.locating:
+            for subscriber in subscription.attached():
+                self._ready(subscriber)
 
     def unsubscribe(self, session: Session, input: Unsubscribe) -> None:
         """Detaches a client.

@@ -83,6 +83,7 @@ class Cursor:
         "skipped",
         "state",
         "subscription",
+        "unsent",
         "unsettled",
     )
 
@@ -93,6 +94,8 @@ class Cursor:
         self.position = position
         self.unsettled = Ranges()
         self.due = Ranges()
+        self.unsent: Ranges | None = None
+        """What of that was never delivered, since its reader was to begin with it."""
         self.attempts: dict[int, int] = {}
         """Failed attempts of unsettled messages, where there were any."""
         self.parked: dict[int, int | None] = {}
@@ -188,8 +191,8 @@ class Cursor:
         redelivered = False
         for low, high in ranges:
             again = self.due.remove(low, high)
-            if again and self.keys is not None:
-                again -= self.keys.delivered(low, high)
+            if again and (self.keys is not None or self.unsent is not None):
+                again -= self._first_ones(low, high)
             redelivered = redelivered or again > 0
             self.unsettled.add(low, high)
         first = row.first_sequence
@@ -199,6 +202,14 @@ class Cursor:
         return Taken(
             row if part is row.batch else StoredBatch(first, row.time_ms, part), ranges, redelivered, cut_short=False
         )
+
+    def _first_ones(self, first: int, last: int) -> int:
+        """Returns how many of a range that was due are delivered for the first time."""
+        by_key = 0 if self.keys is None else self.keys.delivered(first, last)
+        from_begin = 0 if self.unsent is None else self.unsent.remove(first, last)
+        if not self.unsent:
+            self.unsent = None
+        return max(by_key, from_begin)
 
     def pass_by(self, row: StoredBatch, rest: list[tuple[int, int]]) -> None:
         """Moves on past a row, up to what is left of it to be taken later."""
@@ -237,13 +248,18 @@ class Cursor:
         """
         past = self.unsettled.within(1, target)
         skipped = sum(last - first + 1 for first, last in past) + max(0, target - self.position)
-        self.unsettled, self.due = Ranges(), Ranges()
+        self.unsettled, self.due, self.unsent = Ranges(), Ranges(), None
         self.attempts, self.parked, self._retries, self.settling = {}, {}, [], None
         self.keys = None
         self.position = target
         self.skipped += skipped
         self.set_moves(self.moves + 1)
         return skipped
+
+    def begin_with(self, wanted: Ranges, position: int) -> None:
+        """Lets a new cursor begin with some messages, and then after a position."""
+        self.position = position
+        self.unsettled, self.due, self.unsent = Ranges(wanted), Ranges(wanted), Ranges(wanted)
 
     def set_moves(self, moves: int) -> None:
         """Says how often it was moved."""

@@ -58,6 +58,11 @@ class Filter:
         """What it says of names."""
         return f"{self.queue}/{self.event}"
 
+    @property
+    def names_one_event(self) -> bool:
+        """Whether messages of one event only are selected."""
+        return "*" not in self.event and "#" not in self.event
+
     def wants_queue(self, name: str) -> bool:
         """Whether messages of this queue are selected, as far as the queue goes."""
         if self.literal:

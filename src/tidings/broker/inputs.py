@@ -59,11 +59,15 @@ class Transact(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """Where a returning subscriber stands in one queue."""
+    """Where a returning subscriber stands in one queue.
+
+    One that began with the last message of each event, up to `begin_to`, and stands before that, gets the rest of them.
+    """
 
     epoch: int
     received: int
     acked: list[tuple[int, int]]
+    begin_to: int = 0
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,8 @@ HEADER_HELP: Final = (
 )
 SHARED_HELP: Final = "Name of a subscription to share with others who give it: each message goes to one of them."
 FROM_HELP: Final = (
-    "Where a new subscription begins: `earliest`, `latest`, a sequence, or a time such as `2026-01-31T08:00:00Z`."
+    "Where a new subscription begins: `earliest`, `latest`, `last` (the last message of each event, then what follows),"
+    " a sequence, or a time such as `2026-01-31T08:00:00Z`."
 )
 
 
@@ -54,7 +55,7 @@ def subscribe(
     if count is not None and count < 1:
         raise InvalidOption(f"--count {count}: write 1 or more, or leave it out to go on until Ctrl-C")
     options: SubscribeOptions = {"name": as_} if shared is None else {"shared": shared}
-    options["start"] = parse_start(from_)
+    options["start"] = "last" if from_ == "last" else parse_start(from_)
     if header:
         options["headers"] = parse_header_filters(header)
     run_async(_print_messages(server, queue, event, options, client_id=as_, count=count))

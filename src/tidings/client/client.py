@@ -307,8 +307,8 @@ class Client(Administration, DeadLetters, Schedules):
             queue: a queue's name or a pattern (`*` one token, a last `#` any number); "queue/event" is both.
             event: an event's name or a pattern; None for all.
             name: the subscription's name on the server; the default is "CLIENT_ID:QUEUE/EVENT".
-            start: where a new one begins: "latest", "earliest", a sequence (at most the next one of the queue), or a
-                datetime with time zone.
+            start: where a new one begins: "latest", "earliest", "last" (with the last message of each event, then what
+                follows), a sequence (at most the next one of the queue), or a datetime with time zone.
             in_flight_max: most messages delivered and not acked, 1 to 1,048,576; the server's default is 65,536.
             concurrency: how many messages are handled at once, 1 to 4,096; so many run against the ack timeout.
             ack_timeout: seconds or timedelta, 0.1 s to 24 h, until an unacked message is delivered again; the

@@ -13,6 +13,7 @@ from tidings.errors import InvalidOption
 from tidings.model import HeaderFilter, check_label
 
 Start = Literal["latest", "earliest"] | int | datetime
+Begin = Start | Literal["last"]
 Seconds = float | timedelta
 
 
@@ -36,7 +37,7 @@ class SubscribeOptions(TypedDict, total=False):
     """What may be asked of a subscription; `Client.subscribe` says what each means."""
 
     name: str | None
-    start: Start
+    start: Begin
     in_flight_max: int | None
     concurrency: int
     ack_timeout: Seconds | None
@@ -74,7 +75,8 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
     name = name if shared is None else shared
     if name is not None:
         check_label(name, "subscription")
-    word, value = start_of(given.get("start", "latest"), "start")
+    start = given.get("start", "latest")
+    word, value = ("last", 0) if start == "last" else start_of(start, "start", "'last', ")
     return Options(
         queue=queue,
         event=event,
@@ -160,7 +162,7 @@ def _between(value: Seconds | None, least_ms: int, most_ms: int, what: str) -> i
     return value_ms
 
 
-def start_of(start: Start, what: str) -> tuple[str, int]:
+def start_of(start: Start, what: str, more: str = "") -> tuple[str, int]:
     """Returns a place in a queue as the server knows it, and its sequence or time.
 
     Raises:
@@ -174,7 +176,7 @@ def start_of(start: Start, what: str) -> tuple[str, int]:
         return "sequence", start
     if isinstance(start, str) and start in ("latest", "earliest"):
         return start, 0
-    raise InvalidOption(f"{what} {start!r} is not 'latest', 'earliest', a sequence from 1 or a datetime")
+    raise InvalidOption(f"{what} {start!r} is not {more}'latest', 'earliest', a sequence from 1 or a datetime")
 
 
 def within(value: int | None, maximum: int, what: str) -> int | None:

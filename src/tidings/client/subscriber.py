@@ -191,6 +191,7 @@ class Subscriber:
         self._ready_from = (0, 0)
         self._acked: dict[int, Ranges] = {}
         self._handed: dict[int, Ranges] = {}
+        self._begins: dict[int, int] = {}  # up to where it begins with the last message of each event
         self._readings: dict[int, Reading] = {}  # by epoch, where the subscription was moved
         # Acks of this turn: the range that grows, and those finished before it.
         self._ack_epoch = 0
@@ -247,7 +248,7 @@ class Subscriber:
         self._arrived = deque(delivery for delivery in self._arrived if epoch_of(delivery.epoch) != epoch)
         if epoch_of(self._ready_from[0]) == epoch:
             self._forget_ready()
-        for kept in (self._received, self._acked, self._handed):
+        for kept in (self._received, self._acked, self._handed, self._begins):
             for former in [each for each in kept if epoch_of(each) == epoch]:
                 kept.pop(former)
 
@@ -437,6 +438,8 @@ class Subscriber:
             self.name = frame.name
             self.durable = frame.durable
             for epoch, sequence in frame.places:
+                if self.options.start == "last":
+                    sequence = 0 if self._begins.setdefault(epoch, sequence) else sequence
                 self._received.setdefault(epoch, sequence)
 
     def connection_lost(self) -> None:
@@ -509,7 +512,7 @@ class Subscriber:
             acked = list(self._acked[epoch])[-room:] if room and epoch in self._acked else []
             room -= len(acked)
             if acked or not self.durable:
-                resume.append(Resume(epoch, self._received.get(epoch, 0), acked))
+                resume.append(Resume(epoch, self._received.get(epoch, 0), acked, self._begins.get(epoch, 0)))
         return resume[: limits.RESUME_QUEUES_MAX]
 
     def _pending_acks(self) -> list[tuple[int, int, int]]:

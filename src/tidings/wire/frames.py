@@ -104,21 +104,23 @@ class Resume(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     `received` is the last sequence that reached the application (continues an ephemeral subscription);
     `acked` are ranges that it settled and whose acks may have been lost (spares a durable one duplicates).
+    `begin_to`: of one that began with the last message of each event, the place that Subscribed told.
     """
 
     epoch: int
     received: int
     acked: list[tuple[int, int]] = []
+    begin_to: int = 0
 
 
 class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True):
     """Client: attach me to a subscription, creating it if need be. Answered by Subscribed or Refusal.
 
-    `handle` is the client's number for it on this connection. `queue` and `event` are patterns. `name` None
-    means the default. `start` is "latest", "earliest", "sequence" or "time" (with `start_value`, a sequence or
-    UTC ms) and counts only when the subscription is new. A 0 leaves a setting as it is, which is the default for
-    a new subscription; `expires_after_ms` None leaves the expiry as it is, 0 removes it. Each of `headers` says
-    what is wanted of one header.
+    `handle` is the client's number for it on this connection. `queue` and `event` are patterns. `name` None means
+    the default. `start` is "latest", "earliest", "last" (the last message of each event, then what follows),
+    "sequence" or "time" (with `start_value`, a sequence or UTC ms) and counts only when the subscription is new.
+    A 0 leaves a setting as it is, which is the default for a new subscription; `expires_after_ms` None leaves the
+    expiry as it is, 0 removes it. Each of `headers` says what is wanted of one header.
     """
 
     request: int
@@ -145,7 +147,8 @@ class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Server: attached; deliveries with this handle follow.
 
     `places` tells an ephemeral subscription where it begins, as (epoch, sequence before its first message): what
-    to resume from if the connection is lost before anything came. `ack_timeout_ms` and `attempts_max` are the
+    to resume from if the connection is lost before anything came. With the start "last" that is up to where the last
+    messages are looked for, `begin_to` of Resume. `ack_timeout_ms` and `attempts_max` are the
     subscription's settings at this moment; 0 from a server that does not tell.
     """
 

@@ -445,7 +445,7 @@ def _subscribe(connection: int, frame: Subscribe) -> inputs.Subscribe:
         attempts_max=frame.attempts_max,
         backoff_min_ms=frame.backoff_min_ms,
         backoff_max_ms=frame.backoff_max_ms,
-        resume=[inputs.Resume(place.epoch, place.received, place.acked) for place in frame.resume],
+        resume=[inputs.Resume(place.epoch, place.received, place.acked, place.begin_to) for place in frame.resume],
         shared=frame.shared,
         single_active=frame.single_active,
         headers=frame.headers,

@@ -19,6 +19,7 @@ from tidings.broker.ledger import Answer
 from tidings.broker.members import Member
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
+from tidings.broker.retention import Retention
 from tidings.broker.retries import Retries
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
@@ -52,8 +53,11 @@ _RETURN_MS = 60_000  # longest time that a restart adds to an expiry
 class Catalog:
     """The rules of subscriptions and queues, on the broker's state."""
 
-    def __init__(self, state: BrokerState, deliveries: Deliveries, retries: Retries, presence: Presence) -> None:
+    def __init__(
+        self, state: BrokerState, deliveries: Deliveries, retries: Retries, presence: Presence, retention: Retention
+    ) -> None:
         self._state = state
+        self._retention = retention
         self._deliveries = deliveries
         self._retries = retries
         self._presence = presence
@@ -92,6 +96,7 @@ class Catalog:
         session.subscribers[input.handle] = subscriber
         self._deliveries.attach(subscriber)
         subscriber.resume = input.resume
+        subscriber.rewinds = input.rewinds
         if not subscription.durable:
             self._resume(subscriber)
         self._presence.announce(session)
@@ -256,10 +261,20 @@ class Catalog:
                     if first <= min(last, committed):
                         for low, high in subscriber.not_held_by_others(cursor, max(first, 1), min(last, committed)):
                             cursor.settle_ahead(low, high)
+                if subscriber.rewinds and not subscription.shared:
+                    self._rewind(cursor, max(place.received, 0))
                 self._deliveries.go_on(cursor)
                 self._state.changed_cursor(cursor)
             else:
                 cursor.position = min(max(place.received, 0), committed)
+
+    def _rewind(self, cursor: Cursor, received: int) -> None:
+        """Makes due again what was settled after a sequence; what the queue does not have any more is a gap."""
+        kept, position = self._retention.first_kept(cursor.queue), cursor.position
+        lost = min(kept - 1, position)
+        if received < lost:
+            self._deliveries.tell_gap(cursor.subscription, cursor.queue, received + 1, lost, "trimmed")
+        cursor.rewind(max(received + 1, kept))
 
     def _ready(self, subscriber: Subscriber) -> None:
         # Recorded only now: a crash before it is placed must leave nothing that begins at another place.

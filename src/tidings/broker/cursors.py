@@ -79,6 +79,7 @@ class Cursor:
         "queue",
         "reading",
         "recorded",
+        "rewound",
         "settling",
         "skipped",
         "state",
@@ -118,6 +119,8 @@ class Cursor:
         """How often it was moved."""
         self.moving = 0
         """How many moves are not durable yet; nothing is delivered before they are."""
+        self.rewound = 0
+        """How often it was rewound, in this life of the broker."""
         self.skipped = 0
         """How many messages it was moved past."""
 
@@ -265,6 +268,16 @@ class Cursor:
         """Says how often it was moved."""
         self.moves = moves
         self.reading = reading_of(self.queue.epoch, moves)
+
+    def rewind(self, first: int) -> None:
+        """Makes due again what was settled from a sequence on; what waits or is in flight stays as it is."""
+        self.rewound += 1
+        at = first
+        for low, high in [*self.unsettled.within(first, self.position), (self.position + 1, self.position + 1)]:
+            if at < low:
+                self.unsettled.add(at, low - 1)
+                self.due.add(at, low - 1)
+            at = high + 1
 
     def settle_ahead(self, first: int, last: int) -> None:
         """Settles a range that may reach beyond the position: the record was older than what was delivered."""

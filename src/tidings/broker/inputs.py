@@ -75,6 +75,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
 
     The first three are filled in by whoever speaks for the client. With an empty `queue` it is the subscription of
     this `name` as it is, shared or not. A client that `pulls` is delivered what it asks for, see `Ask`, no more.
+    One that `rewinds` is delivered all again that comes after what it `received`, also what counts as acked.
     """
 
     connection: int = 0
@@ -96,6 +97,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool = False
     single_active: bool | None = None
     pulls: bool = False
+    rewinds: bool = False
     headers: Sequence[HeaderFilter] = ()
 
 

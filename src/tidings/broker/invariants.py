@@ -35,7 +35,7 @@ class Invariants:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._settled_to: dict[tuple[int, int, int], int] = {}
+        self._settled_to: dict[tuple[int, int, int, int], int] = {}
         self._in_flight: dict[tuple[int, int], int] = {}
 
     def check(self) -> None:
@@ -48,7 +48,7 @@ class Invariants:
         in_flight: dict[tuple[int, int], int] = {}
         for subscription in self._broker.state.subscriptions.values():
             for epoch, cursor in subscription.cursors.items():
-                self._check_progress(cursor, (subscription.number, epoch, cursor.moves))
+                self._check_progress(cursor, (subscription.number, epoch, cursor.moves, cursor.rewound))
             in_flight |= self._check_windows(subscription)
         self._in_flight = in_flight
 
@@ -61,7 +61,7 @@ class Invariants:
             found[key] = now
         return found
 
-    def _check_progress(self, cursor: Cursor, key: tuple[int, int, int]) -> None:
+    def _check_progress(self, cursor: Cursor, key: tuple[int, int, int, int]) -> None:
         before, now = self._settled_to.get(key, 0), cursor.settled_to
         # An ephemeral one that comes back is a new one, with another number.
         assert now >= before or _is_placed(cursor), f"{_name(cursor)}: the cursor moved back from {before} to {now}"

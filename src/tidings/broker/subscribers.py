@@ -38,6 +38,7 @@ class Subscriber:
         "in_flight_bytes",
         "request",
         "resume",
+        "rewinds",
         "session",
         "starting",
         "subscription",
@@ -59,6 +60,8 @@ class Subscriber:
         """Until the client was told that it is attached, nothing is delivered."""
         self.resume: list[Resume] = []
         """What its client says of where it stood, until that is taken into account."""
+        self.rewinds = False
+        """Whether what was acked after what it received is to be delivered again."""
         self.in_flight = 0
         self.in_flight_bytes = 0
         self.credit: int | None = None

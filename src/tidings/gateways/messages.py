@@ -64,14 +64,15 @@ class MessageEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class GapEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that will not come, from `first_sequence` to `last_sequence`, told in their place.
 
-    A durable subscription is told again when it is attached again, until `position` was acked.
+    A durable subscription is told again when it is attached again, until `position` was acked. Where nobody knows any
+    more how many there were, `last_sequence` and `count` are null.
     """
 
     queue: str
     epoch: int
     first_sequence: int
-    last_sequence: int
-    count: int
+    last_sequence: int | None
+    count: int | None
     position: str
     reason: str
 
@@ -145,6 +146,30 @@ def is_json(data: bytes) -> bool:
         return data.isascii() or bool(data.decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False  # somebody published bytes as JSON; they are shown, not trusted
+
+
+def parse_start(text: str, option: str = "from") -> tuple[str, int]:
+    """Returns where a new subscription is to begin, as the broker knows it, and its sequence or UTC milliseconds.
+
+    It is "earliest", "latest", a sequence, or a time in ISO 8601 with its offset.
+
+    Raises:
+        InvalidOption: it is none of these.
+    """
+    if text in ("earliest", "latest"):
+        return text, 0
+    if text.isascii() and text.isdigit() and len(text) < 17 and int(text) > 0:
+        return "sequence", int(text)
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return "time", max(0, int(time.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        pass  # told below
+    raise InvalidOption(
+        f"{option} {text[:80]!r}: write earliest, latest, a sequence such as 42, or a time with its offset such as"
+        " 2026-01-31T08:00:00Z"
+    )
 
 
 def iso_time(time_ms: int) -> str:

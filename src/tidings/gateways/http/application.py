@@ -6,7 +6,7 @@ from litestar.exceptions import HTTPException
 
 from tidings import limits
 from tidings.errors import TidingsError
-from tidings.gateways.http import publishing, status
+from tidings.gateways.http import event_streams, publishing, status
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.problems import not_understood, refused
 
@@ -14,7 +14,7 @@ from tidings.gateways.http.problems import not_understood, refused
 def make_application(door: Door) -> Litestar:
     """Returns the application for a node."""
     return Litestar(
-        route_handlers=[*publishing.HANDLERS, *status.HANDLERS],
+        route_handlers=[*publishing.HANDLERS, *event_streams.HANDLERS, *status.HANDLERS],
         dependencies={"door": Provide(lambda: door, sync_to_thread=False)},
         exception_handlers={TidingsError: refused, HTTPException: not_understood},
         request_max_body_size=limits.HTTP_BODY_BYTES_MAX,

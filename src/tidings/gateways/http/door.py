@@ -1,11 +1,16 @@
 """What the handlers of the HTTP door share: the node, and the conversation in which all of them publish and ask."""
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tidings.node import Conversation, Node, open_conversation
 
+if TYPE_CHECKING:
+    from tidings.gateways.http.event_streams import EventStream
+
 PROTOCOL: Final = "http"
+_Reader: TypeAlias = tuple[str | None, str]
+"""A client id, None for anonymous clients, and the name of a subscription."""
 
 
 class Door:
@@ -17,6 +22,7 @@ class Door:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self._streams: dict[_Reader, dict[EventStream, None]] = {}
         self._clerk: Conversation | None = None
         self._opening = asyncio.Lock()
 
@@ -31,6 +37,21 @@ class Door:
                     self.node, client_id=None, protocol=PROTOCOL, address="the HTTP door"
                 )
             return self._clerk
+
+    def streams(self, reader: _Reader) -> "list[EventStream]":
+        """Returns the streams over which a reader is delivered what it acks by requests, the latest last."""
+        return list(self._streams.get(reader, ()))
+
+    def add_stream(self, reader: _Reader, stream: "EventStream") -> None:
+        """Lets a stream be found."""
+        self._streams.setdefault(reader, {})[stream] = None
+
+    def remove_stream(self, reader: _Reader, stream: "EventStream") -> None:
+        """Forgets a stream that has ended; may be called more than once."""
+        streams = self._streams.get(reader, {})
+        streams.pop(stream, None)
+        if not streams:
+            self._streams.pop(reader, None)
 
     def close(self) -> None:
         """Ends what it holds."""

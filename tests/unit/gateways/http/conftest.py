@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from tidings.config import parse_address
@@ -14,16 +15,29 @@ DEADLINE_S = 10
 
 
 @pytest_asyncio.fixture
-async def url() -> AsyncIterator[str]:
-    """The base URL of a server that belongs to this test."""
+async def urls() -> AsyncIterator[list[str]]:
+    """The HTTP and the native URL of a server that belongs to this test."""
     server = Server(MemoryStore(), hosts=["queue.example"], origins=["https://app.example"])
     ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(server.run([parse_address("http://127.0.0.1:0")], ready.set_result))
+    addresses = [parse_address("http://127.0.0.1:0"), parse_address("tidings://127.0.0.1:0")]
+    task = asyncio.create_task(server.run(addresses, ready.set_result))
     await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
-    yield ready.result()[0]
+    yield ready.result()
     async with asyncio.timeout(DEADLINE_S):
         await server.drain()
         await task
+
+
+@pytest.fixture
+def url(urls: list[str]) -> str:
+    """The base URL of its HTTP door."""
+    return urls[0]
+
+
+@pytest.fixture
+def native(urls: list[str]) -> str:
+    """The URL of its native door."""
+    return urls[1]
 
 
 @pytest_asyncio.fixture

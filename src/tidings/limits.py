@@ -123,6 +123,33 @@ POSITION_QUEUES_MAX: Final = 32
 """Queues in one position of a web door, half a kilobyte beside each message: readers of more keep theirs in a named
 subscription."""
 
+# --- Socket.IO ---------------------------------------------------------------------------------------------
+
+SOCKETIO_PACKETS_MAX: Final = 10_000
+"""Packets in one body of long polling. python-engineio stops at 16, which a burst of the standard client exceeds; the
+reference server knows no bound beside the size of the body, which holds a million empty ones."""
+
+SOCKETIO_ATTACHMENTS_MAX: Final = 10
+"""Attachments of one packet, as the standard client's parser allows. A message needs one: its payload."""
+
+SOCKETIO_NAMESPACES_MAX: Final = 1_000
+"""Namespaces that one connection may connect to."""
+
+SOCKETIO_EVENTS_MAX: Final = 100
+"""Events that `auth.events` may list: each is a subscription."""
+
+SOCKETIO_IN_FLIGHT_DEFAULT: Final = 1_024
+"""Default window where a client acknowledges each message: that many wait for it in a table of the connection."""
+
+SOCKETIO_PROOF_DELAY_MS: Final = 1_000
+"""Time after which a ping asks whether what was sent has arrived: what a lost connection may bring twice."""
+
+SOCKETIO_PROOF_BYTES: Final = 256 * 1024
+"""Bytes sent after which a ping asks that at once, so that the window never waits for the time."""
+
+SOCKETIO_FILL_BYTES: Final = 64 * 1024
+"""Bytes of deliveries that are taken at a time to be written: as many as asyncio's buffer takes before it is full."""
+
 # --- Subscriptions -----------------------------------------------------------------------------------------
 
 IN_FLIGHT_DEFAULT: Final = 65_536

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidings.config import Address, ServerConfig
 from tidings.errors import InvalidOption, TidingsError
@@ -20,6 +20,7 @@ from tidings.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from tidings.gateways.http import HttpGateway
+    from tidings.gateways.socketio import SocketIoGateway
 
 _SWITCH_INTERVAL_S = 20e-6  # the store's threads get the interpreter at once, not after the default 5 ms
 _GARBAGE_THRESHOLD = 50_000  # a batch decodes to thousands of tuples, none of them garbage in a cycle
@@ -53,6 +54,7 @@ class Server:
         self.node = Node(store, clock or SystemClock(), fresh_token)
         self.native = NativeGateway(self.node)
         self._http: HttpGateway | None = None
+        self._socketio: SocketIoGateway | None = None
         self._hosts = hosts
         self._origins = origins
 
@@ -88,13 +90,15 @@ class Server:
         self.native.stop_accepting()
         if self._http:
             self._http.stop_accepting()
+        if self._socketio:
+            self._socketio.stop_accepting()
         await self.node.drain()
 
     async def _listen(self, address: Address, doors: AsyncExitStack) -> str:
         try:
             if address.scheme == "http":
                 if self._http is None:
-                    self._http = await doors.enter_async_context(self._make_http())
+                    self._http = await self._open_http(doors)
                 return await self._http.listen(address.host, address.port)
             return await self.native.listen(address.host, address.port)
         except OSError as error:
@@ -103,16 +107,21 @@ class Server:
                 " or stop who has it"
             ) from None
 
-    def _make_http(self) -> "HttpGateway":
+    async def _open_http(self, doors: AsyncExitStack) -> "HttpGateway":
         # Imported only where it is used: it takes a third of a second, and a server without HTTP does not need it.
         try:
             from tidings.gateways.http import HttpGateway
+            from tidings.gateways.socketio import SocketIoGateway
         except ImportError as error:
             raise InvalidOption(
                 f"HTTP needs packages that are not installed ({error}): pip install 'tidings[server]',"
                 " or leave it out with --no-http"
             ) from None
-        return HttpGateway(self.node, hosts=self._hosts, origins=self._origins)
+        self._socketio = await doors.enter_async_context(SocketIoGateway(self.node))
+        mounts: dict[str, Any] = {"/socket.io": self._socketio}
+        return await doors.enter_async_context(
+            HttpGateway(self.node, mounts=mounts, hosts=self._hosts, origins=self._origins)
+        )
 
 
 def main(config: ServerConfig) -> int:

@@ -87,20 +87,24 @@ class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 def message_entry(delivery: "Delivery") -> MessageEntry:
     """Returns a delivery as JSON shows it."""
-    return MessageEntry(
-        queue=delivery.queue,
-        event=delivery.event,
-        sequence=delivery.sequence,
-        epoch=epoch_of(delivery.epoch),
-        position=spell_position({delivery.epoch: delivery.sequence}),
-        time=iso_time(delivery.time_ms),
-        attempt=delivery.attempt,
-        id=delivery.id,
-        key=delivery.key,
-        headers=delivery.headers or {},
-        redriven=delivery.redriven,
-        **payload_entry(delivery.payload, delivery.content_type),
-    )
+    return MessageEntry(**message_fields(delivery), **payload_entry(delivery.payload, delivery.content_type))
+
+
+def message_fields(delivery: "Delivery") -> dict[str, Any]:
+    """Returns what stands beside the payload, as fields of `MessageEntry`."""
+    return {
+        "queue": delivery.queue,
+        "event": delivery.event,
+        "sequence": delivery.sequence,
+        "epoch": epoch_of(delivery.epoch),
+        "position": spell_position({delivery.epoch: delivery.sequence}),
+        "time": iso_time(delivery.time_ms),
+        "attempt": delivery.attempt,
+        "id": delivery.id,
+        "key": delivery.key,
+        "headers": delivery.headers or {},
+        "redriven": delivery.redriven,
+    }
 
 
 def gap_entry(gap: "Gap") -> GapEntry:
@@ -126,17 +130,24 @@ def payload_entry(payload: bytes, content_type: str) -> dict[str, Any]:
 
     JSON is on one line.
     """
-    entry: dict[str, Any] = {} if content_type == JSON else {"content_type": content_type}
+    value = payload_value(payload, content_type)
+    if value is None:
+        return {"payload_base64": base64.b64encode(payload).decode(), "content_type": content_type}
+    return {"payload": value} if content_type == JSON else {"payload": value, "content_type": content_type}
+
+
+def payload_value(payload: bytes, content_type: str) -> msgspec.Raw | str | None:
+    """Returns a payload as a value of JSON, on one line; None for one that is bytes."""
     kind = content_type.partition(";")[0].strip().lower()
     if (kind == JSON or kind.endswith("+json")) and is_json(payload):
         # Line breaks can only stand between its tokens.
-        return {"payload": msgspec.Raw(payload.replace(b"\n", b" ").replace(b"\r", b" "))} | entry
+        return msgspec.Raw(payload.replace(b"\n", b" ").replace(b"\r", b" "))
     if kind.startswith("text/"):
         try:
-            return {"payload": payload.decode()} | entry
+            return payload.decode()
         except UnicodeDecodeError:
             pass  # of another encoding: as bytes, unchanged
-    return {"payload_base64": base64.b64encode(payload).decode(), "content_type": content_type}
+    return None
 
 
 def is_json(data: bytes) -> bool:

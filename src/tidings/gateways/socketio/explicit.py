@@ -1,0 +1,250 @@
+"""The explicit form: verbs as events of the default namespace.
+
+    socket.emit("publish", {queue, event, payload, headers, id}, confirm => ...)
+    socket.emit("subscribe", {queue, event, as, from}, ok => ...)
+    socket.on("message", (message, ack) => { ...; ack() })     Socket.IO's own acknowledgement is the ack
+    socket.on("gap", gap => ...)                               settled once it is proved to have arrived
+
+Answers of what was refused have `error`; without a function to answer to, an "error" event tells of it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from tidings import limits
+from tidings.broker import effects, inputs
+from tidings.errors import InvalidOption, NotFound, TidingsError
+from tidings.gateways.messages import GapEntry, MessageEntry, error_entry, gap_entry, message_fields
+from tidings.gateways.socketio.connection import Connecting, Emitted
+from tidings.gateways.socketio.packets import payload_of
+from tidings.gateways.socketio.session import Reader, Session
+from tidings.gateways.socketio.spelling import (
+    Failed,
+    Unacknowledged,
+    decode_auth,
+    draft,
+    publish,
+    shown_payload,
+    start_of,
+)
+from tidings.model import JSON
+from tidings.node import Conversation
+
+MAIN: Final = "/"
+_LISTINGS: Final = ("clients", "queues", "subscriptions")
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class PublishOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What "publish" takes. `content_type` is JSON unless given, and of bytes application/octet-stream."""
+
+    queue: str
+    event: str
+    payload: msgspec.Raw = _NULL
+    content_type: str | None = None
+    id: str | None = None
+    key: str | None = None
+    headers: dict[str, str] | None = None
+
+
+class SubscribeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What "subscribe" takes: a filter, the subscription's name, where it starts if it is new, and its settings."""
+
+    queue: str
+    event: str = "#"
+    name: str | None = msgspec.field(default=None, name="as")
+    start: str | int = msgspec.field(default="latest", name="from")
+    shared: bool = False
+    in_flight_max: int = limits.SOCKETIO_IN_FLIGHT_DEFAULT
+    concurrency: int = 1
+    ack_timeout_ms: int = 0
+    attempts_max: int = 0
+
+
+class UnsubscribeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What "unsubscribe" takes: the subscription, as the answer to "subscribe" named it."""
+
+    subscription: str
+
+
+class ListingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What listings take: the `after` of the page before."""
+
+    after: str = ""
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """The client is attached. `created` says whether the subscription is new, `durable` whether it stays."""
+
+    subscription: str
+    durable: bool
+    created: bool
+
+
+class MessageOf(MessageEntry, frozen=True, kw_only=True, omit_defaults=True):
+    """A message, and the subscription that it was delivered to."""
+
+    subscription: str
+
+
+class GapOf(GapEntry, frozen=True, kw_only=True):
+    """A gap, and the subscription that it was told to."""
+
+    subscription: str
+
+
+class Explicit:
+    """The default namespace."""
+
+    __slots__ = ("_conversation", "_readers", "_session", "_waiting")
+
+    def __init__(self, session: Session, conversation: Conversation) -> None:
+        self._session = session
+        self._conversation = conversation
+        self._readers: dict[str, Reader] = {}
+        self._waiting = Unacknowledged()
+
+    # --- what the client says ---
+
+    async def received(self, emitted: Emitted) -> None:
+        """Does what a verb asks for, and answers it."""
+        tell = partial(self._tell, emitted.id)
+        try:
+            if emitted.name == "publish":
+                await self._publish(emitted, tell)
+                return
+            if emitted.name == "subscribe":
+                answer: object = await self._subscribe(_options(emitted, SubscribeOptions))
+            elif emitted.name == "unsubscribe":
+                answer = await self._unsubscribe(_options(emitted, UnsubscribeOptions))
+            elif emitted.name in _LISTINGS:
+                page = await self._conversation.list(emitted.name, _options(emitted, ListingOptions).after)
+                answer = {emitted.name: page.entries, "after": page.after}
+            else:
+                raise InvalidOption(
+                    f"{emitted.name!r} is not a verb of the default namespace; there are publish, subscribe,"
+                    " unsubscribe, clients, queues and subscriptions. Events of your own belong into the namespace of"
+                    " a queue, such as /orders"
+                )
+        except TidingsError as error:
+            answer = Failed(error_entry(error))
+        tell(answer)
+
+    async def _publish(self, emitted: Emitted, tell: Any) -> None:
+        wanted = _options(emitted, PublishOptions)
+        message = draft(
+            wanted.event,
+            payload_of(wanted.payload, emitted.attachments),
+            wanted.content_type,
+            id=wanted.id,
+            key=wanted.key,
+            headers=wanted.headers,
+        )
+        await publish(self._conversation, wanted.queue, message, tell, self._session.durability)
+
+    async def _subscribe(self, wanted: SubscribeOptions) -> Subscribed:
+        reader = Reader(None, self._spell)
+        start, value = start_of(wanted.start)
+        attachment = await self._conversation.subscribe(
+            inputs.Subscribe(
+                queue=wanted.queue,
+                event=wanted.event,
+                name=wanted.name,
+                start=start,
+                start_value=value,
+                shared=wanted.shared,
+                in_flight_max=wanted.in_flight_max,
+                concurrency=wanted.concurrency,
+                ack_timeout_ms=wanted.ack_timeout_ms,
+                attempts_max=wanted.attempts_max,
+            ),
+            wake=partial(self._session.offer, reader),
+        )
+        reader.attachment = attachment
+        self._readers[attachment.name] = reader
+        self._session.offer(reader)
+        return Subscribed(attachment.name, attachment.durable, attachment.created)
+
+    async def _unsubscribe(self, wanted: UnsubscribeOptions) -> dict[str, str]:
+        reader = self._readers.pop(wanted.subscription, None)
+        if reader is None:
+            raise NotFound(
+                f"this client is not subscribed to {wanted.subscription!r}; the answer to subscribe has the name"
+            )
+        await self._detach(reader)
+        return {"subscription": wanted.subscription}
+
+    def acknowledged(self, id: int, arguments: Sequence[bytes | msgspec.Raw]) -> None:
+        """Settles a message."""
+        self._waiting.settle(self._conversation, id, arguments, self._session.settle_soon)
+
+    # --- what the client is told ---
+
+    def _tell(self, id: int | None, answer: object) -> None:
+        if id is not None:
+            self._session.connection.answer(MAIN, id, answer)
+        elif isinstance(answer, Failed):
+            self._emit("error", answer.error)
+        self._session.flush()
+
+    def _emit(self, name: str, value: object, id: int | None = None, attachments: Sequence[bytes] = ()) -> None:
+        self._session.connection.emit(MAIN, name, [msgspec.json.encode(value)], id=id, attachments=attachments)
+
+    def _spell(self, reader: Reader) -> bool:
+        attachment = reader.attachment
+        item = attachment.take() if attachment else None
+        if attachment is None or item is None:
+            return False
+        if isinstance(item, effects.Gap):
+            self._emit("gap", GapOf(subscription=attachment.name, **msgspec.structs.asdict(gap_entry(item))))
+            self._session.unproven(attachment, item.epoch, item.last_sequence, item.last_sequence)
+            return True
+        value, attachments = shown_payload(item)
+        entry = MessageOf(
+            **message_fields(item),
+            payload=msgspec.Raw(value),
+            content_type=msgspec.UNSET if item.content_type == JSON else item.content_type,
+            subscription=attachment.name,
+        )
+        self._emit("message", entry, self._waiting.add(attachment, item), attachments)
+        return True
+
+    def failed(self, error: TidingsError) -> None:
+        """Tells of an error that belongs to no request."""
+        self._emit("error", error_entry(error))
+
+    async def close(self) -> None:
+        """Detaches from all subscriptions."""
+        readers, self._readers = self._readers, {}
+        for reader in readers.values():
+            await self._detach(reader)
+
+    async def _detach(self, reader: Reader) -> None:
+        self._session.withdraw(reader)
+        if reader.attachment:
+            await reader.attachment.detach()
+
+
+async def open_explicit(session: Session, asked: Connecting, sid: str) -> Explicit:
+    """Lets a client into the default namespace.
+
+    Raises:
+        TidingsError: why not.
+    """
+    auth = decode_auth(asked.auth)
+    conversation = await session.converse(auth.client_id, take_over=auth.take_over, token=auth.token)
+    # Another pid each time: the client has to subscribe again, so nothing is recovered. But the session is its own.
+    session.connection.accept(MAIN, sid=sid, pid=f"{conversation.token}.{sid}")
+    return Explicit(session, conversation)
+
+
+def _options(emitted: Emitted, kind: Any) -> Any:
+    if len(emitted.arguments) > 1:
+        raise InvalidOption(f"{emitted.name} takes one object, and was given {len(emitted.arguments)} arguments")
+    try:
+        return msgspec.json.decode(emitted.arguments[0] if emitted.arguments else b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidOption(f"{emitted.name}: {error}") from None

@@ -1,0 +1,227 @@
+"""What both forms of the door say alike: who a client is, what it publishes, what it is told and how it settles."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+
+from tidings import limits
+from tidings.broker import effects, inputs
+from tidings.errors import InvalidOption, InvalidPayload, TidingsError
+from tidings.gateways.messages import ErrorEntry, error_entry, payload_value
+from tidings.gateways.socketio.packets import PLACEHOLDER
+from tidings.model import BYTES, JSON, Failure
+from tidings.node import Attachment, Conversation, Delivery, Draft
+from tidings.node.drafts import batches
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a client says of itself in `auth`; other fields are its own, and ignored.
+
+    `pid` and `offset` come from the standard client, when it returns.
+    """
+
+    client_id: str | None = None
+    take_over: bool = False
+    events: list[str] | None = None
+    ack: Literal["auto", "manual"] = "auto"
+    start: str | int = msgspec.field(default="latest", name="from")
+    recovery: bool = True
+    pid: str | None = None
+    offset: str | None = None
+
+    @property
+    def token(self) -> str:
+        """The token of the conversation that the client had before."""
+        return (self.pid or "").partition(".")[0]
+
+
+class Confirmed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message is stored as safely as `durability` says, at this place of its queue; `subscriptions` match it."""
+
+    queue: str
+    sequence: int
+    epoch: int
+    durability: str
+    subscriptions: int
+    duplicate_of: int | None = None
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A request was refused."""
+
+    error: ErrorEntry
+
+
+class Settled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client may acknowledge with, to give a message back: again after `delay_ms`, or never with `reject`."""
+
+    nack: bool = False
+    reject: bool = False
+    delay_ms: int | None = None
+    error: str | None = None
+
+
+_AUTH: Final = msgspec.json.Decoder(Auth)
+_SETTLED: Final = msgspec.json.Decoder(Settled)
+
+
+def decode_auth(data: bytes | msgspec.Raw | None) -> Auth:
+    """Returns what a client says of itself.
+
+    Raises:
+        InvalidOption: a field is not what it should be.
+    """
+    try:
+        return Auth() if data is None else _AUTH.decode(data)
+    except msgspec.ValidationError as error:
+        raise InvalidOption(f"auth is not understood: {error}") from None
+
+
+def start_of(value: str | int) -> tuple[str, int]:
+    """Returns what `from` means, as `inputs.Subscribe` has it: (start, start_value).
+
+    Raises:
+        InvalidOption: it is neither "latest", "earliest", a sequence nor a time.
+    """
+    if isinstance(value, int):
+        return "sequence", value
+    if value in ("latest", "earliest"):
+        return value, 0
+    try:
+        time = datetime.fromisoformat(value)
+        if time.tzinfo is not None:
+            return "time", int(time.astimezone(UTC).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        pass  # told below, like a time without a zone
+    raise InvalidOption(
+        f'from {value!r} is not known; give "latest", "earliest", a sequence such as 42, or a time such as'
+        " 2026-01-31T08:00:00Z"
+    )
+
+
+# --- publishing ---
+
+
+def draft(
+    event: str,
+    payload: bytes | msgspec.Raw,
+    content_type: str | None = None,
+    *,
+    id: str | None = None,
+    key: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Draft:
+    """Returns a message to publish; its payload is JSON as it came, or the bytes of an attachment.
+
+    Raises:
+        InvalidPayload: it is to be text, and is not a string.
+    """
+    if not isinstance(payload, msgspec.Raw):
+        return Draft(event, payload, content_type or BYTES, id, key, headers)
+    data = bytes(payload)
+    if content_type is not None and content_type.lower().startswith("text/"):
+        try:
+            data = msgspec.json.decode(data, type=str).encode()
+        except msgspec.DecodeError:
+            raise InvalidPayload(f"a payload of {content_type} is a string") from None
+    return Draft(event, data, content_type or JSON, id, key, headers)
+
+
+async def publish(
+    conversation: Conversation, queue: str, message: Draft, tell: Callable[[Confirmed | Failed], None], durability: str
+) -> None:
+    """Publishes a message as soon as there is room; `tell` is called with the confirm, or the refusal, later."""
+
+    def answered(future: "asyncio.Future[effects.Confirm]") -> None:
+        if future.cancelled():
+            return  # the server stops
+        error = future.exception()
+        if isinstance(error, TidingsError):
+            tell(Failed(error_entry(error)))
+        else:
+            tell(_confirmed(queue, future.result(), durability))
+
+    try:
+        [batch] = batches([message])
+        future = await conversation.publish_batch(queue, batch)
+    except TidingsError as error:
+        tell(Failed(error_entry(error)))
+    else:
+        future.add_done_callback(answered)
+
+
+def _confirmed(queue: str, confirm: effects.Confirm, durability: str) -> Confirmed:
+    duplicate_of = confirm.duplicates[0][1] if confirm.duplicates else None
+    return Confirmed(
+        queue=queue,
+        sequence=confirm.first_sequence if duplicate_of is None else duplicate_of,
+        epoch=confirm.epoch,
+        durability=durability,
+        subscriptions=confirm.subscriptions[0],
+        duplicate_of=duplicate_of,
+    )
+
+
+# --- delivering ---
+
+
+def shown_payload(delivery: Delivery) -> tuple[bytes | msgspec.Raw, list[bytes]]:
+    """Returns a payload as JSON, and what is attached to it: bytes are."""
+    value = payload_value(delivery.payload, delivery.content_type)
+    if value is None:
+        return PLACEHOLDER, [delivery.payload]
+    return (msgspec.json.encode(value) if isinstance(value, str) else value), []
+
+
+class Unacknowledged:
+    """Deliveries that wait for the client to acknowledge them, by the number that it was given."""
+
+    __slots__ = ("_last", "_waiting")
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._waiting: dict[int, tuple[Attachment, int, int]] = {}
+
+    def add(self, attachment: Attachment, delivery: Delivery) -> int:
+        """Returns the number for a delivery."""
+        self._last += 1
+        self._waiting[self._last] = (attachment, delivery.epoch, delivery.sequence)
+        return self._last
+
+    def settle(
+        self,
+        conversation: Conversation,
+        number: int,
+        arguments: Sequence[bytes | msgspec.Raw],
+        ack: Callable[[Attachment, tuple[int, int, int]], None],
+    ) -> None:
+        """Settles a delivery as its client says; one that it was not given is ignored."""
+        attachment, reading, sequence = self._waiting.pop(number, (None, 0, 0))
+        if attachment is None:
+            return
+        settled = _settled(arguments)
+        range = (reading, sequence, sequence)
+        if not (settled.nack or settled.reject or settled.error is not None):
+            ack(attachment, range)
+            return
+        failure = None if settled.error is None else Failure("Error", settled.error[: limits.FAILURE_TEXT_LENGTH_MAX])
+        conversation.submit(
+            inputs.Nack(
+                conversation.connection,
+                attachment.handle,
+                [range],
+                delay_ms=settled.delay_ms,
+                reject=settled.reject,
+                failure=failure,
+            )
+        )
+
+
+def _settled(arguments: Sequence[bytes | msgspec.Raw]) -> Settled:
+    try:
+        return _SETTLED.decode(arguments[0]) if arguments else Settled()
+    except msgspec.DecodeError:
+        return Settled()  # an answer that was meant for another server: it was handled

@@ -1,6 +1,16 @@
 """Tidings: an event queue server that keeps every message until each subscriber has it."""
 
-from tidings.client import Client, DeadLetter, Message, MessageBatch, Prefix, Reject, Subscription, Transaction
+from tidings.client import (
+    Client,
+    DeadLetter,
+    Message,
+    MessageBatch,
+    Prefix,
+    Reject,
+    StoredMessage,
+    Subscription,
+    Transaction,
+)
 from tidings.connect import connect
 from tidings.errors import (
     ClientIdInUse,
@@ -34,7 +44,16 @@ from tidings.errors import (
     TimedOut,
     Unavailable,
 )
-from tidings.model import ClientInfo, Confirm, DeadLetterGroup, Failure, QueueInfo, ScheduledInfo, SubscriptionInfo
+from tidings.model import (
+    ClientInfo,
+    Confirm,
+    DeadLetterGroup,
+    Failure,
+    QueueInfo,
+    QueueSettings,
+    ScheduledInfo,
+    SubscriptionInfo,
+)
 
 __version__ = "0.1.0"
 
@@ -65,6 +84,7 @@ __all__ = [
     "Prefix",
     "ProtocolViolation",
     "QueueInfo",
+    "QueueSettings",
     "Refused",
     "Reject",
     "ScheduledInfo",
@@ -74,6 +94,7 @@ __all__ = [
     "StoreNewer",
     "StoreUnavailable",
     "StoreUnusable",
+    "StoredMessage",
     "Subscription",
     "SubscriptionConflict",
     "SubscriptionInUse",

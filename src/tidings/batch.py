@@ -184,6 +184,23 @@ class Batch:
             offset += run.size
         return Batch(runs, b"".join(parts))
 
+    def head(self, count: int) -> "Batch":
+        """Returns the batch with only its first `count` messages."""
+        runs: list[Run] = []
+        taken = present = size = 0
+        for run in self.runs:
+            left = count - taken
+            if left <= 0:
+                break
+            if run.count > left:
+                end = size if run.event is None else self.offsets()[present + left]
+                run = Run(run.event, left, end - size, run.content_type, run.flags)
+            runs.append(run)
+            taken += run.count
+            present += 0 if run.event is None else run.count
+            size += run.size
+        return Batch(runs, self.body[:size])
+
     def keep(self, ranges: Sequence[tuple[int, int]]) -> "Batch | None":
         """Returns the batch with only the messages at these places, 0-based and inclusive, in order.
 
@@ -278,6 +295,10 @@ class StoredBatch:
         self.last_sequence = first_sequence + batch.count - 1
         self.time_ms = time_ms
         self.batch = batch
+
+    def before(self, sequence: int) -> "StoredBatch":
+        """Returns the row with only its messages before a sequence, which is inside it."""
+        return StoredBatch(self.first_sequence, self.time_ms, self.batch.head(sequence - self.first_sequence))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StoredBatch) and (self.first_sequence, self.time_ms, self.batch) == (

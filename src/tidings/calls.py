@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidings.errors import InvalidOption
-from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, MovedInfo, ScheduledInfo
+from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, MessageInfo, MovedInfo, ScheduledInfo
 
 
 class _Call(
@@ -143,6 +143,32 @@ class Seek(_Call, frozen=True, kw_only=True, tag="seek"):
     queue: str | None = None
 
 
+class Purge(_Call, frozen=True, kw_only=True, tag="purge"):
+    """Empties a queue. Who has a message of it in flight may still settle it. Answer: how many it held."""
+
+    queue: str
+
+
+class DeleteMessage(_Call, frozen=True, kw_only=True, tag="delete_message"):
+    """Takes one message out of a queue. Who has it in flight may still settle it. Answer: None."""
+
+    queue: str
+    sequence: int
+
+
+class Peek(_Call, frozen=True, kw_only=True, tag="peek"):
+    """Asks for messages as a queue holds them, without a subscription.
+
+    `start` is "earliest", "sequence" or "time" (with `value`, the first sequence, or UTC ms), or "latest" for the last
+    ones. Answer: at most `count_max` `MessageInfo`s, in order; fewer where they are large.
+    """
+
+    queue: str
+    start: str = "earliest"
+    value: int = 0
+    count_max: int = 10
+
+
 Call: TypeAlias = (
     ConfigureSubscription
     | ConfigureQueue
@@ -156,6 +182,9 @@ Call: TypeAlias = (
     | ListSchedules
     | Pause
     | Seek
+    | Purge
+    | DeleteMessage
+    | Peek
 )
 
 ANSWERS: Final[dict[type[Call], object]] = {
@@ -171,6 +200,9 @@ ANSWERS: Final[dict[type[Call], object]] = {
     ListSchedules: list[ScheduledInfo],
     Pause: None,
     Seek: list[MovedInfo],
+    Purge: int,
+    DeleteMessage: None,
+    Peek: list[MessageInfo],
 }
 """The type of each call's answer."""
 

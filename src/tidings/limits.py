@@ -264,6 +264,12 @@ HISTORY_AGE_MS: Final = 24 * 3600 * 1000
 HISTORY_BYTES: Final = 256 * 1024 * 1024
 """How many bytes of settled messages of one queue stay for replay."""
 
+DELETED_RANGES_MAX: Final = 4_096
+"""Ranges of single messages that somebody deleted from one queue; they are in its record until they are trimmed."""
+
+PEEK_COUNT_MAX: Final = 1_000
+"""Messages that one peek may ask for."""
+
 PRESENCE_HISTORY_BYTES: Final = 64 * 1024 * 1024
 """How many bytes the queue $presence keeps; it keeps nothing longer than HISTORY_AGE_MS."""
 

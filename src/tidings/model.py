@@ -287,6 +287,21 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked of it, see `configure_queue`."""
 
 
+class MessageInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as its queue holds it. `published` is UTC milliseconds since 1970."""
+
+    queue: str
+    epoch: int
+    sequence: int
+    event: str
+    payload: bytes
+    content_type: str
+    id: str | None
+    key: str | None
+    headers: dict[str, str]
+    published: int
+
+
 class SubscriberInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Who is attached to a subscription, and how many messages of one of its queues are in flight to it."""
 
@@ -337,6 +352,8 @@ class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that it did not get because somebody moved it past them; an upper bound with a filter."""
     headers: list[HeaderFilter] = []
     """What it wants of headers, all of it; `filter` says that too."""
+    cut: int = 0
+    """Messages that it did not get and was told of as gaps; an upper bound with a filter."""
 
 
 class MovedInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -279,6 +279,10 @@ class Client:
     pause = _waiting(asynchronous.Client.pause)
     resume = _waiting(asynchronous.Client.resume)
 
+    peek = _waiting(asynchronous.Client.peek)
+    purge = _waiting(asynchronous.Client.purge)
+    delete_message = _waiting(asynchronous.Client.delete_message)
+
     dead_letter_groups = _waiting(asynchronous.Client.dead_letter_groups)
     dead_letters = _following(asynchronous.Client.dead_letters)
     edit_dead_letter = _waiting(asynchronous.Client.edit_dead_letter)

@@ -154,7 +154,7 @@ def loses_what_the_client_had_not_handed_over(patch: pytest.MonkeyPatch) -> None
 
 @planted()
 def tells_no_gap(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Catalog, "_cut", lambda self, queue, subscription, first: None)
+    patch.setattr(Catalog, "_cut", lambda self, queue, cursor: None)
 
 
 @planted()

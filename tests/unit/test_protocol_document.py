@@ -20,6 +20,7 @@ from tidings.model import (
     DeadLetterInfo,
     Failure,
     HeaderFilter,
+    MessageInfo,
     MovedInfo,
     QueueInfo,
     QueueSettings,
@@ -237,14 +238,12 @@ def test_the_table_of_calls_names_every_call_with_its_fields() -> None:
 
 
 def test_the_keys_of_what_calls_answer_are_complete() -> None:
-    documented = dict(
-        re.findall(
-            r"^\| (dead letter|group|move|scheduled message|settings of a queue) \| (.*) \|$", PAGE, re.MULTILINE
-        )
-    )
+    entries = "dead letter|group|message|move|scheduled message|settings of a queue"
+    documented = dict(re.findall(rf"^\| ({entries}) \| (.*) \|$", PAGE, re.MULTILINE))
     kinds = {
         "dead letter": DeadLetterInfo,
         "group": DeadLetterGroup,
+        "message": MessageInfo,
         "move": MovedInfo,
         "settings of a queue": QueueSettings,
         "scheduled message": ScheduledInfo,

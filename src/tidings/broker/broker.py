@@ -14,6 +14,7 @@ from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Close, Done, Effect, Listing, Refuse, StartCommit
+from tidings.broker.forgetting import Forgetting
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import (
     Ack,
@@ -46,6 +47,7 @@ from tidings.broker.inputs import (
     Unsubscribe,
 )
 from tidings.broker.pausing import Pausing
+from tidings.broker.peeking import Peeking
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.retention import Retention
@@ -63,10 +65,13 @@ from tidings.calls import (
     ConfigureSubscription,
     DeadLetterGroups,
     DeleteDeadLetters,
+    DeleteMessage,
     EditDeadLetter,
     ListDeadLetters,
     ListSchedules,
     Pause,
+    Peek,
+    Purge,
     Redrive,
     Schedule,
     Seek,
@@ -96,6 +101,8 @@ class Broker:
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
         self._pausing = Pausing(self.state, self._deliveries)
         self._settings = Settings(self.state)
+        self._forgetting = Forgetting(self.state, self._deliveries)
+        self._peeking = Peeking(self.state)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
 
     def begin(self, lost: list[tuple[str, str | None, str, str]]) -> None:
@@ -259,6 +266,12 @@ class Broker:
                 self._pausing.pause(session, input.request, input.call)
             case Seek():
                 self._seeking.seek(session, input.request, input.call)
+            case Purge():
+                self._forgetting.purge(session, input.request, input.call)
+            case DeleteMessage():
+                self._forgetting.delete(session, input.request, input.call)
+            case Peek():
+                self._peeking.peek(session, input.request, input.call)
             case _:
                 assert_never(input.call)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from tidings import limits
 from tidings.broker.answers import answered_when_durable, done_when_durable, refuse
-from tidings.broker.cursors import Cursor
+from tidings.broker.cursors import Cursor, State
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Refuse, Subscribed
 from tidings.broker.filters import Filter
@@ -388,7 +388,7 @@ class Catalog:
         if queue.is_system:
             raise SystemQueue(f"queue {name!r} is the server's own and cannot be deleted")
         for cursor in list(queue.cursors):
-            self._cut(queue, cursor.subscription, cursor.settled_to + 1)
+            self._cut(queue, cursor)
             state.remove_cursor(cursor)
             subscriber = cursor.subscription.subscriber
             if subscriber:
@@ -396,17 +396,20 @@ class Catalog:
                 self._deliveries.pump(cursor.subscription)
         state.remove_queue(queue)
 
-    def _cut(self, queue: Queue, subscription: Subscription, first: int) -> None:
+    def _cut(self, queue: Queue, cursor: Cursor) -> None:
         """Tells a subscriber, now or when it comes back, that the rest of a queue will not come."""
+        if cursor.subscription.locating:
+            return  # it has not begun yet
         # What is being stored at this moment will be confirmed, and then it is lost like the rest.
         round = self._state.ledger.round
         rows = round.rows.get(queue) if round else None
-        last = rows[-1].last_sequence if rows else queue.committed
-        if first > last:
-            return
-        if subscription.locating:
-            return  # it has not begun yet
-        self._deliveries.tell_gap(subscription, queue, first, last, "queue deleted")
+        end = rows[-1].last_sequence if rows else queue.committed
+        begin = queue.committed if cursor.state is State.IDLE else cursor.position
+        lost = Ranges(cursor.unsettled)
+        if begin < end:
+            lost.add(begin + 1, end)
+        for first, last in lost:
+            self._deliveries.tell_gap(cursor.subscription, queue, first, last, "queue deleted")
 
     def _delete_subscription(self, name: str) -> None:
         subscription = self._state.find(name)
@@ -547,4 +550,4 @@ def _start(input: Subscribe, queue: Queue) -> int:
                 f" the next one is {queue.committed + 1}"
             )
         return input.start_value - 1
-    return queue.first_sequence - 1
+    return queue.first_kept - 1

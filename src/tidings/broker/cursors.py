@@ -67,6 +67,7 @@ class Cursor:
     __slots__ = (
         "_retries",
         "attempts",
+        "cut",
         "due",
         "fetch_after",
         "fetch_to",
@@ -123,6 +124,8 @@ class Cursor:
         """How often it was rewound, in this life of the broker."""
         self.skipped = 0
         """How many messages it was moved past."""
+        self.cut = 0
+        """How many messages were cut from it, and told as gaps."""
 
     @property
     def key(self) -> str:
@@ -243,6 +246,22 @@ class Cursor:
             self.settle(low, high)
         self.position = max(self.position, last)
         return lost
+
+    def cut_waiting(self, to_sequence: int) -> list[tuple[int, int]]:
+        """Settles what waits up to a sequence and returns it.
+
+        What is in flight is not among it, nor what is on its way to the dead letters or acked by a transaction.
+        """
+        waiting = Ranges(self.due.within(1, to_sequence))
+        for sequence, until_ms in self.parked.items():
+            if sequence <= to_sequence and until_ms not in (None, HELD):
+                waiting.add(sequence, sequence)
+        for first, last in waiting:
+            self.settle(first, last)
+        if to_sequence > self.position:
+            waiting.add(self.position + 1, to_sequence)
+            self.position = to_sequence
+        return list(waiting)
 
     def move(self, target: int) -> int:
         """Makes `target` the cursor, so that all after it is delivered (again); returns how many it was moved past.

@@ -16,6 +16,7 @@ from tidings import limits
 from tidings.batch import Batch, StoredBatch
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.effects import Deliver, Done, Fetch, Gap
+from tidings.broker.gone import gone_of
 from tidings.broker.inputs import Fetched
 from tidings.broker.members import Member, Members
 from tidings.broker.parcels import Parcel
@@ -159,16 +160,34 @@ class Deliveries:
         expected = after + 1
         for row in rows:
             if row.first_sequence > expected:
-                self._skip(cursor, parcel, expected, row.first_sequence - 1, "trimmed")
+                self._skip_missing(cursor, parcel, expected, row.first_sequence - 1)
             expected = row.last_sequence + 1
             if isinstance(row, Damage):
                 self._skip(cursor, parcel, row.first_sequence, row.last_sequence, row.reason)
-            elif parcel.take(row):
+            elif self._take(cursor, parcel, row):
                 break
         if not rows and after < cursor.fetch_to:
-            self._skip(cursor, parcel, expected, cursor.fetch_to, "trimmed")
+            self._skip_missing(cursor, parcel, expected, cursor.fetch_to)
         parcel.send()
         self._state.followed(cursor)
+
+    def _take(self, cursor: Cursor, parcel: Parcel | Shares, row: StoredBatch) -> bool:
+        """Takes what is wanted of a row, and tells in its place what is gone; returns whether something is left."""
+        for first, last, reason in gone_of(row, cursor.queue, cursor.filter):
+            if last <= cursor.position and not cursor.due.within(first, last):
+                continue
+            if first > row.first_sequence and parcel.take(row.before(first)):
+                return True
+            self._skip(cursor, parcel, first, last, reason)
+        return parcel.take(row)
+
+    def _skip_missing(self, cursor: Cursor, parcel: Parcel | Shares, first: int, last: int) -> None:
+        """Gives up what the store has not any more."""
+        purged_to = min(last, cursor.queue.purged_to)
+        if first <= purged_to:
+            self._skip(cursor, parcel, first, purged_to, "purged")
+        if purged_to < last:
+            self._skip(cursor, parcel, max(first, purged_to + 1), last, "trimmed")
 
     def _parcel(self, subscriber: Reader, cursor: Cursor, bursts: dict[Session, int] | None = None) -> Parcel | Shares:
         if isinstance(subscriber, Members):
@@ -179,16 +198,35 @@ class Deliveries:
         parcel.send()
         for low, high in cursor.skip(first, last):
             self.tell_gap(cursor.subscription, cursor.queue, low, high, reason)
-        self._state.changed_cursor(cursor)
+        self._state.cut_from(cursor)
+
+    def cut(self, cursor: Cursor, to_sequence: int, reason: str) -> None:
+        """Gives up what waits for a subscription up to a sequence, and tells it. What is in flight stays so."""
+        state = self._state
+        if cursor.state is State.IDLE or cursor.subscription.locating:
+            return  # nothing waits for it, or it is not known yet what does: then it is told when it reads
+        cut = cursor.cut_waiting(to_sequence)
+        for first, last in cut:
+            self.tell_gap(cursor.subscription, cursor.queue, first, last, reason)
+        if not cut:
+            return
+        state.cut_from(cursor)
+        if cursor.subscription.subscriber:
+            self.go_on(cursor)
+        else:
+            state.rest(cursor)
 
     def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
         """Tells a subscription, now or when its subscriber comes back, that messages will not come."""
         gap = MissedGap(queue.shown_as, queue.epoch, first, last, reason)
+        cursor = subscription.cursors.get(queue.epoch)
+        if cursor is not None:
+            cursor.cut += last - first + 1
         for subscriber in subscription.attached():
             if not subscriber.starting:
                 self._show_gap(subscriber, gap)
         if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
-            subscription.gaps = [*subscription.gaps, gap][-limits.GAPS_MAX :]
+            subscription.remember(gap)
             self._state.changed(subscription)
 
     def _show_gap(self, subscriber: Subscriber, gap: MissedGap) -> None:
@@ -200,15 +238,8 @@ class Deliveries:
         )
 
     def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
-        if subscription.gaps:
-            told = [
-                g
-                for g in subscription.gaps
-                if g.epoch == epoch and first <= g.first_sequence <= g.last_sequence <= last
-            ]
-            if told:
-                subscription.gaps = [gap for gap in subscription.gaps if gap not in told]
-                self._state.changed(subscription)
+        if subscription.gaps and subscription.forget_gaps(epoch, first, last):
+            self._state.changed(subscription)
 
     def _go_live(self, subscriber: Reader, cursor: Cursor) -> None:
         subscriber.behind.pop(cursor, None)

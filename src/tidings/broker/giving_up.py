@@ -23,6 +23,7 @@ from tidings.broker.cursors import Cursor, State
 from tidings.broker.dead_letters import DeadContent, DeadLetter, Redriving, headline, trimmed
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Answered, Refuse
+from tidings.broker.gone import why_gone
 from tidings.broker.ledger import Answer
 from tidings.broker.lookups import Records, Rows
 from tidings.broker.publishing import Publishing
@@ -80,11 +81,13 @@ class GivingUp:
         attempts = cursor.attempts.get(sequence, 0)
         cursor.settle(sequence, sequence)
         row = next((row for row in rows if row.first_sequence <= sequence <= row.last_sequence), None)
-        message = _cut(row, sequence) if isinstance(row, StoredBatch) else None
+        gone = why_gone(queue, sequence)
+        message = _cut(row, sequence) if isinstance(row, StoredBatch) and not gone else None
         if message is None or not subscription.durable:
-            reason = f"given up after {attempts} attempts: {reason}" if message else getattr(row, "reason", "trimmed")
+            lost = str(gone or getattr(row, "reason", "trimmed"))
+            reason = f"given up after {attempts} attempts: {reason}" if message else lost
             self._deliveries.tell_gap(subscription, queue, sequence, sequence, reason)
-            state.changed_cursor(cursor)
+            state.cut_from(cursor)
         else:
             letter = DeadLetter(
                 subscription.number,

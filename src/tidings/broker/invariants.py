@@ -1,6 +1,7 @@
 """What is true of a broker between any two inputs; for simulations and tests.
 
-1. A queue: first_sequence <= committed + 1. Only a round under way may have given out sequences above `committed`.
+1. A queue: first_sequence <= committed + 1; what is purged or deleted was committed. Only a round under way may
+   have given out sequences above `committed`.
 2. A cursor: `due` and `parked` lie within `unsettled` and have nothing in common, `unsettled` lies within
    1..position, position <= committed; attempts are counted only of what is unsettled.
    Of a key only the first message that is known may be in flight, the others of it wait.
@@ -91,6 +92,10 @@ def check(broker: Broker) -> None:
 def _check_queue(state: BrokerState, queue: Queue) -> None:
     where = f"queue {queue.name!r}"
     assert queue.first_sequence <= queue.committed + 1, f"{where}: begins at {queue.first_sequence}, after its end"
+    assert queue.purged_to <= queue.committed, f"{where}: purged to {queue.purged_to} of {queue.committed}"
+    assert not queue.deleted or queue.first_kept <= queue.deleted.first <= queue.deleted.last <= queue.committed, (
+        f"{where}: {queue.deleted} are deleted of {queue.first_kept} to {queue.committed}"
+    )
     assert queue.size_bytes >= 0, f"{where}: holds {queue.size_bytes} bytes"
     live = [cursor for cursor in queue.cursors if cursor.state is State.LIVE]
     assert set(live) == set(queue.live), f"{where}: its set of live cursors is wrong"

@@ -144,9 +144,9 @@ class Presence:
         return QueueInfo(
             name=name,
             epoch=queue.epoch,
-            first_sequence=queue.first_sequence,
+            first_sequence=queue.first_kept,
             last_sequence=queue.committed,
-            messages=queue.committed - queue.first_sequence + 1,
+            messages=queue.messages,
             bytes=queue.size_bytes,
             subscriptions=len(queue.cursors),
             held_by=slowest.subscription.name if slowest else None,
@@ -201,6 +201,7 @@ class Presence:
             subscribers=[_subscriber(each, cursor) for each in islice(item.attached(), limits.LISTING_NAMES_MAX)],
             skipped=cursor.skipped if cursor else 0,
             headers=list(item.filter.headers),
+            cut=cursor.cut if cursor else 0,
         )
 
     def _paused(self, item: Subscription, cursor: Cursor | None) -> str:

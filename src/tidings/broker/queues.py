@@ -14,6 +14,7 @@ from tidings.broker.cursors import Cursor, State
 from tidings.broker.filters import Filter
 from tidings.broker.recent_ids import RecentIds
 from tidings.model import PRESENCE_QUEUE, HeaderFilter, QueueSettings
+from tidings.ranges import Ranges
 
 _EVENTS_REMEMBERED_MAX = 1_024
 _EVERYTHING = Filter("*", "#")
@@ -50,6 +51,10 @@ class Queue:
         """Whether nobody gets anything new of it until somebody resumes it."""
         self.settings = QueueSettings()
         """What is asked of it."""
+        self.purged_to = 0
+        """Up to this sequence nothing is delivered any more, whether or not it is trimmed yet."""
+        self.deleted = Ranges()
+        """Single messages after that which somebody deleted."""
         self.trim_after_ms = 0
         """When it is worth to look for something to trim again."""
         self.cursors: dict[Cursor, None] = {}
@@ -65,6 +70,21 @@ class Queue:
     def key(self) -> str:
         """The key of the queue's record."""
         return f"queue/{self.epoch}"
+
+    @property
+    def first_kept(self) -> int:
+        """The first sequence that a new reader may still get."""
+        return max(self.first_sequence, self.purged_to + 1)
+
+    @property
+    def messages(self) -> int:
+        """How many messages it holds."""
+        return self.committed - self.first_kept + 1 - self.deleted.count
+
+    def trimmed_to(self, sequence: int) -> None:
+        """Takes note that rows are gone up to a sequence."""
+        self.first_sequence = max(self.first_sequence, sequence + 1)
+        self.deleted.remove(1, sequence)
 
     @property
     def is_system(self) -> bool:

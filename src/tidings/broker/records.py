@@ -91,6 +91,8 @@ class QueueRecord(msgspec.Struct, array_like=True):
     last_time_ms: int
     paused: bool = False
     settings: QueueSettings = msgspec.field(default_factory=QueueSettings)
+    purged_to: int = 0
+    deleted: list[tuple[int, int]] = []
 
 
 class SubscriptionRecord(msgspec.Struct, array_like=True):
@@ -131,6 +133,7 @@ class CursorRecord(msgspec.Struct, array_like=True):
     skipped: int = 0
     keys: dict[int, str] = {}
     """Of a shared subscription: the keys of those that wait for a retry, and that others of their keys follow."""
+    cut: int = 0
 
 
 class DeadLetterRecord(msgspec.Struct, array_like=True):
@@ -211,6 +214,8 @@ def _queue(queue: Queue) -> QueueRecord:
         queue.last_time_ms,
         queue.paused,
         queue.settings,
+        queue.purged_to,
+        list(queue.deleted),
     )
 
 
@@ -250,7 +255,7 @@ def _cursor(cursor: Cursor) -> CursorRecord:
         for first, last in cursor.settling:
             unsettled.remove(first, last)
         attempts = {sequence: failed for sequence, failed in attempts.items() if sequence in unsettled}
-    return CursorRecord(position, list(unsettled), attempts, parked, cursor.moves, cursor.skipped, keys)
+    return CursorRecord(position, list(unsettled), attempts, parked, cursor.moves, cursor.skipped, keys, cursor.cut)
 
 
 def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:

@@ -126,11 +126,14 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
     queue.last_time_ms = record.last_time_ms
     queue.paused = record.paused
     queue.settings = record.settings
+    queue.purged_to = record.purged_to
+    queue.deleted = Ranges(record.deleted)
     if held:
         queue.committed = max(queue.committed, held.last_sequence)
         queue.first_sequence = held.first_sequence
         queue.size_bytes = held.size_bytes
         queue.last_time_ms = max(queue.last_time_ms, held.last_time_ms)
+    queue.deleted.remove(1, queue.first_kept - 1)
     state.counters.next_epoch = max(state.counters.next_epoch, epoch + 1)
     state.add_queue(queue)
 
@@ -219,6 +222,7 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
                 parked, keys = record.parked, record.keys
                 cursor.set_moves(record.moves)
                 cursor.skipped = record.skipped
+                cursor.cut = record.cut
             if not queue.is_presence and queue.first_sequence > 1:
                 # Only what every durable cursor had settled was trimmed, though the record may be older than that.
                 cursor.position = max(cursor.position, queue.first_sequence - 1)

@@ -95,7 +95,7 @@ class Retention:
         if not stored:
             return  # looked at again at the next tick
         if queue:
-            queue.first_sequence = max(queue.first_sequence, trim.to_sequence + 1)
+            queue.trimmed_to(trim.to_sequence)
             queue.size_bytes -= size_bytes
             self._survey(queue)
         else:
@@ -105,8 +105,8 @@ class Retention:
         """Returns the first sequence of a queue that is not trimmed, nor about to be."""
         trim = self._trimming[0] if self._trimming else None
         if trim is None or trim.queue != queue.epoch:
-            return queue.first_sequence
-        return max(queue.first_sequence, trim.to_sequence + 1)
+            return queue.first_kept
+        return max(queue.first_kept, trim.to_sequence + 1)
 
     def follow(self) -> None:
         """Writes idle cursors that have moved far, so that little is to be looked through after a restart.
@@ -149,6 +149,7 @@ class Retention:
             if row.last_sequence > settled_to or size_bytes > _STEP_BYTES_MAX:
                 break
             is_surplus = excess > size_bytes or settled_to - row.last_sequence >= messages_max
+            is_surplus = is_surplus or row.last_sequence <= queue.purged_to
             if row.time_ms >= oldest_ms and not is_surplus:
                 break
             last = row.last_sequence

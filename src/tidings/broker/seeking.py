@@ -78,7 +78,8 @@ class Seeking:
             before = cursor.settled_to
             skipped = self._deliveries.move(cursor, max(target, first_kept - 1))
             if target < first_kept - 1:
-                self._deliveries.tell_gap(subscription, queue, target + 1, first_kept - 1, "trimmed")
+                reason = "purged" if first_kept - 1 == queue.purged_to else "trimmed"
+                self._deliveries.tell_gap(subscription, queue, target + 1, first_kept - 1, reason)
             moved[cursor] = MovedInfo(queue=queue.name, before=before, cursor=cursor.settled_to, skipped=skipped)
 
         def reached() -> None:

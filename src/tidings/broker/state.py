@@ -57,6 +57,11 @@ class BrokerState:
         if cursor.subscription.durable:
             self.ledger.changed(cursor, self.now_ms)
 
+    def cut_from(self, cursor: Cursor) -> None:
+        """Takes note that something was cut from a cursor, and its subscription is to be told: both or none."""
+        if cursor.subscription.durable:
+            self.ledger.changed_together([cursor.subscription, cursor], self.now_ms)
+
     def followed(self, cursor: Cursor) -> None:
         """Takes note that a cursor moved past messages it does not want: written once that is worth it."""
         if cursor.settled_to - cursor.recorded >= limits.FOLLOW_PERSIST_MESSAGES:

@@ -132,6 +132,31 @@ class Subscription:
             return list(self.subscriber)
         return [] if self.subscriber is None else [self.subscriber]
 
+    def remember(self, gap: MissedGap) -> None:
+        """Keeps a gap until it is acked; one that continues the last one is joined to it."""
+        if self.gaps:
+            before = self.gaps[-1]
+            joined = before._replace(last_sequence=gap.last_sequence)
+            if gap == joined._replace(first_sequence=before.last_sequence + 1):
+                self.gaps = [*self.gaps[:-1], joined]
+                return
+        self.gaps = [*self.gaps, gap][-limits.GAPS_MAX :]
+
+    def forget_gaps(self, epoch: int, first: int, last: int) -> bool:
+        """Forgets what of its gaps is in a range that was acked; returns whether anything was."""
+        kept: list[MissedGap] = []
+        for gap in self.gaps:
+            if gap.epoch != epoch or gap.last_sequence < first or gap.first_sequence > last:
+                kept.append(gap)
+                continue
+            if gap.first_sequence < first:
+                kept.append(gap._replace(last_sequence=first - 1))
+            if gap.last_sequence > last:
+                kept.append(gap._replace(first_sequence=last + 1))
+        changed = kept != self.gaps
+        self.gaps = kept
+        return changed
+
     def bury(self, letter: DeadLetter) -> None:
         """Takes on a dead letter."""
         self.dead[letter.number] = letter

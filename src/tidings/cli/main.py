@@ -64,7 +64,9 @@ def application() -> "App":
         dead_letters,
         output,
         pause,
+        peek,
         publish,
+        purge,
         queues,
         redrive,
         resume,
@@ -101,11 +103,13 @@ def application() -> "App":
     app.command(pause.pause)
     app.command(resume.resume)
     app.command(seek.seek)
+    app.command(peek.peek)
+    app.command(purge.purge)
     app.command(check.check)
     app.command(backup.backup)
     verbs = (
         *("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive"),
-        *("pause", "resume", "seek", "schedules"),
+        *("pause", "resume", "seek", "schedules", "peek", "purge"),
     )
     for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet

@@ -129,6 +129,7 @@ def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
         "in flight",
         "retrying",
         "dead",
+        "cut",
         "connected",
         "last ack",
     )
@@ -143,6 +144,7 @@ def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
             info.in_flight,
             info.retrying,
             info.dead,
+            info.cut,
             _state(info, now_ms),
             relative_time(info.last_ack, now_ms),
         )

@@ -3,9 +3,20 @@
 from tidings.client.client import Client
 from tidings.client.dead_letters import DeadLetter
 from tidings.client.handlers import Reject
+from tidings.client.history import StoredMessage
 from tidings.client.message import Message, MessageBatch
 from tidings.client.options import Prefix
 from tidings.client.subscription import Subscription
 from tidings.client.transaction import Transaction
 
-__all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Prefix", "Reject", "Subscription", "Transaction"]
+__all__ = [
+    "Client",
+    "DeadLetter",
+    "Message",
+    "MessageBatch",
+    "Prefix",
+    "Reject",
+    "StoredMessage",
+    "Subscription",
+    "Transaction",
+]

@@ -15,6 +15,7 @@ from tidings.client.administration import Administration
 from tidings.client.confirms import Confirms
 from tidings.client.dead_letters import DeadLetters
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
+from tidings.client.history import History
 from tidings.client.options import Seconds, SubscribeOptions, checked_handling_max, subscription_options
 from tidings.client.outgoing import Entry
 from tidings.client.schedules import Schedules
@@ -33,7 +34,7 @@ _logger: Final = logging.getLogger("tidings")
 _Function = TypeVar("_Function", bound=HandlerFunction)
 
 
-class Client(Administration, DeadLetters, Schedules):
+class Client(Administration, DeadLetters, History, Schedules):
     """A connection to Tidings that keeps itself up. Made by `tidings.connect`; use it as a context manager.
 
     All verbs may be called from any number of tasks of one event loop. They wait through outages, each up to its

@@ -210,6 +210,11 @@ class Gap(msgspec.Struct, array_like=True, frozen=True, gc=False):
     last_sequence: int
     reason: str
 
+    @property
+    def count(self) -> int:
+        """How many sequences it covers; with an event filter some of them may not have been wanted."""
+        return self.last_sequence - self.first_sequence + 1
+
 
 class Ack(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Client: these (epoch, first, last) are settled. Settled ones may be repeated.

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidings.client import DeadLetter
+from tidings.client import DeadLetter, StoredMessage
 from tidings.errors import TidingsError
 from tidings.model import (
     BYTES,
@@ -75,6 +75,7 @@ class FakeClient:
         self.scheduled_infos: list[ScheduledInfo] = []
         self.groups: list[DeadLetterGroup] = []
         self.letters: list[DeadLetter] = []
+        self.stored: list[StoredMessage] = []
         self.error: TidingsError | None = None
         self.fail_after = 0
         self.closed = False
@@ -164,6 +165,20 @@ class FakeClient:
     async def configure_queue(self, name: str, **settings: Any) -> None:
         self._fail()
         self.calls.append(("configure_queue", name, settings))
+
+    async def peek(self, queue: str, *, start: Any, count: int) -> list[StoredMessage]:
+        self._fail()
+        self.calls.append(("peek", queue, start, count))
+        return self.stored
+
+    async def purge(self, queue: str) -> int:
+        self._fail()
+        self.calls.append(("purge", queue))
+        return 2_000
+
+    async def delete_message(self, queue: str, sequence: int) -> None:
+        self._fail()
+        self.calls.append(("delete_message", queue, sequence))
 
     async def dead_letter_groups(self, subscription: str) -> list[DeadLetterGroup]:
         self._fail()

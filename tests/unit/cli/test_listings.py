@@ -123,14 +123,16 @@ def test_subscriptions_as_a_table_mark_an_upper_bound_and_a_pause(capfd):
     infos = [
         subscription_info(),
         subscription_info("bound", lag_exact=False, paused="window full"),
-        subscription_info("away", connected=False, last_ack=None, last_seen=NOW_MS - 60_000, retrying=3, dead=412),
+        subscription_info(
+            "away", connected=False, last_ack=None, last_seen=NOW_MS - 60_000, retrying=3, dead=412, cut=17
+        ),
     ]
     print_subscriptions(infos, now_ms=NOW_MS)
     lines = capfd.readouterr().out.splitlines()
     assert "3 s ago" in lines[2]
     assert "≤ 7" in lines[3]
     assert "paused: window full" in lines[3]
-    assert "  3    412   away, seen 1 min ago" in lines[4]
+    assert "  3    412    17   away, seen 1 min ago" in lines[4]
     assert lines[4].split()[-1] == "never"
 
 

@@ -116,6 +116,9 @@ HTTP_DRAIN_TIMEOUT_MS: Final = 5_000
 WEBSOCKET_FRAME_BYTES_MAX: Final = 2 * PAYLOAD_SIZE_BYTES_MAX
 """Largest frame over WebSocket: a largest payload, in Base64 and with what stands around it."""
 
+WEBSOCKET_REQUESTS_MAX: Final = 256
+"""Requests of one WebSocket connection that are not answered: as many as a publisher's unconfirmed batches."""
+
 EVENT_STREAM_PART_BYTES: Final = 64 * 1024
 """Bytes of Server-Sent Events that are written at a time: as much as asyncio lets wait in a socket's buffer."""
 

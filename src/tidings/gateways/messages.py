@@ -27,8 +27,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidings import limits
-from tidings.errors import InvalidOption, TidingsError
-from tidings.model import JSON, Reading, epoch_of
+from tidings.errors import InvalidOption, InvalidPayload, TidingsError
+from tidings.model import BYTES, JSON, Reading, epoch_of
 
 if TYPE_CHECKING:  # the command line uses this module too, and needs no node
     from tidings.broker.effects import Gap
@@ -148,6 +148,32 @@ def payload_value(payload: bytes, content_type: str) -> msgspec.Raw | str | None
         except UnicodeDecodeError:
             pass  # of another encoding: as bytes, unchanged
     return None
+
+
+def new_payload(
+    payload: msgspec.Raw | UnsetType, payload_base64: str | None, content_type: str | None
+) -> tuple[bytes, str]:
+    """Returns the payload of a message that is to be published, spelled as `payload_entry` does, and its content type.
+
+    Raises:
+        InvalidPayload: there is none, or it is not what its content type says.
+    """
+    if payload_base64 is not None:
+        if payload is not UNSET:
+            raise InvalidPayload("there is payload and payload_base64; a message has one of them")
+        try:
+            return base64.b64decode(payload_base64, validate=True), content_type or BYTES
+        except ValueError as error:
+            raise InvalidPayload(f"payload_base64 is not Base64: {error}") from None
+    if payload is UNSET:
+        raise InvalidPayload("payload is missing; null is one")
+    raw = bytes(payload)
+    if content_type is not None and content_type.startswith("text/"):
+        try:
+            return msgspec.json.decode(raw, type=str).encode(), content_type
+        except (msgspec.ValidationError, UnicodeError):
+            raise InvalidPayload(f"a payload of content type {content_type} is a string") from None
+    return raw, content_type or JSON
 
 
 def is_json(data: bytes) -> bool:

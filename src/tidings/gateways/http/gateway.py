@@ -15,6 +15,8 @@ from tidings.gateways.http.application import make_application
 from tidings.gateways.http.connection import HttpConnection
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import Doorkeeper
+from tidings.gateways.http.websocket import WebSocketDoor
+from tidings.gateways.http.websocket_connection import WebSocketConnection
 from tidings.node import Node
 
 _log: Final = logging.getLogger("tidings.gateways.http")
@@ -40,18 +42,20 @@ class HttpGateway:
         origins: Iterable[str] = (),
     ) -> None:
         self.door = Door(node)
+        mounts = {"/ws": WebSocketDoor(self.door), **(mounts or {})}
         self._doorkeeper = Doorkeeper(make_application(self.door), mounts=mounts, hosts=hosts, origins=origins)
         self._state = ServerState()
         self._config = uvicorn.Config(
             self._doorkeeper,
             http=HttpConnection,
-            ws="websockets-sansio",
+            ws=WebSocketConnection,
             ws_max_size=limits.WEBSOCKET_FRAME_BYTES_MAX,
             ws_per_message_deflate=False,  # it takes 300 KiB a connection
             ws_ping_interval=limits.HEARTBEAT_MS / 1000,
             ws_ping_timeout=limits.HEARTBEAT_MS * (limits.HEARTBEATS_MISSED_MAX - 1) / 1000,
             lifespan="off",
             log_config=None,
+            log_level="warning",  # it would tell of each WebSocket
             access_log=False,
             server_header=False,
             timeout_keep_alive=limits.HTTP_IDLE_TIMEOUT_MS // 1000,

@@ -113,6 +113,19 @@ HTTP_IDLE_TIMEOUT_MS: Final = 75_000
 HTTP_DRAIN_TIMEOUT_MS: Final = 5_000
 """Time that answers under way have when the server stops."""
 
+PULL_COUNT_MAX: Final = 1_000
+"""Most messages in the answer to one pull. Pub/Sub gives 1,000, SQS 10."""
+
+PULL_COUNT_DEFAULT: Final = 100
+"""Messages in the answer to a pull that does not say how many."""
+
+PULL_WAIT_MS_MAX: Final = 60_000
+"""Longest time that a pull waits for a message: many proxies cut what is silent for longer. SQS stops at 20 s."""
+
+PULL_LEASE_MS: Final = 60_000
+"""Time after its last request for which a puller holds its subscription; an ack timeout if that is longer and it has
+messages to ack. Long enough to come back from handling what it got, short enough to let another client in soon."""
+
 WEBSOCKET_FRAME_BYTES_MAX: Final = 2 * PAYLOAD_SIZE_BYTES_MAX
 """Largest frame over WebSocket: a largest payload, in Base64 and with what stands around it."""
 

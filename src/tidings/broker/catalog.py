@@ -77,7 +77,7 @@ class Catalog:
         """
         state = self._state
         if not input.queue and input.name:
-            input = _as_it_is(state.find(input.name), input)
+            input = self._as_it_is(input, input.name)
         chosen = Filter(input.queue, input.event, input.headers)
         _check_options(input, chosen)
         _check_room(session, input.handle)
@@ -111,6 +111,16 @@ class Catalog:
                     self._locate(cursor, input.start_value)
         if not subscription.locating:
             self._ready(subscriber)
+
+    def _as_it_is(self, input: Subscribe, name: str) -> Subscribe:
+        """Returns a request that names a subscription only, with what is to be the same."""
+        subscription = self._state.subscriptions.get(name)
+        if subscription is None:
+            raise NotFound(f"there is no subscription {name!r}; say of which queue and event it is to be")
+        chosen = subscription.filter
+        return replace(
+            input, queue=chosen.queue, event=chosen.event, headers=chosen.headers, shared=subscription.shared
+        )
 
     def _locate(self, cursor: Cursor, time_ms: int) -> None:
         """Moves the cursor of a new subscription to the time that was asked for."""
@@ -418,19 +428,6 @@ class Catalog:
             where = _addresses(attached)
             raise SubscriptionInUse(f"subscription {subscription.name!r} has {where}; stop it first, then delete")
         self._state.remove_subscription(subscription)
-
-
-def _as_it_is(subscription: Subscription, input: Subscribe) -> Subscribe:
-    """Returns a request that names a subscription only, with what is to be the same."""
-    chosen = subscription.filter
-    return replace(
-        input,
-        name=subscription.name,
-        queue=chosen.queue,
-        event=chosen.event,
-        headers=chosen.headers,
-        shared=subscription.shared,
-    )
 
 
 def _name(session: Session, input: Subscribe, chosen: Filter) -> str:

@@ -110,14 +110,18 @@ class Attachment:
         while (item := self.take()) is None:
             if self.error:
                 raise type(self.error)(*self.error.args)
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
+            await self.arrival()
         return item
+
+    async def arrival(self) -> None:
+        """Waits until something more has come, or it has ended."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     async def __aiter__(self) -> AsyncIterator[Delivery | effects.Gap]:
         while True:
@@ -128,6 +132,10 @@ class Attachment:
         await self._conversation.ask(
             lambda connection, request: inputs.Ask(connection, self.handle, count, request), answered=None
         )
+
+    def withdraw(self) -> None:
+        """Asks for no more, without waiting for the answer."""
+        self._conversation.submit(inputs.Ask(self._conversation.connection, self.handle, 0, 0))
 
     # --- settling ---
 
@@ -165,6 +173,10 @@ class Attachment:
     async def detach(self) -> None:
         """Ends it; a durable subscription stays, and what is in flight goes back to it without counting."""
         await self._conversation.detach(self)
+
+    def leave(self) -> None:
+        """As `detach`, without waiting until it is done."""
+        self._conversation.leave(self)
 
     # --- for the conversation ---
 

@@ -172,8 +172,7 @@ class Conversation:
             self._attachments.pop(handle, None)
             raise
         except asyncio.CancelledError:
-            self._forget(attachment)
-            self.submit(inputs.Unsubscribe(self.connection, 0, handle))
+            self.leave(attachment)
             raise
         attachment.attached(subscribed)
         return attachment
@@ -186,6 +185,13 @@ class Conversation:
             await self.ask(
                 lambda connection, request: inputs.Unsubscribe(connection, request, attachment.handle), answered=None
             )
+
+    def leave(self, attachment: Attachment) -> None:
+        """As `detach`, without waiting until it is done."""
+        if self._attachments.get(attachment.handle) is attachment:
+            self._forget(attachment)
+            attachment.end(ConnectionLost("it was unsubscribed"))
+            self.submit(inputs.Unsubscribe(self.connection, 0, attachment.handle))
 
     async def call(self, call: calls.Call) -> object:
         """Asks for something else, see `tidings.calls`; what it changed is durable on return.

@@ -6,19 +6,32 @@ from litestar.exceptions import HTTPException
 
 from tidings import limits
 from tidings.errors import TidingsError
-from tidings.gateways.http import event_streams, publishing, status
+from tidings.gateways.http import (
+    clients,
+    dead_letters,
+    event_streams,
+    publishing,
+    pulling,
+    queues,
+    reference,
+    schedules,
+    status,
+    subscriptions,
+)
 from tidings.gateways.http.door import Door
-from tidings.gateways.http.problems import not_understood, refused
+from tidings.gateways.http.problems import failed, not_understood, refused
+
+_MODULES = (publishing, pulling, event_streams, queues, subscriptions, dead_letters, schedules, clients, status, reference)
 
 
 def make_application(door: Door) -> Litestar:
     """Returns the application for a node."""
     return Litestar(
-        route_handlers=[*publishing.HANDLERS, *event_streams.HANDLERS, *status.HANDLERS],
+        route_handlers=[handler for module in _MODULES for handler in module.HANDLERS],
         dependencies={"door": Provide(lambda: door, sync_to_thread=False)},
-        exception_handlers={TidingsError: refused, HTTPException: not_understood},
+        exception_handlers={TidingsError: refused, HTTPException: not_understood, Exception: failed},
         request_max_body_size=limits.HTTP_BODY_BYTES_MAX,
-        openapi_config=None,
+        openapi_config=reference.CONFIG,
         signature_types=[Door],
         debug=False,
     )

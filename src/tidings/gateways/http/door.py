@@ -1,8 +1,11 @@
-"""What the handlers of the HTTP door share: the node, and the conversation in which all of them publish and ask."""
+"""What the handlers of the HTTP door share: the node, the conversation in which all of them ask, and who pulls."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tidings.gateways.http.pullers import Pullers
 from tidings.node import Conversation, Node, open_conversation
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ class Door:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.pullers = Pullers(node, PROTOCOL)
         self._streams: dict[_Reader, dict[EventStream, None]] = {}
         self._clerk: Conversation | None = None
         self._opening = asyncio.Lock()
@@ -33,9 +37,7 @@ class Door:
             return clerk
         async with self._opening:
             if self._clerk is None or self._clerk.error is not None:
-                self._clerk = await open_conversation(
-                    self.node, client_id=None, protocol=PROTOCOL, address="the HTTP door"
-                )
+                self._clerk = await self._open(None)
             return self._clerk
 
     def streams(self, reader: _Reader) -> "list[EventStream]":
@@ -53,7 +55,28 @@ class Door:
         if not streams:
             self._streams.pop(reader, None)
 
+    @asynccontextmanager
+    async def acting_as(self, client_id: str | None) -> AsyncIterator[Conversation]:
+        """Gives a conversation of a client for the time of a request.
+
+        Raises:
+            ClientIdInUse: it is connected, and not over HTTP.
+        """
+        held = await self.clerk() if client_id is None else self.pullers.conversation(client_id)
+        if held is not None:
+            yield held
+            return
+        own = await self._open(client_id)
+        try:
+            yield own
+        finally:
+            own.close()
+
     def close(self) -> None:
         """Ends what it holds."""
+        self.pullers.close()
         if self._clerk:
             self._clerk.close()
+
+    async def _open(self, client_id: str | None) -> Conversation:
+        return await open_conversation(self.node, client_id=client_id, protocol=PROTOCOL, address="the HTTP door")

@@ -1,5 +1,6 @@
 """Errors as HTTP tells them: problem details (RFC 9457), from the registry of errors."""
 
+import logging
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -7,8 +8,9 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 
-from tidings.errors import TidingsError
+from tidings.errors import InternalError, TidingsError
 
+_log: Final = logging.getLogger("tidings.gateways.http")
 PROBLEM: Final = "application/problem+json"
 
 
@@ -52,6 +54,12 @@ def answer(told: Problem, headers: dict[str, str] | None = None) -> Response[byt
 def refused(request: Request[Any, Any, Any], error: TidingsError) -> Response[bytes]:
     """Answers with an error of the registry."""
     return answer(problem(error))
+
+
+def failed(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answers where we made a mistake: that is told, and not what."""
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(problem(InternalError("the server made a mistake; its log says which")))
 
 
 def not_understood(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -1,0 +1,232 @@
+"""Dead letters over HTTP: looked at, corrected, deleted, and sent to their subscription again."""
+
+import base64
+import binascii
+from typing import Annotated, Any, Final, cast
+
+import msgspec
+from litestar import Request, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from msgspec import UNSET, UnsetType
+
+from tidings import limits
+from tidings.calls import (
+    Call,
+    DeadLetterGroups,
+    DeleteDeadLetters,
+    EditDeadLetter,
+    ListDeadLetters,
+    Redrive,
+)
+from tidings.errors import InvalidOption, NotFound
+from tidings.gateways.http.bodies import read_struct
+from tidings.gateways.http.door import Door
+from tidings.gateways.http.doorkeeper import decode_segment
+from tidings.gateways.http.reference import takes_struct
+from tidings.gateways.messages import payload_entry
+from tidings.model import DeadLetterGroup, DeadLetterInfo
+
+Fingerprint = Annotated[str | None, QueryParameter(description="Only those that failed like this, see groups.")]
+_PATH: Final = "/subscriptions/{name:str}/dead-letters"
+
+
+class FailureEntry(msgspec.Struct, frozen=True):
+    """Why a handler failed; `place` is the innermost function of its own."""
+
+    type: str
+    text: str
+    place: str
+    traceback: str
+
+
+class DeadLetterEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message that was given up, for one subscription. Times are UTC milliseconds since 1970.
+
+    `number` names it within its subscription. `reason` is attempts, rejected, ack timeout or connection lost. The
+    payload is spelled as in deliveries.
+    """
+
+    number: int
+    queue: str
+    epoch: int
+    sequence: int
+    event: str
+    payload: msgspec.Raw | str | UnsetType = UNSET
+    payload_base64: str | UnsetType = UNSET
+    content_type: str | UnsetType = UNSET
+    id: str | None
+    key: str | None
+    headers: dict[str, str]
+    published: int
+    died: int
+    reason: str
+    attempts: int
+    client_id: str | None
+    fingerprint: str
+    failure: FailureEntry | None
+    edited: bool
+
+
+class DeadLetterPage(msgspec.Struct, frozen=True):
+    """Dead letters in the order of their numbers; the next page is `after` the last of them."""
+
+    dead_letters: list[DeadLetterEntry]
+
+
+class DeadLetterGroupList(msgspec.Struct, frozen=True):
+    """How the dead letters of a subscription failed, the most frequent first."""
+
+    groups: list[DeadLetterGroup]
+
+
+class DeadLetterChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be different; what is left out stays. `payload` is JSON, or a string of a `content_type` text/*."""
+
+    event: str | UnsetType = UNSET
+    payload: msgspec.Raw | UnsetType = UNSET
+    payload_base64: str | UnsetType = UNSET
+    content_type: str | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
+
+
+class Count(msgspec.Struct, frozen=True):
+    """How many."""
+
+    count: int
+
+
+@get(_PATH, tags=["dead letters"], summary="List dead letters")
+async def list_dead_letters(
+    door: NamedDependency[Door],
+    name: FromPath[str],
+    after: Annotated[int, QueryParameter(description="Those with a number above this.", ge=0)] = 0,
+    fingerprint: Fingerprint = None,
+    count_max: Annotated[int, QueryParameter(name="max", ge=1, le=limits.DEAD_LETTERS_PAGE_COUNT)] = 100,
+) -> DeadLetterPage:
+    """With all they hold, and nothing of them changes."""
+    call = ListDeadLetters(subscription=decode_segment(name), after=after, fingerprint=fingerprint, count_max=count_max)
+    found = cast("list[DeadLetterInfo]", await _call(door, call))
+    return DeadLetterPage([_entry(letter) for letter in found])
+
+
+@get(f"{_PATH}/groups", tags=["dead letters"], summary="Group dead letters by how they failed")
+async def group_dead_letters(door: NamedDependency[Door], name: FromPath[str]) -> DeadLetterGroupList:
+    """A line for each type of error and place, as "412 times KeyError in bill() in orders.py"."""
+    found = await _call(door, DeadLetterGroups(subscription=decode_segment(name)))
+    return DeadLetterGroupList(cast("list[DeadLetterGroup]", found))
+
+
+@get(f"{_PATH}/{{number:int}}", tags=["dead letters"], summary="Look at a dead letter")
+async def get_dead_letter(door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]) -> DeadLetterEntry:
+    """With all it holds."""
+    return _entry(await _letter(door, decode_segment(name), number))
+
+
+@patch(
+    f"{_PATH}/{{number:int}}",
+    tags=["dead letters"],
+    summary="Correct a dead letter before it is redriven",
+    opt=takes_struct(DeadLetterChanges),
+)
+async def patch_dead_letter(
+    request: Request[Any, Any, Any], door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]
+) -> DeadLetterEntry:
+    """The message in its queue stays as it is; this is the subscription's copy."""
+    subscription = decode_segment(name)
+    changes = await read_struct(request, DeadLetterChanges)
+    payload, content_type = await _payload(door, subscription, number, changes)
+    call = EditDeadLetter(
+        subscription=subscription,
+        number=number,
+        event=changes.event,
+        payload=payload,
+        content_type=content_type,
+        headers=changes.headers,
+    )
+    await _call(door, call)
+    return _entry(await _letter(door, subscription, number))
+
+
+@delete(_PATH, status_code=200, tags=["dead letters"], summary="Delete all dead letters, or those of a fingerprint")
+async def delete_dead_letters(
+    door: NamedDependency[Door], name: FromPath[str], fingerprint: Fingerprint = None
+) -> Count:
+    """The messages in their queue stay."""
+    call = DeleteDeadLetters(subscription=decode_segment(name), fingerprint=fingerprint)
+    return Count(cast("int", await _call(door, call)))
+
+
+@delete(f"{_PATH}/{{number:int}}", tags=["dead letters"], summary="Delete a dead letter")
+async def delete_dead_letter(door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]) -> None:
+    """The message in its queue stays."""
+    await _call(door, DeleteDeadLetters(subscription=decode_segment(name), number=number))
+
+
+@post(
+    f"{_PATH}/redrive",
+    status_code=202,
+    tags=["dead letters"],
+    summary="Send dead letters to their subscription again",
+    opt=takes_struct(Redrive, without=("subscription",), required=False),
+)
+async def redrive_dead_letters(
+    request: Request[Any, Any, Any], door: NamedDependency[Door], name: FromPath[str]
+) -> Count:
+    """One (`number`), those of a `fingerprint`, or all; at a `rate` in messages a second, or as fast as it goes."""
+    call = await read_struct(request, Redrive, subscription=decode_segment(name))
+    return Count(cast("int", await _call(door, call)))
+
+
+async def _call(door: Door, call: Call) -> object:
+    return await (await door.clerk()).call(call)
+
+
+async def _letter(door: Door, subscription: str, number: int) -> DeadLetterInfo:
+    call = ListDeadLetters(subscription=subscription, after=max(0, number - 1), count_max=1)
+    found = cast("list[DeadLetterInfo]", await _call(door, call))
+    if not found or found[0].number != number:
+        raise NotFound(f"subscription {subscription!r} has no dead letter {number}")
+    return found[0]
+
+
+async def _payload(
+    door: Door, subscription: str, number: int, changes: DeadLetterChanges
+) -> tuple[bytes | UnsetType, str | UnsetType]:
+    if changes.payload_base64 is not UNSET:
+        if changes.payload is not UNSET:
+            raise InvalidOption("give payload or payload_base64, not both")
+        try:
+            return base64.b64decode(changes.payload_base64, validate=True), changes.content_type
+        except (binascii.Error, ValueError) as error:
+            raise InvalidOption(f"payload_base64 is not Base64: {error}") from None
+    if changes.payload is UNSET:
+        return UNSET, changes.content_type
+    content_type = changes.content_type
+    if content_type is UNSET:
+        content_type = (await _letter(door, subscription, number)).content_type
+    if not content_type.startswith("text/"):
+        return bytes(changes.payload), changes.content_type
+    try:
+        return msgspec.json.decode(changes.payload, type=str).encode(), changes.content_type
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        raise InvalidOption(f"a payload of type {content_type} is a string") from None
+
+
+def _entry(letter: DeadLetterInfo) -> DeadLetterEntry:
+    fields = msgspec.structs.asdict(letter) | {"headers": letter.headers or {}}
+    del fields["payload"], fields["content_type"]
+    failure = letter.failure
+    fields["failure"] = failure and FailureEntry(failure.type, failure.text, failure.place, failure.traceback)
+    return DeadLetterEntry(**fields, **payload_entry(letter.payload, letter.content_type))
+
+
+HANDLERS = [
+    list_dead_letters,
+    group_dead_letters,
+    get_dead_letter,
+    patch_dead_letter,
+    delete_dead_letters,
+    delete_dead_letter,
+    redrive_dead_letters,
+]

@@ -1,0 +1,84 @@
+"""Queues over HTTP: listed, made, configured, paused and deleted."""
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from tidings.calls import ConfigureQueue, Pause
+from tidings.gateways.http.bodies import read_struct
+from tidings.gateways.http.clients import After
+from tidings.gateways.http.door import Door
+from tidings.gateways.http.doorkeeper import decode_segment
+from tidings.gateways.http.listings import queue_info
+from tidings.gateways.http.reference import takes_struct
+from tidings.model import QueueInfo
+
+_SETTINGS: Final = takes_struct(ConfigureQueue, without=("name",), required=False)
+
+
+class QueuePage(msgspec.Struct, frozen=True):
+    """A page of queues; `after` continues it, "" ends it."""
+
+    queues: list[QueueInfo]
+    after: str
+
+
+@get("/queues", tags=["queues"], summary="List queues")
+async def list_queues(door: NamedDependency[Door], after: After = "") -> QueuePage:
+    """Those of the server itself are among them."""
+    page = await (await door.clerk()).list("queues", after)
+    return QueuePage([info for info in page.entries if isinstance(info, QueueInfo)], page.after)
+
+
+@get("/queues/{queue:str}", tags=["queues"], summary="Look at a queue")
+async def get_queue(door: NamedDependency[Door], queue: FromPath[str]) -> QueueInfo:
+    """What it holds, what was asked of it, and which subscription holds it back from being trimmed."""
+    return await queue_info(await door.clerk(), decode_segment(queue))
+
+
+@put("/queues/{queue:str}", status_code=200, tags=["queues"], summary="Make a queue, or configure it", opt=_SETTINGS)
+async def put_queue(
+    request: Request[Any, Any, Any], door: NamedDependency[Door], queue: FromPath[str]
+) -> Response[QueueInfo]:
+    """A queue exists from its first use; this is one. What is left out stays as it is, null is no limit."""
+    return await _configure(request, door, decode_segment(queue))
+
+
+@patch("/queues/{queue:str}", tags=["queues"], summary="Configure a queue", opt=_SETTINGS)
+async def patch_queue(
+    request: Request[Any, Any, Any], door: NamedDependency[Door], queue: FromPath[str]
+) -> Response[QueueInfo]:
+    """As PUT, of a queue that is there. With If-Match only if it is as it was when its ETag was given."""
+    name = decode_segment(queue)
+    await queue_info(await door.clerk(), name)
+    return await _configure(request, door, name)
+
+
+async def _configure(request: Request[Any, Any, Any], door: Door, name: str) -> Response[QueueInfo]:
+    clerk = await door.clerk()
+    await clerk.call(await read_struct(request, ConfigureQueue, name=name))
+    return Response(await queue_info(clerk, name))
+
+
+@delete("/queues/{queue:str}", tags=["queues"], summary="Delete a queue and all it holds")
+async def delete_queue(door: NamedDependency[Door], queue: FromPath[str]) -> None:
+    """Subscriptions are told what they had not got as a gap."""
+    await (await door.clerk()).delete("queue", decode_segment(queue))
+
+
+@post("/queues/{queue:str}/pause", status_code=204, tags=["queues"], summary="Pause a queue")
+async def pause_queue(door: NamedDependency[Door], queue: FromPath[str]) -> None:
+    """It takes messages, and delivers none until it is resumed."""
+    await (await door.clerk()).call(Pause(queue=decode_segment(queue)))
+
+
+@post("/queues/{queue:str}/resume", status_code=204, tags=["queues"], summary="Resume a paused queue")
+async def resume_queue(door: NamedDependency[Door], queue: FromPath[str]) -> None:
+    """Deliveries go on where they stopped."""
+    await (await door.clerk()).call(Pause(queue=decode_segment(queue), paused=False))
+
+
+HANDLERS = [list_queues, get_queue, put_queue, patch_queue, delete_queue, pause_queue, resume_queue]

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from tidings import limits
 from tidings.batch import StoredBatch, decode_items
 from tidings.broker import effects, inputs
 from tidings.errors import TidingsError
@@ -55,6 +56,7 @@ class Attachment:
     __slots__ = (
         "_arrived",
         "_conversation",
+        "_gaps",
         "_ready",
         "_waiters",
         "_wake",
@@ -84,6 +86,7 @@ class Attachment:
         self._wake = wake
         self._arrived: deque[_Arrived | effects.Gap] | None = None  # None instead of an empty deque, 760 bytes
         self._ready: deque[Delivery] | None = None
+        self._gaps: dict[tuple[int, int], int] | None = None  # (reading, last sequence) -> first sequence
         self._waiters: list[asyncio.Future[None]] = []
 
     # --- taking ---
@@ -96,6 +99,7 @@ class Attachment:
                 return None
             arrived = self._arrived.popleft()
             if isinstance(arrived, effects.Gap):
+                self._remember(arrived)
                 return arrived
             self._ready = deque(_decode(arrived))
             self._conversation.taken(len(arrived.row.batch.body))
@@ -141,16 +145,16 @@ class Attachment:
 
     def ack_soon(self, ranges: Ranges) -> None:
         """Settles ranges without waiting until that is durable; a refusal goes nowhere."""
-        self._conversation.submit(inputs.Ack(self._conversation.connection, self.handle, ranges))
+        self._conversation.submit(inputs.Ack(self._conversation.connection, self.handle, self._whole(ranges)))
 
     async def ack(self, ranges: Ranges) -> None:
-        """Settles ranges; they are settled durably on return.
+        """Settles ranges; they are settled durably on return. The last sequence of a gap stands for all of it.
 
         Raises:
             NeverDelivered, DeliveryTakenAway, InvalidOption: why it was refused; the other ranges count.
         """
         await self._conversation.ask(
-            lambda connection, request: inputs.Ack(connection, self.handle, ranges, request), answered=None
+            lambda connection, request: inputs.Ack(connection, self.handle, self._whole(ranges), request), answered=None
         )
 
     async def nack(
@@ -177,6 +181,19 @@ class Attachment:
     def leave(self) -> None:
         """As `detach`, without waiting until it is done."""
         self._conversation.leave(self)
+
+    def _remember(self, gap: effects.Gap) -> None:
+        self._gaps = self._gaps or {}
+        self._gaps[gap.epoch, gap.last_sequence] = gap.first_sequence
+        if len(self._gaps) > limits.GAPS_MAX:
+            del self._gaps[next(iter(self._gaps))]
+
+    def _whole(self, ranges: Ranges) -> Ranges:
+        """Returns ranges with the whole of gaps that were named by their last sequences."""
+        gaps = self._gaps
+        if not gaps:
+            return ranges
+        return [(reading, min(first, gaps.get((reading, last), first)), last) for reading, first, last in ranges]
 
     # --- for the conversation ---
 

@@ -15,13 +15,26 @@ from tidings.gateways.http import (
     queues,
     reference,
     schedules,
+    settling,
     status,
     subscriptions,
 )
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.problems import failed, not_understood, refused
 
-_MODULES = (publishing, pulling, event_streams, queues, subscriptions, dead_letters, schedules, clients, status, reference)
+_MODULES = (
+    publishing,
+    pulling,
+    settling,
+    event_streams,
+    queues,
+    subscriptions,
+    dead_letters,
+    schedules,
+    clients,
+    status,
+    reference,
+)
 
 
 def make_application(door: Door) -> Litestar:

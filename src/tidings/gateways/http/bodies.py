@@ -1,7 +1,7 @@
 """Bodies in JSON that become the structs of the wire: what a request says is its body, and what its path says."""
 
 from collections.abc import Collection
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from litestar import Request
@@ -11,19 +11,18 @@ from tidings.errors import InvalidOption
 from tidings.gateways.messages import is_json
 from tidings.model import JSON
 
+AnyRequest: TypeAlias = Request[Any, Any, Any]
 T = TypeVar("T", bound=msgspec.Struct)
 FORM: Final = "application/x-www-form-urlencoded"
 """What curl calls all that it sends with -d."""
 
 
-def media_type(request: Request[Any, Any, Any]) -> str:
+def media_type(request: AnyRequest) -> str:
     """Returns what the body is said to be, without parameters; "" if nothing is said."""
     return str(request.headers.get("content-type", "").partition(";")[0].strip().lower())
 
 
-async def read_struct(
-    request: Request[Any, Any, Any], kind: type[T], *, own: Collection[str] = (), **known: object
-) -> T:
+async def read_struct(request: AnyRequest, kind: type[T], *, own: Collection[str] = (), **known: object) -> T:
     """Returns the struct that a request describes.
 
     Args:

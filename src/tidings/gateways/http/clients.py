@@ -10,6 +10,7 @@ from litestar.params import QueryParameter
 from tidings.gateways.http.door import Door
 from tidings.model import ClientInfo
 
+ClientId = Annotated[str | None, QueryParameter(name="client_id", description="As whom; anonymously without.")]
 After = Annotated[str, QueryParameter(description="Continues a listing: `after` of the page before.")]
 
 

@@ -2,10 +2,10 @@
 
 import base64
 import binascii
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final, cast
 
 import msgspec
-from litestar import Request, delete, get, patch, post
+from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
@@ -20,7 +20,7 @@ from tidings.calls import (
     Redrive,
 )
 from tidings.errors import InvalidOption, NotFound
-from tidings.gateways.http.bodies import read_struct
+from tidings.gateways.http.bodies import AnyRequest, read_struct
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes_struct
@@ -130,7 +130,7 @@ async def get_dead_letter(door: NamedDependency[Door], name: FromPath[str], numb
     opt=takes_struct(DeadLetterChanges),
 )
 async def patch_dead_letter(
-    request: Request[Any, Any, Any], door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]
+    request: AnyRequest, door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]
 ) -> DeadLetterEntry:
     """The message in its queue stays as it is; this is the subscription's copy."""
     subscription = decode_segment(name)
@@ -170,9 +170,7 @@ async def delete_dead_letter(door: NamedDependency[Door], name: FromPath[str], n
     summary="Send dead letters to their subscription again",
     opt=takes_struct(Redrive, without=("subscription",), required=False),
 )
-async def redrive_dead_letters(
-    request: Request[Any, Any, Any], door: NamedDependency[Door], name: FromPath[str]
-) -> Count:
+async def redrive_dead_letters(request: AnyRequest, door: NamedDependency[Door], name: FromPath[str]) -> Count:
     """One (`number`), those of a `fingerprint`, or all; at a `rate` in messages a second, or as fast as it goes."""
     call = await read_struct(request, Redrive, subscription=decode_segment(name))
     return Count(cast("int", await _call(door, call)))

@@ -11,10 +11,10 @@ import base64
 import binascii
 import re
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
@@ -23,7 +23,7 @@ from tidings import calls
 from tidings.broker import effects
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
 from tidings.gateways import cloudevents
-from tidings.gateways.http.bodies import FORM, media_type
+from tidings.gateways.http.bodies import FORM, AnyRequest, media_type
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes
@@ -36,7 +36,6 @@ NDJSON: Final = "application/x-ndjson"
 _NDJSON_TYPES: Final = frozenset((NDJSON, "application/ndjson", "application/jsonl", "application/json-lines"))
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
-AnyRequest: TypeAlias = Request[Any, Any, Any]
 MessageId = Annotated[str | None, HeaderParameter(name="Tidings-Id", description="Stored once in 10 minutes.")]
 Key = Annotated[str | None, HeaderParameter(name="Tidings-Key", description="What the message is about.")]
 Delay = Annotated[str | None, HeaderParameter(name="Tidings-Delay", description="Seconds until it is published.")]

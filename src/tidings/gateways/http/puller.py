@@ -1,14 +1,12 @@
 """The puller: one subscription, held for a client that comes and goes with each request."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from tidings import limits
 from tidings.broker import effects
 from tidings.errors import TimedOut
-from tidings.gateways.messages import parse_position
-from tidings.model import Failure
 from tidings.node import Attachment, Delivery
 
 Item: TypeAlias = Delivery | effects.Gap
@@ -17,7 +15,7 @@ Gone: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Puller:
-    """Hands out what was asked for, and settles it by position.
+    """Hands out what was asked for.
 
     Args:
         attachment: attached to pull.
@@ -33,7 +31,6 @@ class Puller:
         """Its end, while no request is under way."""
         self._unsettled = 0
         self._turn = asyncio.Lock()
-        self._gaps: dict[tuple[int, int], int] = {}  # (reading, last sequence) -> first sequence
 
     @property
     def lease_ms(self) -> int:
@@ -91,48 +88,12 @@ class Puller:
     def _take(self, count: int) -> list[Item]:
         items: list[Item] = []
         while len(items) < count and (item := self.attachment.take()) is not None:
-            if isinstance(item, effects.Gap):
-                self._gaps[item.epoch, item.last_sequence] = item.first_sequence
             items.append(item)
         error = self.attachment.error
         if error and not items and count:
             raise type(error)(*error.args)
         return items
 
-    async def ack(self, positions: Iterable[str]) -> None:
-        """Settles what was pulled; that is durable on return.
-
-        Raises:
-            InvalidOption, NeverDelivered, DeliveryTakenAway: why not all of it was settled.
-        """
-        ranges = self._settled(positions)
-        await self.attachment.ack(ranges)
-
-    async def nack(
-        self, positions: Iterable[str], *, delay_ms: int | None, reject: bool, failure: Failure | None
-    ) -> None:
-        """Gives messages back as failed: again after `delay_ms` or the backoff, or dead letters with `reject`."""
-        ranges = self._settled(positions)
-        await self.attachment.nack(ranges, delay_ms=delay_ms, reject=reject, failure=failure)
-
-    async def extend(self, positions: Iterable[str]) -> None:
-        """Gives messages their whole ack timeout again."""
-        await self.attachment.extend(self._ranges(positions))
-
-    def _settled(self, positions: Iterable[str]) -> list[tuple[int, int, int]]:
-        ranges = self._ranges(positions)
-        self._unsettled = max(0, self._unsettled - sum(last - first + 1 for _, first, last in ranges))
-        return ranges
-
-    def _ranges(self, positions: Iterable[str]) -> list[tuple[int, int, int]]:
-        """Returns positions as ranges. The position of a gap stands for all of it."""
-        places = {place for text in positions for place in parse_position(text).items()}
-        ranges: list[tuple[int, int, int]] = []
-        for reading, sequence in sorted(places):
-            first = self._gaps.get((reading, sequence), sequence)
-            # A range from 1 would mean all that was delivered up to its end, so it is not made longer.
-            if ranges and ranges[-1][0] == reading and ranges[-1][2] == first - 1 and ranges[-1][1] != 1:
-                ranges[-1] = (reading, ranges[-1][1], sequence)
-            else:
-                ranges.append((reading, first, sequence))
-        return ranges
+    def settled(self, count: int) -> None:
+        """Takes note that so many messages were settled."""
+        self._unsettled = max(0, self._unsettled - count)

@@ -19,7 +19,7 @@ import msgspec
 from tidings import limits
 from tidings.broker import inputs
 from tidings.broker.filters import Filter
-from tidings.errors import DeliveryTakenAway, NotFound, SubscriptionConflict, TidingsError
+from tidings.errors import NotFound, SubscriptionConflict, TidingsError
 from tidings.gateways.http.listings import subscription_infos
 from tidings.gateways.http.puller import Puller
 from tidings.node import Attachment, Conversation, Node, open_conversation
@@ -77,20 +77,13 @@ class Pullers:
             yield puller
 
     @contextmanager
-    def held(self, client_id: str | None, name: str) -> Iterator[Puller]:
-        """Gives what is held already.
-
-        Raises:
-            DeliveryTakenAway: nothing is.
-        """
+    def renewed(self, client_id: str | None, name: str) -> Iterator[Puller | None]:
+        """Gives what is held already, if anything is, and renews its lease."""
         key = _key(client_id, name)
         puller = self._find(key, name)
         if puller is None:
-            who = "no anonymous client" if client_id is None else f"client {client_id!r} does not hold it: it"
-            raise DeliveryTakenAway(
-                f"subscription {name!r}: {who} has messages in flight over HTTP; what was in flight comes again."
-                " Pull, and settle under the same Tidings-Client-Id, before the ack timeout is over"
-            )
+            yield None
+            return
         with self._in_use(key, name, puller):
             yield puller
 

@@ -1,14 +1,14 @@
 """Queues over HTTP: listed, made, configured, paused and deleted."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from litestar import Request, Response, delete, get, patch, post, put
+from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from tidings.calls import ConfigureQueue, Pause
-from tidings.gateways.http.bodies import read_struct
+from tidings.gateways.http.bodies import AnyRequest, read_struct
 from tidings.gateways.http.clients import After
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
@@ -40,24 +40,20 @@ async def get_queue(door: NamedDependency[Door], queue: FromPath[str]) -> QueueI
 
 
 @put("/queues/{queue:str}", status_code=200, tags=["queues"], summary="Make a queue, or configure it", opt=_SETTINGS)
-async def put_queue(
-    request: Request[Any, Any, Any], door: NamedDependency[Door], queue: FromPath[str]
-) -> Response[QueueInfo]:
+async def put_queue(request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str]) -> Response[QueueInfo]:
     """A queue exists from its first use; this is one. What is left out stays as it is, null is no limit."""
     return await _configure(request, door, decode_segment(queue))
 
 
 @patch("/queues/{queue:str}", tags=["queues"], summary="Configure a queue", opt=_SETTINGS)
-async def patch_queue(
-    request: Request[Any, Any, Any], door: NamedDependency[Door], queue: FromPath[str]
-) -> Response[QueueInfo]:
+async def patch_queue(request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str]) -> Response[QueueInfo]:
     """As PUT, of a queue that is there. With If-Match only if it is as it was when its ETag was given."""
     name = decode_segment(queue)
     await queue_info(await door.clerk(), name)
     return await _configure(request, door, name)
 
 
-async def _configure(request: Request[Any, Any, Any], door: Door, name: str) -> Response[QueueInfo]:
+async def _configure(request: AnyRequest, door: Door, name: str) -> Response[QueueInfo]:
     clerk = await door.clerk()
     await clerk.call(await read_struct(request, ConfigureQueue, name=name))
     return Response(await queue_info(clerk, name))

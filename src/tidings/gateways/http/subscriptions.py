@@ -1,27 +1,24 @@
 """Subscriptions over HTTP: listed, made, configured, moved, paused and deleted."""
 
-from typing import Annotated, Any, Final, cast
+from typing import Any, Final, cast
 
 import msgspec
-from litestar import Request, Response, delete, get, patch, post, put
+from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, HeaderParameter
+from litestar.params import FromPath
 
 from tidings.broker import inputs
 from tidings.broker.filters import Filter
 from tidings.calls import ConfigureSubscription, Pause, Seek
 from tidings.errors import NotFound, SubscriptionConflict
-from tidings.gateways.http.bodies import read_struct
-from tidings.gateways.http.clients import After
+from tidings.gateways.http.bodies import AnyRequest, read_struct
+from tidings.gateways.http.clients import After, ClientId
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.listings import subscription_infos
 from tidings.gateways.http.reference import takes_struct
 from tidings.model import MovedInfo, SubscriptionInfo, parse_header_filters
 from tidings.node import Conversation
-
-AnyRequest = Request[Any, Any, Any]
-ClientId = Annotated[str | None, HeaderParameter(name="Tidings-Client-Id", description="As whom; anonymously without.")]
 
 
 class SubscriptionPage(msgspec.Struct, frozen=True):

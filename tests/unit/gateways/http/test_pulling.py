@@ -24,8 +24,7 @@ async def made(http: httpx.AsyncClient, name: str = "billing", **options: Any) -
 
 
 async def pull(http: httpx.AsyncClient, client_id: str | None = None, **params: Any) -> list[dict[str, Any]]:
-    headers = {"Tidings-Client-Id": client_id} if client_id else {}
-    answer = await http.get(MESSAGES, params=params, headers=headers)
+    answer = await http.get(MESSAGES, params=params | ({"client_id": client_id} if client_id else {}))
     assert answer.status_code == 200, answer.text
     return answer.json()["messages"]  # type: ignore[no-any-return]
 
@@ -129,7 +128,7 @@ async def test_a_shared_subscription_is_pulled_by_several_clients(http: httpx.As
     refused = await http.post(
         "/subscriptions/billing/ack",
         json={"positions": [second[0]["position"]]},
-        headers={"Tidings-Client-Id": "one"},
+        params={"client_id": "one"},
     )
     assert refused.json()["code"] == "delivery_taken_away"
 
@@ -141,7 +140,7 @@ async def test_settling_what_is_not_held_is_refused(http: httpx.AsyncClient) -> 
     other = await http.post(
         "/subscriptions/billing/ack",
         json={"positions": [taken[0]["position"]]},
-        headers={"Tidings-Client-Id": "somebody"},
+        params={"client_id": "somebody"},
     )
     assert (other.status_code, other.json()["code"]) == (409, "delivery_taken_away")
     reading = taken[0]["position"].partition("-")[0]
@@ -174,19 +173,31 @@ async def test_a_hold_lasts_for_an_ack_timeout_while_there_is_something_to_ack(l
         def take(self) -> object:
             return self.items.pop() if self.items else None
 
-        async def ack(self, ranges: object) -> None:
-            pass
-
     puller = Puller(Held())  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "PULL_LEASE_MS", lease_ms)
         assert puller.lease_ms == lease_ms
         await puller.pull(2, 0, lambda: asyncio.sleep(30))
         assert puller.lease_ms == max(lease_ms, 30_000)
-        await puller.ack(["1-1"])
+        puller.settled(1)
         assert puller.lease_ms == max(lease_ms, 30_000)
-        await puller.ack(["1-2"])
+        puller.settled(1)
         assert puller.lease_ms == lease_ms
+
+
+async def test_a_gap_is_told_until_its_position_is_acked(http: httpx.AsyncClient) -> None:
+    await made(http)
+    await publish(http, 1, 2, 3)
+    await http.delete("/queues/orders")
+    for _ in range(2):
+        answer = (await http.get(MESSAGES)).json()
+        [gap] = answer["gaps"]
+        assert (answer["messages"], gap["first_sequence"], gap["last_sequence"]) == ([], 1, 3)
+        await http.delete("/subscriptions/billing/hold")
+    await http.get(MESSAGES)
+    assert (await settle(http, "ack", [gap])).status_code == 204
+    await http.delete("/subscriptions/billing/hold")
+    assert (await http.get(MESSAGES)).json()["gaps"] == []
 
 
 @pytest.mark.parametrize(

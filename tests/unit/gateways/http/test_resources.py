@@ -134,11 +134,11 @@ async def test_made_again_it_gets_the_settings_and_another_filter_is_refused(htt
 
 
 async def test_it_belongs_to_the_client_that_it_is_made_for(http: httpx.AsyncClient) -> None:
-    as_shop = {"Tidings-Client-Id": "shop"}
-    made = await http.put("/subscriptions/mine", json={"queue": "orders"}, headers=as_shop)
+    as_shop = {"client_id": "shop"}
+    made = await http.put("/subscriptions/mine", json={"queue": "orders"}, params=as_shop)
     assert made.json()["queues"][0]["client_id"] == "shop"
     assert (await http.get("/subscriptions/mine/messages")).json()["code"] == "subscription_conflict"
-    assert (await http.get("/subscriptions/mine/messages", headers=as_shop)).status_code == 200
+    assert (await http.get("/subscriptions/mine/messages", params=as_shop)).status_code == 200
     [client] = (await http.get("/clients")).json()["clients"]
     assert (client["client_id"], client["protocol"], client["connected"]) == ("shop", "http", True)
     assert client["subscriptions"] == ["mine"]

@@ -232,11 +232,11 @@ DEAD_LETTERS_PAGE_COUNT: Final = 100
 REDRIVE_STEP_COUNT: Final = 100
 """Dead letters that one step of a redrive moves, so that no step delays a confirm noticeably."""
 
-REDRIVE_RATE_MIN: Final = 0.001
-"""Fewest messages a second that a redrive may be asked to move: one in 17 minutes; slower is by hand."""
+RATE_MIN: Final = 0.001
+"""Fewest messages a second that a redrive or a replay may be asked for: one in 17 minutes; slower is by hand."""
 
-REDRIVE_RATE_MAX: Final = 100_000
-"""Most messages a second that a redrive may be asked to move."""
+RATE_MAX: Final = 100_000
+"""Most messages a second that a redrive or a replay may be asked for; without a rate it is as fast as it goes."""
 
 FAILURE_TEXT_LENGTH_MAX: Final = 1_000
 """Characters that are kept of the message of an error that a handler raised."""

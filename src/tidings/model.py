@@ -354,6 +354,8 @@ class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What it wants of headers, all of it; `filter` says that too."""
     cut: int = 0
     """Messages that it did not get and was told of as gaps; an upper bound with a filter."""
+    replays_to: int | None = None
+    """Of a replay: the last sequence that it gets."""
 
 
 class MovedInfo(msgspec.Struct, frozen=True, kw_only=True):

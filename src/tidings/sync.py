@@ -23,7 +23,7 @@ from tidings.client.dead_letters import DeadLetter
 from tidings.client.handlers import Held, is_final, report_failure
 from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject
 from tidings.client.message import MessageBatch as _AsynchronousBatch
-from tidings.client.options import Seconds, SubscribeOptions, checked_handling_max
+from tidings.client.options import From, Headers, Seconds, SubscribeOptions, To, checked_handling_max
 from tidings.client.subscriber import Delivery
 from tidings.connect import DEFAULT_URL
 from tidings.connect import connect as _connect
@@ -214,6 +214,27 @@ class Client:
             return self._client.subscribe(queue, event, type=type, timeout=timeout, **options)
 
         return Subscription(self._opened_loop(), self._run(subscribe()))
+
+    def replay(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        from_: From = "earliest",
+        to: To = "latest",
+        rate: float | None = None,
+        headers: Headers | None = None,
+        type: Any = None,
+        timeout: float | None = limits.REQUEST_TIMEOUT_MS / 1000,
+    ) -> "Subscription":
+        """Returns an iterator of messages that a queue still holds, which ends. See `tidings.Client.replay`."""
+
+        async def replay() -> asynchronous.Subscription:
+            return self._client.replay(
+                queue, event, from_=from_, to=to, rate=rate, headers=headers, type=type, timeout=timeout
+            )
+
+        return Subscription(self._opened_loop(), self._run(replay()))
 
     def on(
         self,
@@ -459,11 +480,15 @@ class Subscription:
                     return
             else:
                 yield message
+                if self._subscription._options.end and not message._given_back:
+                    message.ack()
 
     def batches(self) -> Iterator[MessageBatch]:
         """Iterates over messages in the batches they were stored in, which is several times faster."""
         while (batch := self._next_batch()) is not None:
             yield batch
+            if self._subscription._options.end:
+                batch.ack()
 
     def ack(
         self,

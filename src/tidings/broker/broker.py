@@ -339,6 +339,8 @@ class Broker:
             self._retries.overdue(subscription)
         elif what == "retry":
             self._retries.due(subscription)
+        elif what == "pace":
+            self._deliveries.paced(subscription)
         elif what == "redrive":
             self._giving_up.redrive_some(subscription)
         else:

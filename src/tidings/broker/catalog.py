@@ -17,6 +17,7 @@ from tidings.broker.inputs import Delete, Resume, Subscribe, Unsubscribe
 from tidings.broker.last_messages import LastMessages
 from tidings.broker.ledger import Answer
 from tidings.broker.members import Member
+from tidings.broker.pace import Pace
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
 from tidings.broker.retention import Retention
@@ -39,6 +40,7 @@ from tidings.model import check_label, epoch_of, moves_of
 from tidings.ranges import Ranges
 
 _STARTS = ("latest", "earliest", "last", "sequence", "time")
+_ENDS = ("latest", "sequence", "time")
 _RANGES = {
     "in_flight_max": (1, limits.IN_FLIGHT_MAX),
     "ack_timeout_ms": (limits.ACK_TIMEOUT_MS_MIN, limits.ACK_TIMEOUT_MS_MAX),
@@ -80,6 +82,8 @@ class Catalog:
             input = self._as_it_is(input, input.name)
         chosen = Filter(input.queue, input.event, input.headers)
         _check_options(input, chosen)
+        if input.end or input.rate:
+            self._check_replay(input, chosen)
         _check_room(session, input.handle)
         name = _name(session, input, chosen)
         subscription = state.subscriptions.get(name)
@@ -93,6 +97,9 @@ class Catalog:
         kind = Member if subscription.shared else Subscriber
         subscriber = kind(subscription, session, input.handle, input.request, created=created)
         subscriber.credit = 0 if input.pulls else None
+        if input.rate:
+            subscriber.pace = Pace(input.rate, state.now_ms)
+            subscriber.credit = subscriber.pace.grow(0, state.now_ms)
         session.subscribers[input.handle] = subscriber
         self._deliveries.attach(subscriber)
         subscriber.resume = input.resume
@@ -109,6 +116,8 @@ class Catalog:
                     self._begin_with_last(cursor, stood.get(cursor.queue.epoch))
                 elif cursor.queue.epoch not in stood:
                     self._locate(cursor, input.start_value)
+        if input.end:
+            self._bound(subscription, input)
         if not subscription.locating:
             self._ready(subscriber)
 
@@ -121,6 +130,42 @@ class Catalog:
         return replace(
             input, queue=chosen.queue, event=chosen.event, headers=chosen.headers, shared=subscription.shared
         )
+
+    def _check_replay(self, input: Subscribe, chosen: Filter) -> None:
+        if not input.end:
+            raise InvalidOption("a rate is for replays; say where it ends, too")
+        if input.end not in _ENDS:
+            raise InvalidOption(f"end {input.end!r} is not known; there are {', '.join(_ENDS)}")
+        if input.name is not None or input.shared or input.pulls:
+            raise InvalidOption("a replay is a subscription of its own: leave out name, shared= and pulls")
+        if input.start in ("latest", "last"):
+            raise InvalidOption(f"a replay begins at 'earliest', a sequence or a time, not at {input.start!r}")
+        if input.rate and not limits.RATE_MIN <= input.rate <= limits.RATE_MAX:
+            raise InvalidOption(
+                f"a rate of {input.rate:g} messages/s; it can be {limits.RATE_MIN} to {limits.RATE_MAX}, or 0 for as"
+                " fast as it goes"
+            )
+        if not chosen.literal:
+            raise InvalidOption(f"a replay is of one queue, {chosen.queue!r} may be many; replay them one by one")
+        if chosen.queue not in self._state.queues:
+            raise NotFound(f"there is no queue {chosen.queue!r} to replay; `tidings queues` lists them")
+
+    def _bound(self, subscription: Subscription, input: Subscribe) -> None:
+        """Says where a replay ends."""
+        (cursor,) = subscription.cursors.values()
+        subscription.end_told = False
+        cursor.end = committed = cursor.queue.committed  # at the latest: what is stored while the store looks is later
+        if input.end == "sequence":
+            cursor.end = min(input.end_value, committed)
+        elif input.end == "time":
+            subscription.locating += 1
+
+            def found(sequence: int | None) -> None:
+                if self._is_known(subscription):
+                    cursor.end = committed if sequence is None else min(sequence - 1, committed)
+                    self._placed(cursor)
+
+            self._state.effects.append(self._state.lookups.sequence_at(cursor.queue.epoch, input.end_value, found))
 
     def _locate(self, cursor: Cursor, time_ms: int) -> None:
         """Moves the cursor of a new subscription to the time that was asked for."""
@@ -240,7 +285,7 @@ class Catalog:
             name,
             None if input.shared else session.client_id,
             chosen,
-            durable=input.name is not None or session.client_id is not None,
+            durable=not input.end and (input.name is not None or session.client_id is not None),
             created_ms=state.now_ms,
         )
         if input.shared:
@@ -330,6 +375,7 @@ class Catalog:
                 places,
                 subscription.ack_timeout_ms,
                 subscription.attempts_max,
+                _end(subscription),
             )
         )
         self._presence.subscribed(session, subscription)
@@ -413,7 +459,7 @@ class Catalog:
         # What is being stored at this moment will be confirmed, and then it is lost like the rest.
         round = self._state.ledger.round
         rows = round.rows.get(queue) if round else None
-        end = rows[-1].last_sequence if rows else queue.committed
+        end = min(rows[-1].last_sequence if rows else queue.committed, cursor.end)
         begin = queue.committed if cursor.state is State.IDLE else cursor.position
         lost = Ranges(cursor.unsettled)
         if begin < end:
@@ -435,7 +481,7 @@ def _name(session: Session, input: Subscribe, chosen: Filter) -> str:
         raise InvalidOption("a shared subscription needs a name, which all who share it give")
     if input.name is not None:
         return check_label(input.name, "subscription name")
-    if session.client_id is not None:
+    if session.client_id is not None and not input.end:
         return f"{session.client_id}:{chosen.address}"
     return f"~{session.connection}.{input.handle}:{chosen.address}"
 
@@ -535,6 +581,11 @@ def _set_backoff(subscription: Subscription, least_ms: int | None, most_ms: int 
     if most_ms is not None:
         subscription.backoff_max_ms = most_ms
         subscription.backoff_min_ms = min(subscription.backoff_min_ms, most_ms)
+
+
+def _end(subscription: Subscription) -> int | None:
+    """Returns the last sequence of a replay."""
+    return None if subscription.end_told is None else next((c.end for c in subscription.cursors.values()), 0)
 
 
 def _start(input: Subscribe, queue: Queue) -> int:

@@ -39,6 +39,7 @@ HELD: Final = 2**63 - 1
 """The time of what is parked for a transaction: it never comes."""
 FOLLOWS: Final = 2**63 - 2
 """The time of what is parked until the message before it of its key is settled: it never comes."""
+NO_END: Final = 2**63 - 1
 I = TypeVar("I")  # noqa: E741  what is kept of a message
 
 
@@ -69,6 +70,7 @@ class Cursor:
         "attempts",
         "cut",
         "due",
+        "end",
         "fetch_after",
         "fetch_to",
         "filter",
@@ -98,6 +100,8 @@ class Cursor:
         self.due = Ranges()
         self.unsent: Ranges | None = None
         """What of that was never delivered, since its reader was to begin with it."""
+        self.end = NO_END
+        """Of a replay: the last sequence that is to be delivered."""
         self.attempts: dict[int, int] = {}
         """Failed attempts of unsettled messages, where there were any."""
         self.parked: dict[int, int | None] = {}
@@ -165,7 +169,8 @@ class Cursor:
     def take(self, row: StoredBatch, room: int) -> Taken:
         """Takes from a row what is wanted and due, at most `room` messages, and moves on past it."""
         batch, first, last = row.batch, row.first_sequence, row.last_sequence
-        if self.filter.everything and not self.due and self.position == first - 1 and batch.count <= room:
+        whole = self.filter.everything and not self.due and self.position == first - 1 and last <= self.end
+        if whole and batch.count <= room:
             self.unsettled.add(first, last)
             self.position = last
             return Taken(row, [(first, last)], redelivered=False, cut_short=False)
@@ -187,7 +192,8 @@ class Cursor:
         if not chosen.everything and self.due:
             self._forget_unwanted(first, min(last, self.position), wanted)
         again = self.due.within(first, min(last, self.position))
-        new = [(max(low, self.position + 1), high) for low, high in wanted if high > self.position]
+        begin, end = self.position + 1, self.end
+        new = [(max(low, begin), min(high, end)) for low, high in wanted if high >= begin <= end >= low]
         return selected, again + new
 
     def hand_out(self, row: StoredBatch, selected: Batch | None, ranges: list[tuple[int, int]]) -> Taken:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from tidings import limits
 from tidings.batch import Batch, StoredBatch
 from tidings.broker.cursors import Cursor, State
-from tidings.broker.effects import Deliver, Done, Fetch, Gap
+from tidings.broker.effects import Deliver, Done, Ended, Fetch, Gap
 from tidings.broker.gone import gone_of
 from tidings.broker.inputs import Fetched
 from tidings.broker.members import Member, Members
@@ -83,6 +83,8 @@ class Deliveries:
         self._read_on(subscription)
         if subscription.asked:
             self._answer_asked(subscription, subscription.asked)
+        if subscription.end_told is not None:
+            self._replay_on(subscription)
 
     def _read_on(self, subscription: Subscription) -> None:
         subscriber = subscription.subscriber
@@ -91,6 +93,8 @@ class Deliveries:
         for cursor in list(subscriber.behind):
             if cursor.is_held:
                 continue
+            if cursor.position >= cursor.end and not cursor.due:
+                cursor.position = cursor.queue.committed  # what follows is not for a replay
             if cursor.at_tail:
                 self._go_live(subscriber, cursor)
                 continue
@@ -103,6 +107,26 @@ class Deliveries:
             # The others come first next time.
             del subscriber.behind[cursor]
             subscriber.behind[cursor] = None
+
+    def _replay_on(self, subscription: Subscription) -> None:
+        """Lets the clock of a replay go on, and tells its client once that all of it is settled."""
+        for subscriber in subscription.attached():
+            if subscriber.starting:
+                continue
+            if subscriber.pace and subscriber.behind and not subscriber.credit:
+                due_ms = subscriber.pace.next_ms(self._state.now_ms)
+                self._state.deadlines.set_at_latest(("pace", subscription.number), due_ms)
+            is_over = all(cursor.at_tail and not cursor.unsettled for cursor in subscription.cursors.values())
+            if is_over and not subscription.end_told:
+                subscription.end_told = True
+                self._state.effects.append(Ended(subscriber.session.connection, subscriber.handle))
+
+    def paced(self, subscription: Subscription) -> None:
+        """Delivers of a replay what is its turn now."""
+        for subscriber in subscription.attached():
+            if subscriber.pace:
+                subscriber.credit = subscriber.pace.grow(subscriber.credit or 0, self._state.now_ms)
+        self.pump(subscription)
 
     def ask(self, subscriber: Subscriber, count: int, request: int) -> None:
         """Lets one that pulls be delivered up to `count` messages; answered once all that are there were.
@@ -196,6 +220,9 @@ class Deliveries:
 
     def _skip(self, cursor: Cursor, parcel: Parcel | Shares, first: int, last: int, reason: str) -> None:
         parcel.send()
+        last = min(last, cursor.end)
+        if last < first:
+            return
         for low, high in cursor.skip(first, last):
             self.tell_gap(cursor.subscription, cursor.queue, low, high, reason)
         self._state.cut_from(cursor)
@@ -205,7 +232,7 @@ class Deliveries:
         state = self._state
         if cursor.state is State.IDLE or cursor.subscription.locating:
             return  # nothing waits for it, or it is not known yet what does: then it is told when it reads
-        cut = cursor.cut_waiting(to_sequence)
+        cut = cursor.cut_waiting(min(to_sequence, cursor.end))
         for first, last in cut:
             self.tell_gap(cursor.subscription, cursor.queue, first, last, reason)
         if not cut:

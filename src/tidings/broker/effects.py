@@ -45,7 +45,8 @@ class Transacted(msgspec.Struct, frozen=True):
 class Subscribed(msgspec.Struct, frozen=True):
     """The client is attached; deliveries with its handle may follow.
 
-    `places` are the (epoch, position) of an ephemeral subscription, which only its client remembers.
+    `places` are the (epoch, position) of an ephemeral subscription, which only its client remembers, and so is the
+    `end` of a replay.
     """
 
     connection: int
@@ -56,6 +57,7 @@ class Subscribed(msgspec.Struct, frozen=True):
     places: list[tuple[int, int]]
     ack_timeout_ms: int
     attempts_max: int
+    end: int | None = None
 
 
 class Deliver(msgspec.Struct, frozen=True):
@@ -81,6 +83,13 @@ class Gap(msgspec.Struct, frozen=True):
     first_sequence: int
     last_sequence: int
     reason: str
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """All of a replay was delivered and settled: nothing more comes with this handle."""
+
+    connection: int
+    handle: int
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -182,7 +191,7 @@ class Locate(msgspec.Struct, frozen=True):
 
 
 ToConnection: TypeAlias = (
-    Welcome | Confirm | Transacted | Subscribed | Deliver | Gap | Listing | Done | Answered | Refuse | Close
+    Welcome | Confirm | Transacted | Subscribed | Deliver | Gap | Ended | Listing | Done | Answered | Refuse | Close
 )
 Read: TypeAlias = Fetch | ReadRows | ReadRecords | ListRecords | Survey | Locate
 Effect: TypeAlias = ToConnection | StartCommit | Read

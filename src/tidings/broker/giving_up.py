@@ -225,10 +225,10 @@ class GivingUp:
             NotFound: there is no such subscription, or no such dead letter.
             InvalidOption: the rate is out of its range.
         """
-        if call.rate != 0 and not limits.REDRIVE_RATE_MIN <= call.rate <= limits.REDRIVE_RATE_MAX:
+        if call.rate != 0 and not limits.RATE_MIN <= call.rate <= limits.RATE_MAX:
             raise InvalidOption(
-                f"a rate of {call.rate:g} messages/s; it can be {limits.REDRIVE_RATE_MIN} to"
-                f" {limits.REDRIVE_RATE_MAX}, or 0 for as fast as it goes"
+                f"a rate of {call.rate:g} messages/s; it can be {limits.RATE_MIN} to"
+                f" {limits.RATE_MAX}, or 0 for as fast as it goes"
             )
         subscription = self._state.find(call.subscription)
         numbers = [letter.number for letter in _chosen(subscription, call.number, call.fingerprint)]

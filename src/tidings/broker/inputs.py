@@ -76,6 +76,10 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     The first three are filled in by whoever speaks for the client. With an empty `queue` it is the subscription of
     this `name` as it is, shared or not. A client that `pulls` is delivered what it asks for, see `Ask`, no more.
     One that `rewinds` is delivered all again that comes after what it `received`, also what counts as acked.
+
+    With an `end` it is a replay: a subscription of its own that ends with the connection, to one queue, from `start` to
+    the `end`, "latest" (what is stored by now), "sequence" (the last one) or "time" (what was stored before it), at
+    `rate` messages a second (0 for as fast as it goes). `Ended` says that it is done.
     """
 
     connection: int = 0
@@ -98,6 +102,9 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True):
     single_active: bool | None = None
     pulls: bool = False
     rewinds: bool = False
+    end: str = ""
+    end_value: int = 0
+    rate: float = 0.0
     headers: Sequence[HeaderFilter] = ()
 
 

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Final
 
 from tidings import limits
+from tidings.batch import Batch, StoredBatch
 from tidings.broker.cursors import Cursor
+from tidings.broker.gone import gone_of
 from tidings.broker.lookups import Rows
 from tidings.broker.state import BrokerState
 from tidings.errors import LimitReached
@@ -94,7 +96,7 @@ class _Search:
             if isinstance(row, Damage):
                 self._unreadable.add(max(row.first_sequence, self._first), min(row.last_sequence, self._last))
                 continue
-            selected = self.cursor.filter.select(row.batch)
+            selected = self._selected(row)
             sequence = row.first_sequence - 1
             for run in selected.runs if selected else ():
                 sequence += run.count
@@ -109,6 +111,17 @@ class _Search:
         self._count *= _GROWTH
         self._high = self._low
         self.after = self._low = max(self._first - 1, self._high - self._count)
+
+    def _selected(self, row: StoredBatch) -> Batch | None:
+        """Returns a row's messages that are wanted, without those that somebody deleted: they are no last ones."""
+        selected = self.cursor.filter.select(row.batch)
+        gone = gone_of(row, self.cursor.queue, self.cursor.filter)
+        if selected is None or not gone:
+            return selected
+        there = Ranges(selected.present())
+        for first, last, _ in gone:
+            there.remove(first - row.first_sequence, last - row.first_sequence)
+        return selected.keep(list(there))
 
     def result(self) -> Ranges | LimitReached:
         """Returns what the cursor is to begin with."""

@@ -182,7 +182,7 @@ class Presence:
             event=item.filter.event,
             cursor=settled_to,
             lag=committed - settled_to,
-            lag_exact=item.filter.everything or committed == settled_to,
+            lag_exact=(item.filter.everything and item.end_told is None) or committed == settled_to,
             in_flight=cursor.in_flight if cursor else 0,
             connected=item.subscriber is not None,
             last_ack=item.last_ack_ms,
@@ -202,6 +202,7 @@ class Presence:
             skipped=cursor.skipped if cursor else 0,
             headers=list(item.filter.headers),
             cut=cursor.cut if cursor else 0,
+            replays_to=None if item.end_told is None or cursor is None else cursor.end,
         )
 
     def _paused(self, item: Subscription, cursor: Cursor | None) -> str:
@@ -218,6 +219,9 @@ class Presence:
             return ""
         if not any(each.session.send_buffer_full is False for each in item.attached()):
             return "slow subscriber: its send buffer is full"
+        for each in item.attached():
+            if each.pace and not each.credit:
+                return f"it replays {each.pace.rate:g} messages a second"
         if all(each.credit == 0 for each in item.attached()):
             return "nobody asks for messages at this moment: its clients pull"
         if not subscriber.has_room():

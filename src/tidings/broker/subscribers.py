@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidings import limits
 from tidings.broker.cursors import Cursor
+from tidings.broker.pace import Pace
 from tidings.errors import DeliveryTakenAway
 from tidings.ranges import Ranges
 
@@ -36,6 +37,7 @@ class Subscriber:
         "handle",
         "in_flight",
         "in_flight_bytes",
+        "pace",
         "request",
         "resume",
         "rewinds",
@@ -65,7 +67,9 @@ class Subscriber:
         self.in_flight = 0
         self.in_flight_bytes = 0
         self.credit: int | None = None
-        """How many messages it still asks for, if it pulls."""
+        """How many messages it still asks for, if it pulls; how many are its turn, if it has a pace."""
+        self.pace: Pace | None = None
+        """Of a replay at a rate."""
         self.behind: dict[Cursor, None] = {}
         """Cursors in state BEHIND, the one to read next first."""
         self.fetching: dict[Cursor, None] = {}
@@ -94,7 +98,7 @@ class Subscriber:
     def has_room(self) -> bool:
         """Whether the window is open wide enough to be worth a page: not for a message at a time.
 
-        Of one that pulls its client says what it is worth.
+        Of one that pulls its client says what it is worth, and of one with a pace the clock.
         """
         if self.credit is not None:
             return self.room() > 0

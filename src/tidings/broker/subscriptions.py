@@ -40,6 +40,7 @@ class Subscription:
         "dead",
         "durable",
         "dying",
+        "end_told",
         "expires_after_ms",
         "filter",
         "gaps",
@@ -92,6 +93,8 @@ class Subscription:
         self.subscriber: Subscriber | Members | None = None
         self.asked: list[tuple[Subscriber, int]] | None = None
         """Requests of those who pull, answered when all that is there was delivered."""
+        self.end_told: bool | None = None
+        """Of a replay, which is of a part of one queue: whether its client was told that it is at its end."""
         self.locating = 0
         """Start positions of a new one that are still being looked up."""
         self.dead: dict[int, DeadLetter] = {}

@@ -69,6 +69,7 @@ def application() -> "App":
         purge,
         queues,
         redrive,
+        replay,
         resume,
         schedules,
         seek,
@@ -105,11 +106,12 @@ def application() -> "App":
     app.command(seek.seek)
     app.command(peek.peek)
     app.command(purge.purge)
+    app.command(replay.replay)
     app.command(check.check)
     app.command(backup.backup)
     verbs = (
         *("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive"),
-        *("pause", "resume", "seek", "schedules", "peek", "purge"),
+        *("pause", "resume", "seek", "replay", "schedules", "peek", "purge"),
     )
     for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet

@@ -155,6 +155,8 @@ def print_subscriptions(infos: list[SubscriptionInfo], *, now_ms: int) -> None:
 
 def _state(info: SubscriptionInfo, now_ms: int) -> str:
     attached = f"{len(info.subscribers)} share it" if info.shared else "yes"
+    if info.replays_to is not None:
+        attached = f"replays up to {info.replays_to:,}"
     state = attached if info.connected else f"away, seen {relative_time(info.last_seen, now_ms)}"
     if info.paused:
         return f"paused: {info.paused}" if info.connected else f"{state}; paused: {info.paused}"

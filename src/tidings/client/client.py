@@ -16,7 +16,16 @@ from tidings.client.confirms import Confirms
 from tidings.client.dead_letters import DeadLetters
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
 from tidings.client.history import History
-from tidings.client.options import Seconds, SubscribeOptions, checked_handling_max, subscription_options
+from tidings.client.options import (
+    From,
+    Headers,
+    Seconds,
+    SubscribeOptions,
+    To,
+    checked_handling_max,
+    replay_options,
+    subscription_options,
+)
 from tidings.client.outgoing import Entry
 from tidings.client.schedules import Schedules
 from tidings.client.session import Answer
@@ -333,6 +342,42 @@ class Client(Administration, DeadLetters, History, Schedules):
             InvalidOption, InvalidName: an option or the name is not allowed.
         """
         return Subscription(self, subscription_options(queue, event, options), type, timeout)
+
+    def replay(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        from_: From = "earliest",
+        to: To = "latest",
+        rate: float | None = None,
+        headers: Headers | None = None,
+        type: Any = None,
+        timeout: float | None = limits.REQUEST_TIMEOUT_MS / 1000,
+    ) -> Subscription:
+        """Returns an asynchronous iterator of messages that a queue still holds, which ends after the last one.
+
+        They go through a subscription of their own, which ends with it: no other one is touched. A message counts as
+        done when the next one is asked for; what is given back with `nack` comes again before the end, and what is
+        given up is among `gaps`, as is what cannot be read any more.
+
+        Args:
+            queue: the queue's name.
+            event: an event's name or a pattern; None for all.
+            from_: "earliest", the first sequence, or a datetime with time zone.
+            to: "latest" (what is stored when it begins), the last sequence, or a datetime with time zone: what was
+                stored before it.
+            rate: messages a second, 0.001 to 100,000; None is as fast as it goes. It is kept on the server.
+            headers: which messages by their headers, as for `subscribe`.
+            type: what payloads are decoded and validated as: anything msgspec understands.
+            timeout: seconds that attaching may take; None is without limit.
+
+        Raises:
+            InvalidOption: an option is not allowed.
+            NotFound: there is no such queue; raised when it is attached.
+        """
+        options = replay_options(queue, event, from_=from_, to=to, rate=rate, headers=headers)
+        return Subscription(self, options, type, timeout)
 
     def on(
         self,

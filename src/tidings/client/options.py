@@ -14,6 +14,8 @@ from tidings.model import HeaderFilter, check_label
 
 Start = Literal["latest", "earliest"] | int | datetime
 Begin = Start | Literal["last"]
+From = Literal["earliest"] | int | datetime
+To = Literal["latest"] | int | datetime
 Seconds = float | timedelta
 
 
@@ -75,6 +77,12 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
     name = name if shared is None else shared
     if name is not None:
         check_label(name, "subscription")
+    retries = policy(
+        ack_timeout=given.get("ack_timeout"),
+        attempts_max=given.get("attempts_max"),
+        backoff_min=given.get("backoff_min"),
+        backoff_max=given.get("backoff_max"),
+    )
     start = given.get("start", "latest")
     word, value = ("last", 0) if start == "last" else start_of(start, "start", "'last', ")
     return Options(
@@ -86,16 +94,38 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
         in_flight_max=within(given.get("in_flight_max"), limits.IN_FLIGHT_MAX, "in_flight_max") or 0,
         concurrency=within(given.get("concurrency"), limits.CONCURRENCY_MAX, "concurrency") or 1,
         expires_after_ms=milliseconds(given.get("expires_after"), "expires_after"),
-        **policy(
-            ack_timeout=given.get("ack_timeout"),
-            attempts_max=given.get("attempts_max"),
-            backoff_min=given.get("backoff_min"),
-            backoff_max=given.get("backoff_max"),
-        ),
+        ack_timeout_ms=retries.get("ack_timeout_ms", 0),
+        attempts_max=retries.get("attempts_max", 0),
+        backoff_min_ms=retries.get("backoff_min_ms", 0),
+        backoff_max_ms=retries.get("backoff_max_ms", 0),
         shared=shared is not None,
         single_active=given.get("single_active"),
         headers=header_filters(given.get("headers")),
     )
+
+
+def replay_options(
+    queue: str, event: str | None, *, from_: From, to: To, rate: float | None, headers: Headers | None
+) -> Options:
+    """Returns checked options of a replay.
+
+    Raises:
+        InvalidOption: one is out of its range, or they say that there is nothing to replay.
+    """
+    if from_ in ("latest", "last") or to == "earliest":
+        raise InvalidOption("a replay goes from 'earliest', a sequence or a datetime to 'latest', or one of those")
+    if type(from_) is type(to) and not isinstance(from_, str) and from_ > to:  # type: ignore[operator]
+        raise InvalidOption(f"a replay from {from_} to {to} has nothing in it; give the earlier one as from_")
+    if rate is not None and (
+        not isinstance(rate, int | float) or isinstance(rate, bool) or not limits.RATE_MIN <= rate <= limits.RATE_MAX
+    ):
+        raise InvalidOption(
+            f"rate of {rate!r} messages/s; it can be {limits.RATE_MIN} to {limits.RATE_MAX}, or None for as fast as it"
+            " goes"
+        )
+    end, end_value = start_of(to, "to")
+    options = subscription_options(queue, event, {"start": from_, "headers": headers})
+    return options._replace(end=end, end_value=end_value, rate=rate or 0.0)
 
 
 def header_filters(headers: Headers | None) -> tuple[HeaderFilter, ...]:

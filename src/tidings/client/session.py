@@ -38,6 +38,7 @@ from tidings.wire import (
     Delete,
     Deliver,
     Done,
+    Ended,
     Extend,
     Frame,
     Gap,
@@ -433,6 +434,10 @@ class Session:
                 self._refused(frame)
             case Gap():
                 self._gap(frame)
+            case Ended():
+                subscriber = self._subscribers.get(frame.handle)
+                if subscriber is not None:
+                    subscriber.ended()
             case Welcome():
                 self._welcomed(frame)
             case Goodbye():

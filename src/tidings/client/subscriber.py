@@ -56,6 +56,9 @@ class Options(NamedTuple):
     shared: bool = False
     single_active: bool | None = None
     headers: tuple[HeaderFilter, ...] = ()
+    end: str = ""
+    end_value: int = 0
+    rate: float = 0.0
 
 
 class Delivery(NamedTuple):
@@ -179,6 +182,8 @@ class Subscriber:
         self.ack_timeout_ms = options.ack_timeout_ms or limits.ACK_TIMEOUT_MS
         self.attempts_max = options.attempts_max
         """After how many attempts a message is given up; 0 is not known."""
+        self.is_over = False
+        """Whether it was a replay, and all of it was settled."""
         self.gaps: list[Gap] = []
         self.gaps_seen = 0
         self.ready: deque[ReadyRun] = deque()
@@ -191,6 +196,7 @@ class Subscriber:
         self._ready_from = (0, 0)
         self._acked: dict[int, Ranges] = {}
         self._handed: dict[int, Ranges] = {}
+        self._end: int | None = None  # of a replay, once it is known
         self._begins: dict[int, int] = {}  # up to where it begins with the last message of each event
         self._readings: dict[int, Reading] = {}  # by epoch, where the subscription was moved
         # Acks of this turn: the range that grows, and those finished before it.
@@ -267,6 +273,11 @@ class Subscriber:
         if len(self.gaps) > limits.HOLES_MAX:
             del self.gaps[0]
 
+    def ended(self) -> None:
+        """Takes note that a replay is at its end."""
+        self.is_over = True
+        self._call_waiters()
+
     def take(self) -> Delivery | None:
         """Returns the next part and counts it as handed over; None if there is none now."""
         delivery = self._next_unacked()
@@ -318,7 +329,7 @@ class Subscriber:
     def wait(self, waiter: Waiter[None]) -> None:
         """Answers the waiter as soon as there is something to take, or never will be."""
         self._waiters.append(waiter)
-        if self._arrived or self.closed:
+        if self._arrived or self.closed or self.is_over:
             self._call_waiters()
 
     def forget_waiter(self, waiter: Waiter[None]) -> None:
@@ -424,6 +435,9 @@ class Subscriber:
             shared=options.shared,
             single_active=options.single_active,
             headers=list(options.headers),
+            end=options.end if self._end is None else "sequence",
+            end_value=options.end_value if self._end is None else self._end,
+            rate=options.rate,
         )
 
     def subscribed(self, frame: Subscribed) -> None:
@@ -437,6 +451,8 @@ class Subscriber:
             self.attempts_max = frame.attempts_max or self.attempts_max
             self.name = frame.name
             self.durable = frame.durable
+            if self._end is None:
+                self._end = frame.end
             for epoch, sequence in frame.places:
                 if self.options.start == "last":
                     sequence = 0 if self._begins.setdefault(epoch, sequence) else sequence

@@ -218,7 +218,7 @@ class Subscription:
 
     async def _iterate(self) -> AsyncIterator[Message]:
         subscriber = await self._attached()
-        ready = subscriber.ready
+        ready, replays = subscriber.ready, bool(self._options.end)
         handed_over = 0
         while True:
             while ready:
@@ -226,8 +226,15 @@ class Subscription:
                 # What is mapped here is mapped in C, which halves the cost of a message. The messages are made
                 # here and not kept in `run`, which must not refer to this subscription: see `__del__`.
                 ours = repeat(run.context), repeat(msgspec.UNSET), repeat(self)  # those never end
-                for message in map(Message, run.items, run.sequences, *ours):
-                    yield message
+                messages = map(Message, run.items, run.sequences, *ours)
+                if replays:
+                    for message in messages:
+                        yield message
+                        if not message._given_back:
+                            await message.ack()
+                else:
+                    for message in messages:
+                        yield message
                 if ready and ready[0] is run:  # another iteration may have been faster
                     ready.popleft()
             delivery = await self._take(subscriber)
@@ -256,6 +263,8 @@ class Subscription:
                 continue
             batch = MessageBatch(delivery, self._decoding, self)
             yield batch
+            if self._options.end:
+                await batch.ack()
             handed_over += len(batch)
             if handed_over > limits.MESSAGES_PER_TURN_MAX:
                 handed_over = 0
@@ -284,7 +293,7 @@ class Subscription:
 
 
 def _ended(subscriber: Subscriber) -> bool:
-    """Returns whether a subscription was closed; raises why, if the application did not close it."""
+    """Returns whether a subscription was closed or is over; raises why, if the application did not close it."""
     if subscriber.error is not None:
         raise type(subscriber.error)(subscriber.error.text)
-    return subscriber.closed
+    return subscriber.closed or subscriber.is_over

@@ -66,6 +66,7 @@ class Attachment:
         "durable",
         "error",
         "handle",
+        "is_over",
         "name",
         "places",
     )
@@ -82,6 +83,8 @@ class Attachment:
         self.attempts_max = 0
         self.error: TidingsError | None = None
         """Why nothing more comes; None while it is attached."""
+        self.is_over = False
+        """Whether it was a replay, and all of it was settled."""
         self._conversation = conversation
         self._wake = wake
         self._arrived: deque[_Arrived | effects.Gap] | None = None  # None instead of an empty deque, 760 bytes

@@ -280,6 +280,11 @@ class Conversation:
                 if attachment:
                     self._waiting_bytes += attachment.arrived(effect)
                     self._touched[attachment] = None
+            case effects.Ended():
+                attachment = self._attachments.get(effect.handle)
+                if attachment:
+                    attachment.is_over = True
+                    attachment.end(ConnectionLost("the replay is at its end"))
             case effects.Confirm():
                 _answer(self._confirms.pop(effect.number, None), effect)
                 self._make_room()

@@ -121,6 +121,10 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
     "sequence" or "time" (with `start_value`, a sequence or UTC ms) and counts only when the subscription is new.
     A 0 leaves a setting as it is, which is the default for a new subscription; `expires_after_ms` None leaves the
     expiry as it is, 0 removes it. Each of `headers` says what is wanted of one header.
+
+    With an `end` it is a replay: a subscription of its own that ends with the connection, to a part of one queue up to
+    the `end`, "latest" (what is stored by now), "sequence" (`end_value` is the last one) or "time" (what was stored
+    before it), at `rate` messages a second (0 for as fast as it goes). It is over with `Ended`.
     """
 
     request: int
@@ -141,6 +145,9 @@ class Subscribe(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=
     shared: bool = False
     single_active: bool | None = None
     headers: list[HeaderFilter] = []
+    end: str = ""
+    end_value: int = 0
+    rate: float = 0.0
 
 
 class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -149,7 +156,7 @@ class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     `places` tells an ephemeral subscription where it begins, as (epoch, sequence before its first message): what
     to resume from if the connection is lost before anything came. With the start "last" that is up to where the last
     messages are looked for, `begin_to` of Resume. `ack_timeout_ms` and `attempts_max` are the
-    subscription's settings at this moment; 0 from a server that does not tell.
+    subscription's settings at this moment; 0 from a server that does not tell. `end` is the last sequence of a replay.
     """
 
     request: int
@@ -159,6 +166,7 @@ class Subscribed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     places: list[tuple[int, int]] = []
     ack_timeout_ms: int = 0
     attempts_max: int = 0
+    end: int | None = None
 
 
 class Unsubscribe(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -214,6 +222,12 @@ class Gap(msgspec.Struct, array_like=True, frozen=True, gc=False):
     def count(self) -> int:
         """How many sequences it covers; with an event filter some of them may not have been wanted."""
         return self.last_sequence - self.first_sequence + 1
+
+
+class Ended(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Server: all of a replay was delivered and settled; nothing more comes with this handle."""
+
+    handle: int
 
 
 class Ack(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -337,6 +351,7 @@ Frame: TypeAlias = (
     | Unsubscribe
     | Deliver
     | Gap
+    | Ended
     | Ack
     | Nack
     | Extend
@@ -388,6 +403,7 @@ SERVER_KINDS: dict[int, type[Frame]] = {
     16: Refusal,
     18: Result,
     20: Transacted,
+    22: Ended,
     64: Heartbeat,
     65: Goodbye,
 }

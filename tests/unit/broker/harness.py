@@ -68,6 +68,7 @@ class Client:
         self.done: list[int] = []
         self.answers: dict[int, Any] = {}
         self.gaps: list[effects.Gap] = []
+        self.ended: list[int] = []
         self.listings: dict[int, effects.Listing] = {}
         self.messages: dict[int, list[Message]] = {}
         self.deliveries: list[effects.Deliver] = []
@@ -87,6 +88,8 @@ class Client:
                 self.transacted[effect.number] = effect
             case effects.Refuse():
                 self.refusals.append(effect)
+            case effects.Ended():
+                self.ended.append(effect.handle)
             case effects.Subscribed():
                 self.subscribed[effect.request] = effect
             case effects.Done():

@@ -8,7 +8,7 @@ from tests.unit.broker.harness import Client, Harness, assert_delivered, assert_
 from tidings import limits
 from tidings.broker import inputs
 from tidings.broker.effects import ReadRows
-from tidings.calls import Seek
+from tidings.calls import DeleteMessage, Purge, Seek
 from tidings.errors import LimitReached
 from tidings.model import HeaderFilter
 from tidings.transaction import Damage
@@ -233,5 +233,23 @@ def test_its_messages_are_not_trimmed_while_they_are_looked_for_and_wait(monkeyp
     assert_delivered(client, "orders", [3])
     harness.advance(20_000)
     client.ack(1, 3)
+    assert_delivered(client, "orders", [4])
+    assert not client.gaps
+
+
+@pytest.mark.parametrize("event", ["#", "a"])
+def test_a_message_that_was_deleted_is_not_the_last_of_its_event(event: str) -> None:
+    _, client = filled("ab", "aab")
+    client.call(DeleteMessage(queue="orders", sequence=4))
+    client.subscribe("orders", event, start="last")
+    assert_delivered(client, "orders", [3] if event == "a" else [3, 5])
+    assert not client.gaps
+
+
+def test_what_was_purged_is_not_looked_for() -> None:
+    _, client = filled("ab", "c")
+    client.call(Purge(queue="orders"))
+    client.publish("orders", "d")
+    client.subscribe("orders", start="last")
     assert_delivered(client, "orders", [4])
     assert not client.gaps

@@ -37,7 +37,9 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return st.tuples(*map(values_of, arguments))
     if arguments:
         return st.one_of(*map(values_of, arguments))
-    return {int: integers, str: texts, bool: st.booleans(), type(None): st.none(), msgspec.Raw: raws}[hint]
+    floats = st.floats(allow_nan=False)  # equal to nothing, itself included
+    known = {int: integers, float: floats, str: texts, bool: st.booleans(), type(None): st.none(), msgspec.Raw: raws}
+    return known[hint]
 
 
 frames = st.one_of([values_of(kind) for kind in get_args(Frame)])

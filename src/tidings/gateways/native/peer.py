@@ -22,6 +22,7 @@ from tidings.wire import (
     Delete,
     Deliver,
     Done,
+    Ended,
     Extend,
     Frame,
     Gap,
@@ -195,6 +196,7 @@ class NativePeer(asyncio.Protocol):
                         effect.places,
                         effect.ack_timeout_ms,
                         effect.attempts_max,
+                        effect.end,
                     )
                 )
             case effects.Gap():
@@ -208,6 +210,8 @@ class NativePeer(asyncio.Protocol):
                         effect.reason,
                     )
                 )
+            case effects.Ended():
+                wire.send(Ended(effect.handle))
             case effects.Listing():
                 entries = msgspec.Raw(msgspec.msgpack.encode(effect.entries))
                 wire.send(Listing(effect.request, entries, effect.after))
@@ -449,6 +453,9 @@ def _subscribe(connection: int, frame: Subscribe) -> inputs.Subscribe:
         shared=frame.shared,
         single_active=frame.single_active,
         headers=frame.headers,
+        end=frame.end,
+        end_value=frame.end_value,
+        rate=frame.rate,
     )
 
 

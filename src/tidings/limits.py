@@ -154,9 +154,6 @@ SOCKETIO_NAMESPACES_MAX: Final = 1_000
 SOCKETIO_EVENTS_MAX: Final = 100
 """Events that `auth.events` may list: each is a subscription."""
 
-SOCKETIO_IN_FLIGHT_DEFAULT: Final = 1_024
-"""Default window where a client acknowledges each message: that many wait for it in a table of the connection."""
-
 SOCKETIO_PROOF_DELAY_MS: Final = 1_000
 """Time after which a ping asks whether what was sent has arrived: what a lost connection may bring twice."""
 

@@ -11,6 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 import tidings
 from tests.unit.gateways.http.event_source import Event, EventSource
+from tests.unit.gateways.socketio.raw import RawClient
 from tidings.broker import effects, inputs
 from tidings.client import Client
 from tidings.client.message import Message
@@ -234,3 +235,61 @@ class WebSocketClient:
 
     async def lose(self) -> None:
         self._connection.transport.abort()
+
+
+class SocketIoClient:
+    """Over Socket.IO: verbs on the default namespace. It reads, and answers pings, only while somebody waits."""
+
+    def __init__(self, connection: RawClient) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self._others: deque[str] = deque()
+
+    @classmethod
+    async def connect(cls, url: str) -> Self:
+        connection = await RawClient(url).__aenter__()
+        await connection.enter()
+        return cls(connection)
+
+    async def _ask(self, verb: str, **options: object) -> Any:
+        number = next(self._numbers)
+        await self._connection.send(f"42{number}{json.dumps([verb, options])}")
+        while not (frame := await self._connection.receive()).startswith(f"43{number}["):
+            self._others.append(frame)
+        answer = json.loads(frame[2 + len(str(number)) :])[0]
+        if "error" in answer:
+            raise from_code(answer["error"]["code"], answer["error"]["text"])
+        return answer
+
+    async def publish(self, queue: str, event: str, payload: object) -> int:
+        return int((await self._ask("publish", queue=queue, event=event, payload=payload))["sequence"])
+
+    async def subscribe(self, queue: str, event: str, *, name: str, start: str, in_flight_max: int) -> None:
+        options = {"queue": queue, "event": event, "as": name, "from": start, "in_flight_max": in_flight_max}
+        await self._ask("subscribe", **options)
+
+    async def receive(self) -> Received | Missed:
+        frame = self._others.popleft() if self._others else await self._connection.receive()
+        number, bracket, rest = frame[2:].partition("[")
+        kind, told = json.loads(bracket + rest)
+        if kind == "gap":
+            return Missed(told["queue"], told["first_sequence"], told["last_sequence"], told["reason"])
+        assert kind == "message", kind
+        return Received(told["queue"], told["event"], told["sequence"], told["payload"], told["attempt"], number)
+
+    async def ack(self, received: Received) -> None:
+        await self._settle(f"43{received.handle}[]")
+
+    async def nack(self, received: Received, *, delay_ms: int) -> None:
+        await self._settle(f"43{received.handle}{json.dumps([{'nack': True, 'delay_ms': delay_ms}])}")
+
+    async def _settle(self, frame: str) -> None:
+        # An acknowledgement has no answer in this protocol; what is asked after it is answered after it.
+        await self._connection.send(frame)
+        await self._ask("queues")
+
+    async def close(self) -> None:
+        await self._connection.socket.close()
+
+    async def lose(self) -> None:
+        self._connection.socket.transport.abort()

@@ -1,6 +1,6 @@
 """Every door keeps the gateway contract, and so does what doors are made on."""
 
-from tests.contracts.doors import ConversationClient, NativeClient, WebSocketClient
+from tests.contracts.doors import ConversationClient, NativeClient, SocketIoClient, WebSocketClient
 from tidings.testing.gateway_contract import Bench, GatewayClient, GatewayContract
 
 
@@ -17,3 +17,8 @@ class TestConversation(GatewayContract):
 class TestWebSocket(GatewayContract):
     async def connect(self, bench: Bench) -> GatewayClient:
         return await WebSocketClient.connect(bench.urls.http)
+
+
+class TestSocketIo(GatewayContract):
+    async def connect(self, bench: Bench) -> GatewayClient:
+        return await SocketIoClient.connect(bench.urls.http)

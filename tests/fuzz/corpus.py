@@ -50,6 +50,12 @@ def seeds(target: str) -> list[bytes]:
         case "payloads":
             values: list[object] = [{"id": 7}, [b"a", b"b"], "text", {"h": "v"}, b"x", 1.5, None, ["a", {}, 2]]
             return [bytes([kind]) + msgspec.msgpack.encode(value) for value in values for kind in (0, 2)]
+        case "socketio":
+            said = ['40/orders,{"clientId":"a"}', '42/orders,1["created",{"id":7}]', '451-/orders,["e",{"a":1}]']
+            frames = b"".join([b"\1" + _piece(each.encode()) + b"\0\1" for each in (*said, "41/orders,", "3")])
+            bytes_too = b"\1" + _piece(b"\1\2") + b"\1\1"
+            body = "\x1e".join([said[0], said[2], "bAQI=", said[1]]).encode()
+            return [b"\0" + frames + bytes_too, b"\1\1" + _piece(body) + b"\1" * 8]
         case _:
             # Decisions, not bytes of a format: any are as good.
             return [random.Random(seed).randbytes(_CONVERSATION_BYTES) for seed in range(8)]
@@ -93,6 +99,10 @@ def _in_pieces(stream: bytes) -> bytes:
     # As `wire_targets.connection` reads it: an action, a size of one byte, so many bytes.
     pieces = [stream[start : start + 200] for start in range(0, len(stream), 200)]
     return b"".join(b"\2" + bytes([len(piece)]) + piece for piece in pieces)
+
+
+def _piece(data: bytes) -> bytes:
+    return bytes([len(data)]) + data
 
 
 def _sized(before: bytes, stream: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.fuzz import name_targets, store_targets, wire_targets
+from tests.fuzz import name_targets, socketio_targets, store_targets, wire_targets
 from tests.fuzz.conversation import conversation
 from tests.fuzz.data_files import data_file
 
@@ -21,6 +21,7 @@ TARGETS: dict[str, Target] = {
         name_targets.filters,
         name_targets.addresses,
         name_targets.payloads,
+        socketio_targets.socketio,
         conversation,
         data_file,
     )

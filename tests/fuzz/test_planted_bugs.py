@@ -5,11 +5,13 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 import tidings.broker.filters
 import tidings.client.payloads
 import tidings.config
+import tidings.gateways.socketio.packets
 import tidings.store.sqlite.rows
 import tidings.store.sqlite.store
 from tests.fuzz.corpus import mutated, regressions, seeds
@@ -131,6 +133,13 @@ def errors_of_sqlite_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tidings.store.sqlite.store, "_unusable", lambda path, error: error)
 
 
+def arguments_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def believed(kind: int, identity: int | None, text: str) -> list[msgspec.Raw]:
+        return [msgspec.Raw(b'"e"'), msgspec.Raw(text.encode(errors="replace"))]
+
+    monkeypatch.setattr(tidings.gateways.socketio.packets, "_arguments", believed)
+
+
 @pytest.mark.parametrize(
     ("target", "plant"),
     [
@@ -145,6 +154,7 @@ def errors_of_sqlite_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         ("filters", every_pattern_matches),
         ("addresses", a_port_is_what_python_takes_for_a_number),
         ("payloads", the_last_payload_of_many_is_left_out),
+        ("socketio", arguments_are_not_looked_at),
         ("conversation", an_unsubscribed_subscribe_is_not_answered),
         ("conversation", a_connection_stays_after_its_farewell),
         ("conversation", every_third_page_is_lost),

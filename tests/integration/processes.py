@@ -149,17 +149,29 @@ class Server:
         directory: for the data file and the log.
         program: what python runs, if it is not `-m tidings`.
         prefix: a command that runs the server, such as a tracer.
+        http: whether it has the web doors, too.
     """
 
     def __init__(
-        self, directory: Path, *, program: Sequence[str | Path] = ("-m", "tidings"), prefix: Sequence[str | Path] = ()
+        self,
+        directory: Path,
+        *,
+        program: Sequence[str | Path] = ("-m", "tidings"),
+        prefix: Sequence[str | Path] = (),
+        http: bool = False,
     ) -> None:
         self._program = program
         self.prefix = prefix
         self.data_file = directory / "events.db"
         self.log = directory / "server.log"
         self._port = 0
+        self._http_port = 0 if http else None
         self._process: Process | None = None
+
+    @property
+    def http_url(self) -> str:
+        """Where the web doors are."""
+        return f"http://127.0.0.1:{self._http_port}"
 
     @property
     def url(self) -> str:
@@ -180,11 +192,16 @@ class Server:
     def start(self) -> None:
         """Starts a process and waits until it accepts connections."""
         assert self._process is None or not self._process.running, "it runs already"
-        options = ("serve", "--store", f"sqlite:{self.data_file}", "--listen", self.url)
+        options = ["serve", "--store", f"sqlite:{self.data_file}", "--listen", self.url]
+        if self._http_port is not None:
+            options += ["--listen", self.http_url]
         self._process = Process(*self._program, *options, log=self.log, prefix=self.prefix)
         line = self._process.read_line()
         assert line.startswith("ready tidings://127.0.0.1:"), line
-        self._port = int(line.split()[1].rpartition(":")[2])
+        urls = line.split()[1:]
+        self._port = int(urls[0].rpartition(":")[2])
+        if self._http_port is not None:
+            self._http_port = int(urls[1].rpartition(":")[2])
 
     def kill(self) -> None:
         """Ends the process with `kill -9`."""

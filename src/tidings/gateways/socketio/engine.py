@@ -9,7 +9,7 @@
 
 The server sends pings, the client answers with pongs. Beside proving life, a pong proves that all arrived that was
 sent before its ping; so does a GET, for the body that answered the one before it. `proven` counts those messages.
-Therefore pings are sent sooner while messages are unproven: see `next_deadline_ms`.
+Therefore pings are sent sooner while messages are unproven that somebody wants to be proved: see `want_proof`.
 """
 
 from typing import Final, NamedTuple
@@ -73,6 +73,7 @@ class Engine:
         "sent",
         "sid",
         "waiting_bytes",
+        "wanted",
         "websocket",
     )
 
@@ -94,6 +95,8 @@ class Engine:
         """The number of the last message that was sent."""
         self.proven = 0
         """The number of the last message that is known to have arrived."""
+        self.wanted = 0
+        """The number of the last message that is to be proved soon."""
         self.waiting_bytes = 0
         """Size of what waits to be sent."""
         self._timing = timing or Timing()
@@ -179,6 +182,10 @@ class Engine:
         self.numbered += 1
         self._put(Packet(MESSAGE, message))
 
+    def want_proof(self) -> None:
+        """Lets pings ask soon whether what was given to `send` has arrived."""
+        self.wanted = self.numbered
+
     def frames_to_send(self, now_ms: int) -> list[str | bytes]:
         """Returns what waits, for the WebSocket."""
         return [encode_frame(packet) for packet in self._take(now_ms, limits.SEND_BUFFER_BYTES_MAX)]
@@ -209,7 +216,7 @@ class Engine:
             packets.append(packet)
             size += len(packet.data) + 1
             self.sent = number
-            if packet.kind == MESSAGE:
+            if packet.kind == MESSAGE and number <= self.wanted:
                 self._unproven_bytes += len(packet.data)
                 if self._unproven_bytes >= limits.SOCKETIO_PROOF_BYTES:
                     self.ping(now_ms)
@@ -217,7 +224,7 @@ class Engine:
                 self._mark, self._unproven_bytes = number, 0
         del self._out[: len(packets)]
         self.waiting_bytes -= size
-        if self.sent > self.proven and self._unproven_due_ms == _NEVER_MS:
+        if min(self.sent, self.wanted) > self.proven and self._unproven_due_ms == _NEVER_MS:
             self._unproven_due_ms = now_ms + self._timing.proof_delay_ms
         return packets
 
@@ -247,7 +254,8 @@ class Engine:
     def _prove(self, number: int, now_ms: int) -> None:
         if number > self.proven:
             self.proven = number
-            self._unproven_due_ms = _NEVER_MS if self.sent <= number else now_ms + self._timing.proof_delay_ms
+            is_proved = min(self.sent, self.wanted) <= number
+            self._unproven_due_ms = _NEVER_MS if is_proved else now_ms + self._timing.proof_delay_ms
 
     def close(self, reason: str) -> None:
         """Closes it; the client is told, if it still can be."""

@@ -14,10 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, NotFound, TidingsError
-from tidings.gateways.messages import GapEntry, MessageEntry, error_entry, gap_entry, message_fields
+from tidings.gateways.messages import GapEntry, MessageEntry, error_entry, gap_entry, message_fields, parse_start
 from tidings.gateways.socketio.connection import Connecting, Emitted
 from tidings.gateways.socketio.packets import payload_of
 from tidings.gateways.socketio.session import Reader, Session
@@ -28,7 +27,6 @@ from tidings.gateways.socketio.spelling import (
     draft,
     publish,
     shown_payload,
-    start_of,
 )
 from tidings.model import JSON
 from tidings.node import Conversation
@@ -51,14 +49,14 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class SubscribeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What "subscribe" takes: a filter, the subscription's name, where it starts if it is new, and its settings."""
+    """What "subscribe" takes: a filter, a name, where a new subscription starts, and its settings; 0 changes none."""
 
     queue: str
     event: str = "#"
     name: str | None = msgspec.field(default=None, name="as")
     start: str | int = msgspec.field(default="latest", name="from")
     shared: bool = False
-    in_flight_max: int = limits.SOCKETIO_IN_FLIGHT_DEFAULT
+    in_flight_max: int = 0
     concurrency: int = 1
     ack_timeout_ms: int = 0
     attempts_max: int = 0
@@ -147,7 +145,7 @@ class Explicit:
 
     async def _subscribe(self, wanted: SubscribeOptions) -> Subscribed:
         reader = Reader(None, self._spell)
-        start, value = start_of(wanted.start)
+        start, value = parse_start(str(wanted.start))
         attachment = await self._conversation.subscribe(
             inputs.Subscribe(
                 queue=wanted.queue,
@@ -200,7 +198,7 @@ class Explicit:
             return False
         if isinstance(item, effects.Gap):
             self._emit("gap", GapOf(subscription=attachment.name, **msgspec.structs.asdict(gap_entry(item))))
-            self._session.unproven(attachment, item.epoch, item.last_sequence, item.last_sequence)
+            self._session.unproven(attachment, item.epoch, item.first_sequence, item.last_sequence)
             return True
         value, attachments = shown_payload(item)
         entry = MessageOf(

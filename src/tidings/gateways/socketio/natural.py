@@ -27,7 +27,7 @@ import msgspec
 from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
-from tidings.gateways.messages import error_entry, gap_entry
+from tidings.gateways.messages import error_entry, gap_entry, parse_start
 from tidings.gateways.socketio.connection import Connecting, Emitted
 from tidings.gateways.socketio.packets import payload_of
 from tidings.gateways.socketio.session import Reader, Session
@@ -40,7 +40,6 @@ from tidings.gateways.socketio.spelling import (
     draft,
     publish,
     shown_payload,
-    start_of,
 )
 from tidings.model import check_name
 from tidings.node import Conversation
@@ -96,7 +95,7 @@ class Natural:
     async def subscribe(self, event: str, auth: Auth, came: Stretch | None) -> bool:
         """Attaches to the subscription of an event; returns whether it goes on where the client was."""
         reader = Reader(None, self._spell)
-        start, value = start_of(auth.start)
+        start, value = parse_start(str(auth.start))
         resume = [] if came is None else [inputs.Resume(came.reading, came.last, [(came.first, came.last)])]
         attachment = reader.attachment = await self._conversation.subscribe(
             inputs.Subscribe(
@@ -104,7 +103,6 @@ class Natural:
                 event=event,
                 start=start,
                 start_value=value,
-                in_flight_max=limits.SOCKETIO_IN_FLIGHT_DEFAULT if self._waiting else 0,
                 resume=resume,
             ),
             wake=partial(self._offer, reader),
@@ -170,7 +168,7 @@ class Natural:
         connection = self._session.connection
         if isinstance(item, effects.Gap):
             connection.emit(self._name, "$gap", [msgspec.json.encode(gap_entry(item))])
-            self._session.unproven(attachment, item.epoch, item.last_sequence, item.last_sequence)
+            self._session.unproven(attachment, item.epoch, item.first_sequence, item.last_sequence)
             return True
         value, attachments = shown_payload(item)
         if self._waiting is not None:

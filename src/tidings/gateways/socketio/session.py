@@ -333,10 +333,12 @@ class Session:
             del self._ready[reader]
             if reader.spell(reader):
                 self._ready[reader] = None
+            self._pass_on()
 
     def unproven(self, attachment: Attachment, reading: int, first: int, last: int) -> None:
         """Settles a delivery that was just spelled, once it is proved that it has arrived."""
         self._pass_on()
+        self.engine.want_proof()
         number = self.engine.numbered
         if self._unproven is None:
             self._unproven = deque()  # None instead of an empty one: 760 bytes

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 import msgspec
@@ -78,28 +77,6 @@ def decode_auth(data: bytes | msgspec.Raw | None) -> Auth:
         return Auth() if data is None else _AUTH.decode(data)
     except msgspec.ValidationError as error:
         raise InvalidOption(f"auth is not understood: {error}") from None
-
-
-def start_of(value: str | int) -> tuple[str, int]:
-    """Returns what `from` means, as `inputs.Subscribe` has it: (start, start_value).
-
-    Raises:
-        InvalidOption: it is neither "latest", "earliest", a sequence nor a time.
-    """
-    if isinstance(value, int):
-        return "sequence", value
-    if value in ("latest", "earliest"):
-        return value, 0
-    try:
-        time = datetime.fromisoformat(value)
-        if time.tzinfo is not None:
-            return "time", int(time.astimezone(UTC).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        pass  # told below, like a time without a zone
-    raise InvalidOption(
-        f'from {value!r} is not known; give "latest", "earliest", a sequence such as 42, or a time such as'
-        " 2026-01-31T08:00:00Z"
-    )
 
 
 # --- publishing ---

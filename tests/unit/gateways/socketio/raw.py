@@ -27,7 +27,7 @@ class RawClient:
 
     async def __aenter__(self) -> Self:
         self._socket = await connect(
-            self._url, proxy=None, ping_interval=None, additional_headers=self._headers, max_size=None
+            self._url, proxy=None, ping_interval=None, additional_headers=self._headers, max_size=None, max_queue=None
         )
         self.handshake = json.loads((await self.receive())[1:])
         return self

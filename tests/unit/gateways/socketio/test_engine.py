@@ -71,10 +71,12 @@ def test_it_pings_and_gives_up_who_does_not_answer() -> None:
 def test_a_pong_proves_what_was_sent_before_its_ping_and_nothing_after() -> None:
     engine = opened()
     engine.send("one")
+    engine.want_proof()
     engine.frames_to_send(10)
     assert engine.next_deadline_ms() == 60, "sooner than a heartbeat, since something is unproven"
     engine.tick(60)
     engine.send("two")
+    engine.want_proof()
     assert engine.frames_to_send(60) == ["2", "4two"]
     assert engine.receive_frame("4unrelated", 61) == ["unrelated"]
     assert engine.proven == 0
@@ -90,6 +92,7 @@ def test_a_pong_proves_what_was_sent_before_its_ping_and_nothing_after() -> None
 def test_a_pong_that_answers_nothing_proves_nothing() -> None:
     engine = opened()
     engine.send("one")
+    engine.want_proof()
     engine.frames_to_send(10)
     engine.receive_frame("3", 11)
     assert engine.proven == 0
@@ -102,9 +105,22 @@ def test_much_that_is_sent_is_asked_after_at_once() -> None:
     engine = opened()
     for _ in range(3):
         engine.send("x" * (limits.SOCKETIO_PROOF_BYTES // 2))
+    engine.want_proof()
     frames = engine.frames_to_send(10)
     assert [frame[0] for frame in frames] == ["4", "4", "4", "2"]
     engine.receive_frame("3", 11)
+    assert engine.proven == 3
+
+
+def test_what_nobody_wants_to_be_proved_is_proved_by_heartbeats_only() -> None:
+    engine = opened()
+    for _ in range(3):
+        engine.send("x" * limits.SOCKETIO_PROOF_BYTES)
+    assert len(engine.frames_to_send(10)) == 3
+    assert engine.next_deadline_ms() == 300
+    engine.tick(300)
+    engine.frames_to_send(300)
+    engine.receive_frame("3", 301)
     assert engine.proven == 3
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.processes import eventually
 from tests.unit.gateways.socketio.raw import RawClient
+from tidings.calls import ConfigureSubscription
 from tidings.node import Draft, open_conversation
 from tidings.node.conversation import Conversation
 from tidings.server import Server
@@ -129,12 +130,16 @@ async def test_a_client_that_acknowledges_nothing_has_a_full_window(url: str, se
     writer = await publisher(server)
     async with RawClient(url) as client:
         await client.enter("/orders", clientId="billing", ack="manual")
+        await writer.call(ConfigureSubscription(name="billing:orders/#", in_flight_max=100))
         await writer.publish("orders", [Draft("created", b"%d" % number) for number in range(3_000)])
-        numbers = [(await client.event("/orders"))[-1] for _ in range(1_024)]
+        numbers = [(await client.event("/orders"))[-1] for _ in range(100)]
         found = await subscription(server, "billing:orders/#")
-        assert found.in_flight == 1_024  # type: ignore[union-attr, attr-defined]
+        assert found.in_flight == 100  # type: ignore[union-attr, attr-defined]
+        assert server._socketio is not None
+        [session] = server._socketio._sessions.values()
+        assert session.engine.waiting_bytes == 0
         await client.send(*[f"43/orders,{number}[]" for number in numbers])
-        assert (await client.event("/orders"))[1] == 1_024
+        assert (await client.event("/orders"))[1] == 100
 
 
 async def test_bytes_are_attachments_and_text_is_a_string(url: str, server: Server) -> None:

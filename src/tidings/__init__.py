@@ -2,6 +2,7 @@
 
 from tidings.client import (
     Client,
+    Confirm,
     DeadLetter,
     Message,
     MessageBatch,
@@ -18,6 +19,7 @@ from tidings.errors import (
     DeliveryTakenAway,
     DiskFull,
     Draining,
+    GivenUp,
     InternalError,
     InvalidFilter,
     InvalidInput,
@@ -46,11 +48,11 @@ from tidings.errors import (
 )
 from tidings.model import (
     ClientInfo,
-    Confirm,
     DeadLetterGroup,
     Failure,
     QueueInfo,
     QueueSettings,
+    Receipt,
     ScheduledInfo,
     SubscriptionInfo,
 )
@@ -69,6 +71,7 @@ __all__ = [
     "DiskFull",
     "Draining",
     "Failure",
+    "GivenUp",
     "InternalError",
     "InvalidFilter",
     "InvalidInput",
@@ -85,6 +88,7 @@ __all__ = [
     "ProtocolViolation",
     "QueueInfo",
     "QueueSettings",
+    "Receipt",
     "Refused",
     "Reject",
     "ScheduledInfo",

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidings.errors import InvalidOption
-from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, MessageInfo, MovedInfo, ScheduledInfo
+from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, MessageInfo, MovedInfo, Receipt, ScheduledInfo
 
 
 class _Call(
@@ -169,6 +169,32 @@ class Peek(_Call, frozen=True, kw_only=True, tag="peek"):
     count_max: int = 10
 
 
+class ListReceipts(_Call, frozen=True, kw_only=True, tag="list_receipts"):
+    """Asks how far each subscription is with a message that is meant for it.
+
+    `epoch` 0 is the queue as it is now. Answer: `Receipt`s of subscriptions whose names come after `after`, in order.
+    """
+
+    queue: str
+    sequence: int
+    epoch: int = 0
+    after: str = ""
+
+
+class AwaitReceipt(_Call, frozen=True, kw_only=True, tag="await_receipt"):
+    """Waits until a subscription has settled `count` messages, or the time is over.
+
+    Answer: a `Receipt`, of the first of them that is not settled, or else was given up. What is settled is durable.
+    """
+
+    queue: str
+    sequence: int
+    subscription: str
+    epoch: int = 0
+    count: int = 1
+    wait_ms: int = 0
+
+
 Call: TypeAlias = (
     ConfigureSubscription
     | ConfigureQueue
@@ -185,6 +211,8 @@ Call: TypeAlias = (
     | Purge
     | DeleteMessage
     | Peek
+    | ListReceipts
+    | AwaitReceipt
 )
 
 ANSWERS: Final[dict[type[Call], object]] = {
@@ -203,6 +231,8 @@ ANSWERS: Final[dict[type[Call], object]] = {
     Purge: int,
     DeleteMessage: None,
     Peek: list[MessageInfo],
+    ListReceipts: list[Receipt],
+    AwaitReceipt: Receipt,
 }
 """The type of each call's answer."""
 

@@ -16,6 +16,7 @@ TidingsError
 │   ├── NotFound
 │   ├── NeverDelivered
 │   ├── DeliveryTakenAway
+│   ├── GivenUp
 │   └── LimitReached
 ├── Unavailable           it may work later; nothing was stored unless the text says otherwise
 │   ├── ConnectionLost
@@ -145,6 +146,12 @@ class DeliveryTakenAway(Refused):
     """An ack came after the delivery had been taken away; the message is delivered again."""
 
     code = "delivery_taken_away"
+
+
+class GivenUp(Refused):
+    """A message that somebody waits for was given up: it is a dead letter, or was cut from what is delivered."""
+
+    code = "given_up"
 
 
 class LimitReached(Refused):

@@ -269,6 +269,12 @@ CURSOR_DELAY_MS: Final = 50
 FOLLOW_PERSIST_MESSAGES: Final = 10_000
 """A cursor that follows the tail by itself is written again when it has moved this far."""
 
+RECEIPT_WAIT_MS_MAX: Final = 3600 * 1000
+"""Longest time that the server waits for one receipt; clients ask again for more."""
+
+RECEIPTS_AWAITED_MAX: Final = 10_000
+"""Receipts that one connection may wait for at a time."""
+
 # --- History, producers, presence --------------------------------------------------------------------------
 
 HISTORY_AGE_MS: Final = 24 * 3600 * 1000

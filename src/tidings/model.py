@@ -240,6 +240,34 @@ class ScheduledInfo(msgspec.Struct, frozen=True, kw_only=True):
     every_ms: int | None
 
 
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one subscription is with one message. Times are UTC milliseconds since 1970.
+
+    `state` is one of
+
+    - "waiting": it was not sent yet, or is to be sent again
+    - "in flight": sent to the client `client_id` at `address`; `at` tells since when that handles it, and is None
+      while the message waits in its buffer
+    - "retrying": it failed, and is sent again at `at`
+    - "acked"
+    - "dead": it was given up at `at`, for `reason`, and is dead letter `dead_letter`
+    - "gap": it was cut from what the subscription gets, for `reason`
+    """
+
+    subscription: str
+    state: str
+    attempts: int | None = None
+    """How often it was tried, this time included; None once it is acked: that is not kept."""
+    client_id: str | None = None
+    address: str = ""
+    at: int | None = None
+    reason: str = ""
+    dead_letter: int | None = None
+    exact: bool = True
+    """False where "acked" can also mean that it was no message for this subscription, or was moved past, or that its
+    dead letter was redriven or deleted: of what is settled only ranges are kept."""
+
+
 class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A client, connected or away. Times are UTC milliseconds since 1970.
 

@@ -13,12 +13,13 @@ from concurrent.futures import wait as wait_for
 from datetime import timedelta
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, Unpack, cast
 
 import msgspec
 
 from tidings import client as asynchronous
 from tidings import limits
+from tidings.client.confirm import published_by, publisher_of
 from tidings.client.dead_letters import DeadLetter
 from tidings.client.handlers import Held, is_final, report_failure
 from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject
@@ -28,7 +29,7 @@ from tidings.client.subscriber import Delivery
 from tidings.connect import DEFAULT_URL
 from tidings.connect import connect as _connect
 from tidings.errors import ConnectionLost, InvalidOption
-from tidings.model import Confirm
+from tidings.model import Receipt
 from tidings.wire import Extend, Gap, Nack
 
 _FINISH_TIMEOUT_S = 1.0
@@ -135,6 +136,28 @@ def _following(
     return following
 
 
+def _confirming(
+    verb: Callable[Concatenate[asynchronous.Client, _Arguments], Coroutine[Any, Any, asynchronous.Confirm]],
+) -> Callable[Concatenate["Client", _Arguments], "Confirm"]:
+    """Returns a verb of the asynchronous client that publishes as one that waits until it is done."""
+
+    @wraps(verb)
+    def confirming(client: "Client", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Confirm:
+        return client._confirmed(client._run(verb(client._client, *args, **kwargs)))
+
+    return confirming
+
+
+class Confirm(asynchronous.Confirm, frozen=True, gc=True, dict=True):
+    """The server's durable answer to a publish; see `tidings.Confirm`."""
+
+    def delivered_to(self, subscription: str, *, timeout: float | None = 30.0) -> Receipt:  # type: ignore[override]
+        """Waits until a subscription has acked the message. See `tidings.Confirm.delivered_to`."""
+        client: Any = publisher_of(self)  # of this module, since it made the confirm
+        receipt: Receipt = client._run(client._client._await_receipt(self, subscription, timeout))
+        return receipt
+
+
 class Client:
     """The client of `tidings.sync.connect`; see `tidings.Client` for every verb's meaning and errors."""
 
@@ -181,7 +204,7 @@ class Client:
     ) -> None:
         self.close()
 
-    publish = _waiting(asynchronous.Client.publish)
+    publish = _confirming(asynchronous.Client.publish)
 
     def publish_many(
         self,
@@ -197,7 +220,8 @@ class Client:
         The iterable is read in the client's thread, where it must not call verbs of this client; while it blocks,
         nothing else of this client moves.
         """
-        return self._run(self._client.publish_many(queue, event, payloads, content_type=content_type, timeout=timeout))
+        publishing = self._client.publish_many(queue, event, payloads, content_type=content_type, timeout=timeout)
+        return [self._confirmed(confirm) for confirm in self._run(publishing)]
 
     def subscribe(
         self,
@@ -310,9 +334,15 @@ class Client:
     delete_dead_letters = _waiting(asynchronous.Client.delete_dead_letters)
     redrive = _waiting(asynchronous.Client.redrive)
 
+    receipts = _waiting(asynchronous.Client.receipts)
+
     schedule = _waiting(asynchronous.Client.schedule)
     cancel_schedule = _waiting(asynchronous.Client.cancel_schedule)
     schedules = _following(asynchronous.Client.schedules)
+
+    def _confirmed(self, confirm: asynchronous.Confirm) -> Confirm:
+        # A client of this module asks as the asynchronous one does, and waits for the answer.
+        return published_by(cast(Any, self), Confirm(*msgspec.structs.astuple(confirm)))
 
     def _opened_loop(self) -> _Loop:
         if self._loop is None:
@@ -336,7 +366,7 @@ class Transaction:
     @property
     def confirms(self) -> list[Confirm]:
         """The confirms of its messages, in the order of the calls, once it is stored."""
-        return self._transaction.confirms
+        return [self._client._confirmed(confirm) for confirm in self._transaction.confirms]
 
     def ack(self, message: "Message | MessageBatch") -> None:
         """Adds the ack of a message, or of all messages of a batch. See `tidings.Transaction.ack`."""
@@ -345,7 +375,8 @@ class Transaction:
 
     def commit(self) -> list[Confirm]:
         """Stores everything; the end of the block calls it. See `tidings.Transaction.commit`."""
-        return self._client._run(self._transaction.commit())
+        self._client._run(self._transaction.commit())
+        return self.confirms
 
     def __enter__(self) -> "Transaction":
         return self

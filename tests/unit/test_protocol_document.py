@@ -24,6 +24,7 @@ from tidings.model import (
     MovedInfo,
     QueueInfo,
     QueueSettings,
+    Receipt,
     Run,
     ScheduledInfo,
     SubscriptionInfo,
@@ -238,13 +239,14 @@ def test_the_table_of_calls_names_every_call_with_its_fields() -> None:
 
 
 def test_the_keys_of_what_calls_answer_are_complete() -> None:
-    entries = "dead letter|group|message|move|scheduled message|settings of a queue"
+    entries = "dead letter|group|message|move|receipt|scheduled message|settings of a queue"
     documented = dict(re.findall(rf"^\| ({entries}) \| (.*) \|$", PAGE, re.MULTILINE))
     kinds = {
         "dead letter": DeadLetterInfo,
         "group": DeadLetterGroup,
         "message": MessageInfo,
         "move": MovedInfo,
+        "receipt": Receipt,
         "settings of a queue": QueueSettings,
         "scheduled message": ScheduledInfo,
     }

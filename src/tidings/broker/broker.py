@@ -50,6 +50,7 @@ from tidings.broker.pausing import Pausing
 from tidings.broker.peeking import Peeking
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
+from tidings.broker.receipts import Receipts
 from tidings.broker.retention import Retention
 from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
@@ -60,6 +61,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import attached
 from tidings.broker.transactions import Transactions
 from tidings.calls import (
+    AwaitReceipt,
     CancelSchedule,
     ConfigureQueue,
     ConfigureSubscription,
@@ -68,6 +70,7 @@ from tidings.calls import (
     DeleteMessage,
     EditDeadLetter,
     ListDeadLetters,
+    ListReceipts,
     ListSchedules,
     Pause,
     Peek,
@@ -95,7 +98,8 @@ class Broker:
         self._retries = Retries(self.state, self._deliveries, self._giving_up)
         self._retention = Retention(self.state)
         self._catalog = Catalog(self.state, self._deliveries, self._retries, self._presence, self._retention)
-        self._clients = Clients(self.state, self._catalog, self._presence)
+        self._receipts = Receipts(self.state)
+        self._clients = Clients(self.state, self._catalog, self._presence, self._receipts)
         self._schedules = Schedules(self.state, self._publishing)
         self._transactions = Transactions(self.state, self._publishing, self._deliveries)
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
@@ -182,6 +186,8 @@ class Broker:
             case _:
                 assert_never(input)
         self._deliveries.scan()
+        if state.moved:
+            self._receipts.look()
         return effects
 
     def next_deadline_ms(self) -> int | None:
@@ -272,6 +278,10 @@ class Broker:
                 self._forgetting.delete(session, input.request, input.call)
             case Peek():
                 self._peeking.peek(session, input.request, input.call)
+            case ListReceipts():
+                self._receipts.page(session, input.request, input.call)
+            case AwaitReceipt():
+                self._receipts.wait(session, input.request, input.call)
             case _:
                 assert_never(input.call)
 
@@ -326,6 +336,8 @@ class Broker:
                 self._retention.follow()
             elif what == "schedule":
                 self._schedules.due()
+            elif what == "receipt":
+                self._receipts.overdue(number)
             elif what == "producers":
                 self._forget_producers()
             else:

@@ -175,7 +175,7 @@ class Catalog:
         def found(sequence: int | None) -> None:
             if self._is_known(cursor.subscription):
                 position = end if sequence is None else min(sequence - 1, cursor.queue.committed)
-                cursor.position = max(cursor.position, position)
+                cursor.position = cursor.begin = max(cursor.position, position)
                 self._placed(cursor)
 
         self._state.effects.append(self._state.lookups.sequence_at(cursor.queue.epoch, time_ms, found))

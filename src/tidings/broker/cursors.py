@@ -68,6 +68,8 @@ class Cursor:
     __slots__ = (
         "_retries",
         "attempts",
+        "awaited",
+        "begin",
         "cut",
         "due",
         "end",
@@ -96,6 +98,10 @@ class Cursor:
         self.queue = queue
         self.filter = queue.filter or subscription.filter
         self.position = position
+        self.begin = position
+        """What comes up to it was never meant for its subscription."""
+        self.awaited = 0
+        """How many wait for what becomes of its messages, see `receipts`."""
         self.unsettled = Ranges()
         self.due = Ranges()
         self.unsent: Ranges | None = None
@@ -280,6 +286,7 @@ class Cursor:
         self.attempts, self.parked, self._retries, self.settling = {}, {}, [], None
         self.keys = None
         self.position = target
+        self.begin = min(self.begin, target)
         self.skipped += skipped
         self.set_moves(self.moves + 1)
         return skipped

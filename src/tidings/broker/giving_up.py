@@ -107,6 +107,8 @@ class GivingUp:
             content = DeadContent(letter.content_key, run, body, time_ms, client_id, failure)
             subscription.bury(letter)
             state.ledger.changed_together([letter, content, cursor], state.now_ms)
+            if cursor.awaited:
+                state.moved[cursor] = None
         if subscription.subscriber:
             self._deliveries.go_on(cursor)
         elif cursor.state is State.WAITING:

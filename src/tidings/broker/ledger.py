@@ -143,6 +143,10 @@ class Ledger:
         item = self._together.get(key) or self._changes.get(key) or (self.round and self.round.changes.get(key))
         return self._encode(item) if item else None
 
+    def is_unwritten(self, key: str) -> bool:
+        """Whether a record is not known to be in the store as it is now."""
+        return key in self._together or key in self._changes or (self.round is not None and key in self.round.changes)
+
     def has_work(self) -> bool:
         """Whether anything is not written yet."""
         return bool(

@@ -134,6 +134,7 @@ class CursorRecord(msgspec.Struct, array_like=True):
     keys: dict[int, str] = {}
     """Of a shared subscription: the keys of those that wait for a retry, and that others of their keys follow."""
     cut: int = 0
+    begin: int = 0
 
 
 class DeadLetterRecord(msgspec.Struct, array_like=True):
@@ -255,7 +256,17 @@ def _cursor(cursor: Cursor) -> CursorRecord:
         for first, last in cursor.settling:
             unsettled.remove(first, last)
         attempts = {sequence: failed for sequence, failed in attempts.items() if sequence in unsettled}
-    return CursorRecord(position, list(unsettled), attempts, parked, cursor.moves, cursor.skipped, keys, cursor.cut)
+    return CursorRecord(
+        position,
+        list(unsettled),
+        attempts,
+        parked,
+        cursor.moves,
+        cursor.skipped,
+        keys,
+        cursor.cut,
+        cursor.begin,
+    )
 
 
 def _dead_letter(letter: DeadLetter) -> DeadLetterRecord:

@@ -223,6 +223,7 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
                 cursor.set_moves(record.moves)
                 cursor.skipped = record.skipped
                 cursor.cut = record.cut
+                cursor.begin = record.begin
             if not queue.is_presence and queue.first_sequence > 1:
                 # Only what every durable cursor had settled was trimmed, though the record may be older than that.
                 cursor.position = max(cursor.position, queue.first_sequence - 1)

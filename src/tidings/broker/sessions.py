@@ -99,6 +99,7 @@ class Session:
         "producer",
         "protocol",
         "queues",
+        "receipts",
         "send_buffer_full",
         "subscribers",
         "token",
@@ -122,6 +123,8 @@ class Session:
         self.subscribers: dict[int, Subscriber] = {}
         """By the client's handle."""
         self.send_buffer_full = False
+        self.receipts: dict[int, None] = {}
+        """The numbers of the receipts that it waits for."""
 
     @property
     def key(self) -> str:

@@ -44,6 +44,8 @@ class BrokerState:
         """Epochs of deleted queues whose rows are still to be removed, and up to which sequence they are."""
         self.lookups = Lookups()
         self.scans: dict[Cursor, None] = {}
+        self.moved: dict[Cursor, None] = {}
+        """Cursors that moved since the input came, and of which somebody waits for a receipt."""
         self.scanning: Cursor | None = None
         self.free_bytes: int | None = None
         self.draining = False
@@ -54,6 +56,8 @@ class BrokerState:
 
     def changed_cursor(self, cursor: Cursor) -> None:
         """Takes note that a cursor moved; only those of durable subscriptions have a record."""
+        if cursor.awaited:
+            self.moved[cursor] = None
         if cursor.subscription.durable:
             self.ledger.changed(cursor, self.now_ms)
 
@@ -201,6 +205,8 @@ class BrokerState:
 
     def remove_cursor(self, cursor: Cursor) -> None:
         """Takes a subscription out of a queue."""
+        if cursor.awaited:
+            self.moved[cursor] = None
         if cursor.subscription.subscriber:
             cursor.subscription.subscriber.forget(cursor)
         self.scans.pop(cursor, None)

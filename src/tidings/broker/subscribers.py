@@ -143,6 +143,10 @@ class Subscriber:
         """Whether a message is in flight to it."""
         return cursor.is_in_flight(sequence)
 
+    def since_ms(self, cursor: Cursor, sequence: int) -> int | None:
+        """Returns since when a delivery runs against the ack timeout; None if it does not."""
+        return self._clock.get((cursor, sequence))
+
     def in_flight_of(self, cursor: Cursor) -> int:
         """Returns how many messages of a queue are in flight to it."""
         return cursor.in_flight

@@ -95,6 +95,8 @@ class Transactions:
                     if cursor.parked.get(sequence) == HELD:
                         cursor.settle(sequence, sequence)
                 cursor.subscription.last_ack_ms = self._state.now_ms
+                if cursor.awaited:
+                    self._state.moved[cursor] = None
                 self._go_on(cursor)
 
     def refused(self, refused: list[Pending]) -> None:

@@ -68,6 +68,7 @@ def application() -> "App":
         publish,
         purge,
         queues,
+        receipt,
         redrive,
         replay,
         resume,
@@ -100,6 +101,7 @@ def application() -> "App":
     app.command(subscriptions.app)
     app.command(dead_letters.dead_letters)
     app.command(redrive.redrive)
+    app.command(receipt.receipt)
     app.command(schedules.app)
     app.command(pause.pause)
     app.command(resume.resume)
@@ -111,7 +113,7 @@ def application() -> "App":
     app.command(backup.backup)
     verbs = (
         *("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive"),
-        *("pause", "resume", "seek", "replay", "schedules", "peek", "purge"),
+        *("pause", "resume", "seek", "replay", "schedules", "peek", "purge", "receipt"),
     )
     for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet

@@ -1,6 +1,7 @@
 """The client: publishes, subscribes, and keeps its connection up."""
 
 from tidings.client.client import Client
+from tidings.client.confirm import Confirm
 from tidings.client.dead_letters import DeadLetter
 from tidings.client.handlers import Reject
 from tidings.client.history import StoredMessage
@@ -11,6 +12,7 @@ from tidings.client.transaction import Transaction
 
 __all__ = [
     "Client",
+    "Confirm",
     "DeadLetter",
     "Message",
     "MessageBatch",

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, Unpack
 from tidings import limits
 from tidings.client import payloads as encoding
 from tidings.client.administration import Administration
+from tidings.client.confirm import Confirm, published_by
 from tidings.client.confirms import Confirms
 from tidings.client.dead_letters import DeadLetters
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
@@ -27,6 +28,7 @@ from tidings.client.options import (
     subscription_options,
 )
 from tidings.client.outgoing import Entry
+from tidings.client.receipts import Receipts
 from tidings.client.schedules import Schedules
 from tidings.client.session import Answer
 from tidings.client.subscriber import Options, Subscriber
@@ -36,14 +38,14 @@ from tidings.client.transaction import Transaction
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
 from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
-from tidings.model import Confirm, check_label
+from tidings.model import check_label
 from tidings.wire import Extend, Nack
 
 _logger: Final = logging.getLogger("tidings")
 _Function = TypeVar("_Function", bound=HandlerFunction)
 
 
-class Client(Administration, DeadLetters, History, Schedules):
+class Client(Administration, DeadLetters, History, Receipts, Schedules):
     """A connection to Tidings that keeps itself up. Made by `tidings.connect`; use it as a context manager.
 
     All verbs may be called from any number of tasks of one event loop. They wait through outages, each up to its
@@ -271,7 +273,7 @@ class Client(Administration, DeadLetters, History, Schedules):
                     remaining = iter(payloads)
                     while chunk := list(islice(remaining, limits.PUBLISH_CHUNK_COUNT)):
                         await self._publish_some(queue, event, chunk, content_type, confirms)
-                return await confirms.all()
+                return [published_by(self, confirm) for confirm in await confirms.all()]
         except TimeoutError:
             if timeout is None or not time_limit.expired():
                 raise  # it came from the payloads
@@ -295,7 +297,7 @@ class Client(Administration, DeadLetters, History, Schedules):
         Args:
             timeout: time limit in seconds for storing it; None, the default, waits as long as it takes.
         """
-        return Transaction(self._supervisor, timeout)
+        return Transaction(self, self._supervisor, timeout)
 
     # --- Subscribing ---
 
@@ -481,7 +483,7 @@ class Client(Administration, DeadLetters, History, Schedules):
         entry = session.publish(queue, event, content_type, flags, 1, body, waiter)
         entries.append(entry)
         try:
-            return await waiter
+            return published_by(self, await waiter)
         except asyncio.CancelledError:
             session.withdraw(entry)
             raise

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Final
 
+from tidings.client.confirm import Confirm
 from tidings.client.outgoing import Entry
-from tidings.model import Confirm
 
 _ENTRIES_TIDIED: Final = 1024
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tidings import limits
+from tidings.client.confirm import Confirm
 from tidings.client.waiters import Waiter
 from tidings.errors import LimitReached, ProtocolViolation
-from tidings.model import Confirm, Run
+from tidings.model import Run
 from tidings.ranges import Ranges
 from tidings.wire import Confirmed, Publish, Transact, Transacted
 

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Iterator
 
 from tidings import limits
+from tidings.client.confirm import Confirm
 from tidings.client.outgoing import Entry, OutgoingBatch, OutgoingTransaction, confirm
 from tidings.client.waiters import Waiter, refuse
 from tidings.errors import ProtocolViolation, TidingsError
-from tidings.model import Confirm
 from tidings.wire import Confirmed, Publish, Transact, Transacted
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from tidings import calls, limits
+from tidings.client.confirm import Confirm
 from tidings.client.outgoing import Entry, OutgoingTransaction
 from tidings.client.publisher import Publisher
 from tidings.client.room import Room
@@ -28,7 +29,6 @@ from tidings.errors import (
     from_code,
     reconnects,
 )
-from tidings.model import Confirm
 from tidings.wire import (
     Ack,
     Backup,

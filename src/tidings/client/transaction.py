@@ -5,12 +5,12 @@ from types import TracebackType
 from typing import Any
 
 from tidings.client import payloads as encoding
+from tidings.client.confirm import Asking, Confirm, published_by
 from tidings.client.message import Delivered, DeliveredBatch, Message, MessageBatch
 from tidings.client.outgoing import Entry, OutgoingTransaction
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
 from tidings.errors import DeliveryTakenAway, InvalidOption, TimedOut
-from tidings.model import Confirm
 
 
 class Transaction:
@@ -21,7 +21,8 @@ class Transaction:
     was taken away meanwhile, or when server or client die before.
     """
 
-    def __init__(self, supervisor: Supervisor, timeout: float | None) -> None:
+    def __init__(self, client: Asking, supervisor: Supervisor, timeout: float | None) -> None:
+        self._client = client
         self._supervisor = supervisor
         self._timeout = timeout
         self._outgoing = OutgoingTransaction()
@@ -85,7 +86,7 @@ class Transaction:
         entries: list[Entry] = []
         try:
             async with asyncio.timeout(self._timeout):
-                self.confirms = await self._commit(entries)
+                self.confirms = [published_by(self._client, confirm) for confirm in await self._commit(entries)]
         except TimeoutError:
             under_way = any(entry.numbered for entry in entries)
             outcome = "it was under way and may still be stored" if under_way else "it was never sent"

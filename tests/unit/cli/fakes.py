@@ -13,6 +13,7 @@ from tidings.model import (
     Confirm,
     DeadLetterGroup,
     QueueInfo,
+    Receipt,
     ScheduledInfo,
     SubscriptionInfo,
 )
@@ -73,6 +74,7 @@ class FakeClient:
         self.queue_infos: list[QueueInfo] = []
         self.subscription_infos: list[SubscriptionInfo] = []
         self.scheduled_infos: list[ScheduledInfo] = []
+        self.receipt_infos: list[Receipt] = []
         self.groups: list[DeadLetterGroup] = []
         self.letters: list[DeadLetter] = []
         self.stored: list[StoredMessage] = []
@@ -110,6 +112,11 @@ class FakeClient:
             self.calls.append(("later", later))
             return Confirm(queue, 0, 0, 1, "disk", 0, handle="1700000000000-7")
         return self._store(queue, [payload])
+
+    async def receipts(self, queue: str, sequence: int) -> list[Receipt]:
+        self._fail()
+        self.calls.append(("receipts", queue, sequence))
+        return self.receipt_infos
 
     async def schedules(self) -> AsyncIterator[ScheduledInfo]:
         self._fail()

@@ -234,9 +234,11 @@ class Broker:
             done_when_durable(self.state, input.connection, "ack", input.request)
 
     def _nack(self, session: Session, input: Nack) -> None:
-        self._retries.nack(attached(session, input.handle, "nack"), input)
-        if input.request:
-            done_when_durable(self.state, input.connection, "nack", input.request)
+        def done() -> None:
+            if input.request:
+                done_when_durable(self.state, input.connection, "nack", input.request)
+
+        self._retries.nack(attached(session, input.handle, "nack"), input, done)
 
     def _extend(self, session: Session, input: Extend) -> None:
         self._retries.extend(attached(session, input.handle, "extend"), input)

@@ -47,15 +47,22 @@ class GivingUp:
     # --- dying ---
 
     def give_up(
-        self, cursor: Cursor, sequence: int, reason: str, client_id: str | None, failure: Failure | None
+        self,
+        cursor: Cursor,
+        sequence: int,
+        reason: str,
+        client_id: str | None,
+        failure: Failure | None,
+        then: Callable[[], None] = lambda: None,
     ) -> None:
-        """Lets a message that is unsettled become a dead letter, as soon as it is read."""
+        """Lets a message that is unsettled become a dead letter, as soon as it is read; `then` is called after that."""
         state, subscription = self._state, cursor.subscription
         if len(subscription.dead) + subscription.dying >= limits.DEAD_LETTERS_MAX:
             # Nothing is dropped: it is tried again, and listings say why.
             cursor.park(sequence, state.now_ms + subscription.backoff_max_ms)
             state.deadlines.set_at_latest(("retry", subscription.number), state.now_ms + subscription.backoff_max_ms)
             state.changed_cursor(cursor)
+            then()
             return
         cursor.park(sequence, None)
         subscription.dying += 1
@@ -65,6 +72,7 @@ class GivingUp:
             subscription.dying -= 1
             if subscription.cursors.get(cursor.queue.epoch) is cursor and cursor.is_given_up(sequence):
                 self._bury(cursor, sequence, reason, client_id, failure, rows)
+            then()
 
         state.effects.append(state.lookups.rows(cursor.queue.epoch, sequence - 1, 1, found))
 

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tidings import limits
 from tidings.broker.cursors import HELD, Cursor, State
 from tidings.broker.deliveries import Deliveries
@@ -45,8 +47,10 @@ class Retries:
 
     # --- commands ---
 
-    def nack(self, subscriber: Subscriber, input: Nack) -> None:
+    def nack(self, subscriber: Subscriber, input: Nack, done: Callable[[], None]) -> None:
         """Takes messages back as failed; they are delivered again later, or given up.
+
+        Calls `done` once all that it changes is known, also the dead letters, whose messages have to be read.
 
         Raises:
             InvalidOption: a range or the delay is malformed.
@@ -57,16 +61,26 @@ class Retries:
             raise InvalidOption(f"a delay of {delay_ms} ms; it can be 0 to {limits.RETRY_DELAY_MS_MAX}")
         client_id = subscriber.session.client_id
         found, missing = in_flight(subscriber, input.ranges)
+        waiting = len(found) + 1
+
+        def changed() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting and not missing:
+                done()
+
         for cursor, sequence in found:
             failed = cursor.fail(sequence)
             last = failed >= subscriber.subscription.attempts_max
             if input.reject or last:
                 reason = "rejected" if input.reject else "attempts"
-                self._giving_up.give_up(cursor, sequence, reason, client_id, input.failure)
+                self._giving_up.give_up(cursor, sequence, reason, client_id, input.failure, changed)
             else:
                 self._park(cursor, sequence, failed, delay_ms)
+                changed()
             subscriber.settled(cursor, sequence, sequence, 1, self._state.now_ms)
         self._go_on(subscriber)
+        changed()
         if missing:
             raise taken_away("nack", subscriber.subscription, missing)
 

@@ -116,6 +116,26 @@ def test_an_ack_before_the_message_is_buried_settles_it_and_after_it_is_refused(
     assert harness.broker.state.subscriptions[NAME].dying == 0
 
 
+def test_a_reject_is_answered_when_its_dead_letters_are_on_disk() -> None:
+    harness, client = delivered(3)
+    harness.store_is_held = harness.reads_are_held = True
+    client.nack(1, 1, 2, reject=True, request=77)
+    harness.flush()
+    assert client.done == [], "its messages are not read yet"
+    harness.answer_reads()
+    assert client.done == []
+    harness.flush()
+    harness.commit()
+    assert client.done == [77]
+    assert len([key for key in harness.records() if key.startswith("dead/")]) == 2
+    client.nack(1, 1, 3, reject=True, request=78)
+    assert_refused(client, DeliveryTakenAway)
+    harness.store_is_held = harness.reads_are_held = False
+    harness.answer_reads()
+    harness.flush()
+    assert client.done == [77], "what was refused is not answered once more"
+
+
 def test_an_ephemeral_subscription_is_told_a_gap_instead() -> None:
     harness = Harness()
     client = harness.connect()

@@ -44,6 +44,8 @@ class Schedules:
         self._listing = False
         self._stored_meanwhile: list[str] = []  # keys that were written while a listing was read
         self._firing: set[str] = set()  # keys whose messages are being read to be published
+        self._cancelling = 0
+        self._published: set[str] = set()  # keys whose messages were published while some were being cancelled
         self._paused_to_ms = 0
 
     def begin(self) -> None:
@@ -95,6 +97,13 @@ class Schedules:
 
         def found(records: Records) -> None:
             there = [key for key, record in zip(keys, records, strict=True) if record is not None]
+            overtaken = not going.isdisjoint(there) or not self._published.isdisjoint(there)
+            self._cancelling -= 1
+            if not self._cancelling:
+                self._published.clear()
+            if overtaken:
+                self.cancel(session, request, call)  # its next time may be there, if it recurs
+                return
             there = [key for key in there if not state.ledger.is_deleted(key)]
             if not there:
                 error = NotFound(f"there is no scheduled message {call.handle!r}; it was published or cancelled")
@@ -106,6 +115,8 @@ class Schedules:
                 state.ledger.deleted(key, state.now_ms)
             answered_when_durable(state, session.connection, request, None)
 
+        self._cancelling += 1
+        going = {key for key in keys if state.ledger.is_deleted(key)}
         state.effects.append(state.lookups.records(keys, found))
 
     def page(self, session: Session, request: int, call: ListSchedules) -> None:
@@ -162,6 +173,8 @@ class Schedules:
             self._know(item.key)
             self._paused_to_ms = state.now_ms + _PAUSE_MS
             return
+        if self._cancelling:
+            self._published.add(item.key)
         self._publishing.publish_own(item.queue, Batch([item.run], item.body), hurry=True)
         state.ledger.deleted(item.key, state.now_ms)
         if item.every_ms:

@@ -78,7 +78,7 @@ class Schedules(Requests):
 
         Raises:
             InvalidOption: the handle is malformed.
-            NotFound: it was published or cancelled before.
+            NotFound: it was published or cancelled before; if the connection was lost meanwhile, perhaps by this call.
             TimedOut: the time limit passed; it may be cancelled.
         """
         await self._call(calls.CancelSchedule(handle=handle), timeout)

@@ -567,7 +567,8 @@ def _done_before(pending: Pending) -> Answer | None:
     """Returns the answer that was lost with a connection, if a request finds gone what it was to do away with."""
     if isinstance(pending.frame, Delete):
         return Done(pending.number)
-    if isinstance(pending.call, calls.CancelSchedule):
+    # What recurs ends only by being cancelled; what does not may have been published instead.
+    if isinstance(pending.call, calls.CancelSchedule) and pending.call.handle.count("-") == 2:
         return msgspec.msgpack.encode(None)
     if isinstance(pending.call, calls.DeleteDeadLetters | calls.Redrive):
         return msgspec.msgpack.encode(0 if pending.call.number is None else 1)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.broker.harness import START_MS, Client, Harness, assert_refused
 from tidings import limits
-from tidings.broker import inputs
+from tidings.broker import effects, inputs
 from tidings.calls import CancelSchedule, ListSchedules, Schedule
 from tidings.errors import (
     DiskFull,
@@ -28,6 +28,15 @@ def schedule(client: Client, payload: bytes = b"x", *, queue: str = "orders", **
 
 def payloads(harness: Harness, queue: str = "orders") -> list[bytes]:
     return [payload for _, payload in harness.stored(queue)] if queue in harness.broker.state.queues else []
+
+
+def overtaken(harness: Harness) -> inputs.RecordsRead:
+    """Lets what is due be published, and returns what was read before that for the cancelling of it."""
+    publishing, cancelling = (read for read in harness.reads if isinstance(read, effects.ReadRecords))
+    found = [harness.store._records.get(key) for key in cancelling.keys]
+    harness.reads = [publishing]
+    harness.answer_reads()
+    return inputs.RecordsRead(cancelling.ticket, found)
 
 
 def test_a_message_is_published_at_its_time_and_not_before() -> None:
@@ -158,6 +167,59 @@ def test_one_that_is_cancelled_while_it_is_read_is_not_published() -> None:
     assert 77 in client.answers
     harness.advance(60_000)
     assert payloads(harness) == []
+
+
+def test_who_cancels_what_is_published_meanwhile_is_told() -> None:
+    harness = Harness()
+    client = harness.connect()
+    handle = schedule(client, delay_ms=1_000)
+    harness.advance(0)
+    harness.reads_are_held = True
+    harness.advance(1_000)
+    harness.do(inputs.Call(client.connection, 77, CancelSchedule(handle=handle)))
+    found = overtaken(harness)
+    assert payloads(harness) == [b"x"]
+    harness.do(found)
+    harness.reads_are_held = False
+    harness.answer_reads()
+    assert 77 not in client.answers
+    assert_refused(client, NotFound, handle)
+
+
+def test_who_cancels_what_is_being_published_is_told() -> None:
+    harness = Harness()
+    client = harness.connect()
+    handle = schedule(client, delay_ms=1_000)
+    harness.store_is_held = True
+    harness.advance(1_000)
+    harness.reads_are_held = True
+    harness.do(inputs.Call(client.connection, 77, CancelSchedule(handle=handle)))
+    (cancelling,) = (read for read in harness.reads if isinstance(read, effects.ReadRecords))
+    harness.reads.clear()
+    found = inputs.RecordsRead(cancelling.ticket, [harness.store._records.get(key) for key in cancelling.keys])
+    harness.store_is_held = harness.reads_are_held = False
+    harness.settle()
+    assert payloads(harness) == [b"x"]
+    harness.do(found)
+    assert 77 not in client.answers
+    assert_refused(client, NotFound, handle)
+
+
+def test_what_recurs_is_cancelled_although_it_is_published_meanwhile() -> None:
+    harness = Harness()
+    client = harness.connect()
+    handle = schedule(client, delay_ms=1_000, every_ms=5_000)
+    harness.advance(0)
+    harness.reads_are_held = True
+    harness.advance(1_000)
+    harness.do(inputs.Call(client.connection, 77, CancelSchedule(handle=handle)))
+    found = overtaken(harness)
+    harness.do(found)
+    harness.reads_are_held = False
+    harness.answer_reads()
+    assert 77 in client.answers
+    harness.advance(60_000)
+    assert payloads(harness) == [b"x"]
 
 
 def test_a_recurring_one_that_was_missed_can_be_cancelled() -> None:

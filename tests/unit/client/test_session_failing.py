@@ -196,7 +196,7 @@ def test_a_call_is_asked_again_after_a_lost_connection() -> None:
         (calls.DeleteDeadLetters(subscription="billing", number=3), 1),
         (calls.Redrive(subscription="billing", number=3), 1),
         (calls.Redrive(subscription="billing", fingerprint="f"), 0),
-        (calls.CancelSchedule(handle="h"), None),
+        (calls.CancelSchedule(handle="1000-1-5000"), None),
     ],
 )
 def test_what_is_gone_when_asked_again_counts_as_done(call: calls.Call, answer: int | None) -> None:
@@ -215,11 +215,18 @@ def test_what_is_gone_when_asked_again_counts_as_done(call: calls.Call, answer: 
     assert after_outage.results == [msgspec.msgpack.encode(answer)]
 
 
-def test_what_is_not_there_to_be_changed_is_not_found_also_after_an_outage() -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        calls.EditDeadLetter(subscription="billing", number=3),
+        calls.CancelSchedule(handle="1000-1"),  # it may have been published instead
+    ],
+)
+def test_what_is_gone_for_whatever_reason_is_not_found_also_after_an_outage(call: calls.Call) -> None:
     talk = Conversation()
     talk.connect()
     heard = Heard()
-    pending = talk.session.call(calls.EditDeadLetter(subscription="billing", number=3), heard)
+    pending = talk.session.call(call, heard)
     talk.carry()
     talk.lose()
     talk.connect()

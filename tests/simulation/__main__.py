@@ -7,14 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import count, takewhile
+from itertools import count, islice, takewhile
 from pathlib import Path
 
 import msgspec
 
 from tests.simulation.run import Outcome, run, run_scenario
-from tests.simulation.scenario import FAULTS, Scenario, make
+from tests.simulation.scenario import FAULTS, Scenario
 from tests.simulation.shrink import shrink
+from tests.simulation.work import make
 
 _AT_ONCE = 64  # seeds given to the workers before results are looked at
 
@@ -25,13 +26,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="as many as fit into this time, instead")
     parser.add_argument("--start", type=int, default=1, help="the first one (default 1)")
     parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument(
+        "--plain", action="store_true", help="with --seed: its scenario with publishing and acking only"
+    )
     parser.add_argument("--scenario", type=Path, help="the scenario in this file only")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--keep-going", action="store_true", help="run all seeds although one fails")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the history")
     options = parser.parse_args()
     if options.seed is not None:
-        return _report_one(run(options.seed), verbose=options.verbose)
+        return _report_one(run(options.seed, plain=options.plain), verbose=options.verbose)
     if options.scenario is not None:
         scenario = msgspec.json.decode(options.scenario.read_bytes(), type=Scenario)
         return _report_one(run_scenario(scenario), verbose=True)
@@ -50,7 +54,7 @@ def _run_many(seeds: Iterable[int], workers: int, *, keep_going: bool) -> int:
     broken: list[int] = []
     remaining = iter(seeds)
     with ProcessPoolExecutor(workers) as pool:
-        while some := [seed for seed, _ in zip(remaining, range(_AT_ONCE), strict=False)]:
+        while some := list(islice(remaining, _AT_ONCE)):
             for outcome in pool.map(run, some, chunksize=4):
                 done += 1
                 faults.update(outcome.faults)

@@ -1,4 +1,4 @@
-"""The promises of Tidings, and how a simulation's history shows that they were kept.
+"""The promises of Tidings, and how a simulation's history shows that they were kept; `work_checkers.py` has more.
 
 What is really stored is known from the simulated disk: every row that was ever appended to it.
 
@@ -6,27 +6,30 @@ durable confirm
     When a publisher is told the sequence of a message, the disk holds that message at that sequence. What a
     publisher was told is not stored never appears on the disk.
 stored once
-    Each payload is different; none is on the disk twice, however often its batch was sent. What one process
-    published to one queue is stored in the order of its calls.
+    Each payload is different, but for what recurs; none is on the disk twice, however often its batch was sent. What
+    one process published to one queue is stored in the order of its calls.
 dense sequences
     In one life of a queue the rows follow each other from 1 without a gap, and a life never begins again.
 at least once, without silent loss
     Once faults have ended and everybody has come back: every confirmed message that a durable subscription wants,
-    and that is after the place where it began, was handed to one of its subscribers or lies in a gap that one of
-    them was told of. The same holds for an ephemeral subscription between the first and the last message of a
-    queue's life that it was handed. A new subscription to the live end begins no earlier than at the moment it
-    was asked for, and no later than at the moment its process was told that it is attached.
+    and that is after the place where it began, or was moved to at last, was since then handed to one of its
+    subscribers, became a dead letter (before it reached one), or lies in a gap that one of them was told of. The same
+    holds for an ephemeral subscription between the first and the last message of a queue's life that it was handed.
+    A new subscription to the live end begins no earlier than at the moment it was asked for, and no later than at the
+    moment its process was told that it is attached.
 honest gaps
     A durable subscription is told of a gap only where rows are damaged or a queue was deleted, never for what was
-    trimmed, unless that was gone when it asked for it: what it has not settled stays. A subscription is handed
-    nothing that it did not ask for, and what it is handed is what was published at that sequence.
-
+    trimmed, unless that was gone when it asked for it, or was moved back to it: what it has not settled stays. An
+    ephemeral one is told of what it gave up. A subscription is handed nothing that it did not ask for, and what it is
+    handed is what was published at that sequence.
 order
-    To one subscription the first delivery of each message of a queue's life comes in the order of sequences; one
-    whose time ran out, or whose connection was lost, before it was handed over comes again like any other.
+    To one subscription that is not shared the first delivery of each message of a queue's life, and again after each
+    move, comes in the order of sequences; one whose time ran out, or whose connection was lost, before it was handed
+    over comes again like any other.
 ack means gone
     When a subscriber is told that an ack is durable, the disk holds a cursor that has settled the message. What was
-    acked, and durably so, is never sent to that subscription again, also not by the server's next life.
+    acked, and durably so, is never sent to that subscription again, also not by the server's next life, unless it was
+    moved back.
 redelivery is marked
     A message that the server sends again in the same life of it is marked as redelivered, and so is one that a
     process is handed again; attempts are counted from 1, never fall for one process in one life of the server, and
@@ -37,7 +40,7 @@ presence
     last one says how it is.
 window
     A subscriber of a durable subscription never has more messages in flight than it asked for: sent over one
-    connection, not acked, and not so old that the ack timeout may have taken them back.
+    connection, neither acked nor given back, and not so old that the ack timeout may have taken them back.
 subscriptions stay
     A durable subscription that a process was told of stays until an administrator deletes it, or until it has been
     without a subscriber for as long as it may; the server's absence does not count for those that had one until
@@ -66,19 +69,24 @@ from tests.simulation.history import (
     Attached,
     Confirmed,
     Deleted,
+    Died,
+    Duplicate,
     Forgotten,
     Handed,
     Made,
+    NackTaken,
     Opened,
     Opening,
     Ousted,
     Published,
     Refused,
+    Scheduling,
     Sent,
     TimeFell,
     ToldForgotten,
 )
-from tidings.model import PRESENCE_QUEUE
+from tests.simulation.work_checkers import WORK_AT_REST, WORK_CHECKERS
+from tidings.model import PRESENCE_QUEUE, Reading, epoch_of, moves_of
 from tidings.ranges import Ranges
 
 Checker = Callable[[Evidence], list[str]]
@@ -104,15 +112,10 @@ def durable_confirm(evidence: Evidence) -> list[str]:
 
 
 def stored_once(evidence: Evidence) -> list[str]:
-    broken = []
-    places: dict[str, tuple[int, int]] = {}
-    for epoch, messages in evidence.stored.items():
-        if evidence.queue_of.get(epoch) == PRESENCE_QUEUE:
-            continue
-        for sequence, message in messages.items():
-            if message.payload in places:
-                broken.append(f"{message.payload} is stored at {places[message.payload]} and at {(epoch, sequence)}")
-            places[message.payload] = (epoch, sequence)
+    recurring = {fact.payload for fact in evidence.history.of(Scheduling) if fact.every_ms}
+    several = {payload: found for payload, found in evidence.places.items() if len(found) > 1}
+    broken = [f"{payload} is stored at {found}" for payload, found in several.items() if payload not in recurring]
+    places = {payload: found[0] for payload, found in evidence.places.items()}
     calls: dict[tuple[str, str], list[str]] = defaultdict(list)
     for fact in evidence.history.of(Published):
         calls[fact.process, fact.queue] += fact.payloads
@@ -137,8 +140,12 @@ def dense_sequences(evidence: Evidence) -> list[str]:
 def at_least_once(evidence: Evidence) -> list[str]:
     broken = []
     confirmed: dict[int, list[int]] = defaultdict(list)
-    for fact in evidence.history.of(Confirmed):
-        confirmed[fact.epoch] += range(fact.sequence, fact.sequence + len(fact.payloads))
+    for fact in evidence.history.of(Confirmed | Duplicate):
+        count = len(fact.payloads) if isinstance(fact, Confirmed) else 1
+        confirmed[fact.epoch] += range(fact.sequence, fact.sequence + count)
+    dead: dict[tuple[int, Reading], set[int]] = defaultdict(set)
+    for died in evidence.history.of(Died):
+        dead[evidence.numbers[died.subscription], died.reading].add(died.sequence)
     known_readers = readers(evidence)
     for (name, process), reader in known_readers.items():
         for epoch, sequences in confirmed.items():
@@ -155,9 +162,11 @@ def at_least_once(evidence: Evidence) -> list[str]:
                 for (other, owner), known in known_readers.items()
                 if owner == process and evidence.name_of.get(other, other) == evidence.name_of.get(name, name)
             ]
-            handed = {sequence for known in of_the_name for sequence in known.handed[epoch]}
+            reading = evidence.reading(name, epoch)
+            handed = {sequence for known in of_the_name for sequence in known.handed[reading]}
+            handed |= dead[evidence.numbers.get(name, 0), reading]
             gaps = Ranges(span for known in of_the_name for span in known.gaps[epoch])
-            place = reader.place(epoch)
+            place = reader.place(reading)
             first, last = (
                 (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
             )
@@ -170,7 +179,7 @@ def at_least_once(evidence: Evidence) -> list[str]:
                         f"{message.payload} at sequence {sequence} of {evidence.queue_of[epoch]} (epoch {epoch}) never"
                         f" reached subscription {name!r} {process}, nor was a gap told"
                     )
-            early = [sequence for sequence in reader.handed[epoch] if sequence <= place.least]
+            early = [sequence for sequence in reader.handed[reading] if sequence <= place.least]
             if early and not process:
                 broken.append(f"subscription {name!r} began after {place} in epoch {epoch} and was handed {early[:5]}")
     return broken
@@ -188,24 +197,28 @@ def honest_gaps(evidence: Evidence) -> list[str]:
                 (told.reason == "queue deleted" and told.epoch in deleted)
                 or (told.reason == "damaged" and damaged.within(told.first, told.last) == [(told.first, told.last)])
                 or (told.reason == "trimmed" and (process or told.last < reader.first_kept(told.epoch)))
+                or (told.reason == "trimmed" and told.last in evidence.moved_to(name, told.epoch))
+                or (told.reason.startswith("given up") and process and told.first == told.last)
             )
             if not honest or told.first > told.last:
                 broken.append(f"subscription {name!r} was told of a gap without reason: {told}")
-        for epoch, handed in reader.handed.items():
+        for reading, handed in reader.handed.items():
             for sequence, payload in handed.items():
-                message = evidence.stored.get(epoch, {}).get(sequence)
+                message = evidence.stored.get(epoch_of(reading), {}).get(sequence)
                 if message is None or message.payload != payload or not reader.filter.wants_event(message.event):
                     broken.append(
-                        f"subscription {name!r} was handed {payload} at {epoch}/{sequence}, stored is {message}"
+                        f"subscription {name!r} was handed {payload} at {reading}/{sequence}, stored is {message}"
                     )
     return broken
 
 
 def order(evidence: Evidence) -> list[str]:
     broken = []
-    seen: dict[tuple[str, str, int], Ranges] = defaultdict(Ranges)
+    seen: dict[tuple[str, str, Reading], Ranges] = defaultdict(Ranges)
     for fact in evidence.history.of(Handed):
-        known = seen[fact.subscription, "" if fact.durable else fact.process, fact.epoch]
+        if evidence.plan(fact.subscription).shared:
+            continue
+        known = seen[fact.subscription, "" if fact.durable else fact.process, fact.reading]
         # A failed attempt may have reached nobody: its time ran out in a buffer, or its connection was lost.
         if fact.attempt == 1 and known and fact.sequence not in known and fact.sequence < known.last:
             broken.append(f"first delivery of {fact.sequence} after that of {known.last}: {fact}")
@@ -215,15 +228,15 @@ def order(evidence: Evidence) -> list[str]:
 
 def ack_means_gone(evidence: Evidence) -> list[str]:
     broken = []
-    gone: dict[tuple[str, int], Ranges] = defaultdict(Ranges)
+    gone: dict[tuple[str, Reading], Ranges] = defaultdict(Ranges)
     for at, fact in evidence.history.facts:
         if isinstance(fact, AckedDurably):
             if not fact.stored:
                 broken.append(f"at {at:.4f} {fact.process} was told of an ack before it was stored: {fact}")
-            gone[fact.subscription, fact.epoch].add(fact.first, fact.last)
+            gone[fact.subscription, fact.reading].add(fact.first, fact.last)
         elif isinstance(fact, Sent):
             for first, last in fact.ranges:
-                again = gone[fact.subscription, fact.epoch].within(first, last)
+                again = gone[fact.subscription, fact.reading].within(first, last)
                 if again:
                     broken.append(f"at {at:.4f} {again} of {fact} was sent although its ack was durable")
     return broken
@@ -232,17 +245,17 @@ def ack_means_gone(evidence: Evidence) -> list[str]:
 def redelivery_is_marked(evidence: Evidence) -> list[str]:
     broken = []
     last: dict[tuple[str, str, int, int], Handed] = {}
-    sent: dict[tuple[int, str, int], Ranges] = defaultdict(Ranges)
+    sent: dict[tuple[int, str, Reading], Ranges] = defaultdict(Ranges)
     for fact in evidence.history.of(Handed | Sent):
         if isinstance(fact, Sent):
-            known = sent[fact.life, fact.subscription, fact.epoch]
+            known = sent[fact.life, fact.subscription, fact.reading]
             for span in fact.ranges if fact.durable else ():
                 if not fact.redelivered and known.within(*span):
                     broken.append(f"sent again, not marked: {fact}")
                 known.add(*span)
             continue
         # Two processes of one client id may hand over in another order than that in which they were sent to.
-        key = (fact.process, fact.subscription, fact.epoch, fact.sequence)
+        key = (fact.process, fact.subscription, fact.reading, fact.sequence)
         before = last.get(key)
         if fact.attempt < 1 or (fact.attempt > 1 and not fact.redelivered):
             broken.append(f"attempt {fact.attempt}, redelivered {fact.redelivered}: {fact}")
@@ -271,6 +284,8 @@ def presence(evidence: Evidence) -> list[str]:
         if evidence.queue_of.get(epoch) != PRESENCE_QUEUE:
             continue
         for sequence, message in sorted(messages.items()):
+            if message.commit >= evidence.commits_at_rest:
+                break
             who: dict[str, Any] = msgspec.json.decode(message.payload)
             if message.event in ("connected", "disconnected") and who["client_id"]:
                 if states.get(who["client_id"], "disconnected") == message.event:
@@ -284,24 +299,28 @@ def presence(evidence: Evidence) -> list[str]:
 
 def window(evidence: Evidence) -> list[str]:
     broken = []
-    in_flight: dict[tuple[int, int, int], dict[tuple[int, int], float]] = defaultdict(dict)
+    in_flight: dict[tuple[int, int, int], dict[tuple[Reading, int], float]] = defaultdict(dict)
     for at, fact in evidence.history.facts:
-        if isinstance(fact, AckTaken):
+        if isinstance(fact, AckTaken | NackTaken):
             flying = in_flight[fact.life, fact.connection, fact.handle]
-            for epoch, first, last in fact.ranges:
-                for key in [key for key in flying if key[0] == epoch and first <= key[1] <= last]:
+            for reading, first, last in fact.ranges:
+                for key in [key for key in flying if key[0] == reading and first <= key[1] <= last]:
                     del flying[key]
         elif isinstance(fact, Deleted):
             for flying in in_flight.values():
-                for key in [key for key in flying if key[0] == fact.epoch]:
+                for key in [key for key in flying if epoch_of(key[0]) == fact.epoch]:
                     del flying[key]
         elif isinstance(fact, Sent) and fact.durable:
             plan = evidence.plan(fact.subscription)
             flying = in_flight[fact.life, fact.connection, fact.handle]
             for key in [key for key, sent_at in flying.items() if sent_at <= at - plan.ack_timeout_s / 1.1 + 0.002]:
                 del flying[key]  # it may have been taken back; the clock may run a tenth fast
+            moves = moves_of(fact.reading)
+            for key in [key for key in flying if epoch_of(key[0]) == epoch_of(fact.reading)]:
+                if moves_of(key[0]) < moves:
+                    del flying[key]  # it is void
             flying.update(
-                ((fact.epoch, sequence), at) for first, last in fact.ranges for sequence in range(first, last + 1)
+                ((fact.reading, sequence), at) for first, last in fact.ranges for sequence in range(first, last + 1)
             )
             if len(flying) > plan.in_flight_max:
                 broken.append(f"at {at:.4f} {len(flying)} of {plan.in_flight_max} are in flight: {fact}")
@@ -372,7 +391,8 @@ CHECKERS: Final[dict[str, Checker]] = {
     "subscriptions stay": subscriptions_stay,
     "time goes on": time_goes_on,
     "one process for a client id": one_process,
+    **WORK_CHECKERS,
 }
 
-AT_REST: Final = {"at least once", "presence", "subscriptions stay"}
+AT_REST: Final = {"at least once", "presence", "subscriptions stay", *WORK_AT_REST}
 """Promises that only a simulation which came to rest can show; all others hold at any moment."""

@@ -3,14 +3,26 @@
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from tests.simulation.history import AckedDurably, Attached, Attaching, Handed, Told
+from tests.simulation.history import (
+    AckedDurably,
+    Attached,
+    Attaching,
+    Handed,
+    Published,
+    Refused,
+    RejectedDurably,
+    Told,
+    Transacted,
+    Transacting,
+)
+from tests.simulation.publisher import confirmed
 from tests.simulation.scenario import SubscriberPlan
 from tests.simulation.world import EVER_S, Process, World
 from tidings import limits
 from tidings.client import Message, Subscription
-from tidings.errors import TidingsError
+from tidings.errors import DeliveryTakenAway, DiskFull, StoreUnavailable, TidingsError
 
 _BEGINNING: Final = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # what the wall clock shows at virtual time 0
 
@@ -27,6 +39,7 @@ class Consumer:
         self._name = plan.full_name
         self._gaps_noted = 0
         self._held: list[Message] = []
+        self._transactions = 0
         self.hangs_until_s = 0.0
         """Its handler does not return before."""
         self.mute_until_s = 0.0
@@ -47,24 +60,25 @@ class Consumer:
         subscription = self._subscription = self._process.client.subscribe(
             plan.queue,
             plan.event,
-            name=plan.subscription,
             start=start,
             in_flight_max=plan.in_flight_max,
             concurrency=plan.concurrency,
             ack_timeout=plan.ack_timeout_s,
-            attempts_max=limits.ATTEMPTS_MAX_MAX,  # nothing is given up here
+            attempts_max=plan.attempts_max or limits.ATTEMPTS_MAX_MAX,
             backoff_min=0.02,
             backoff_max=1.0,
             expires_after=plan.expires_after_s,
             timeout=EVER_S,
+            **_naming(plan),
         )
         # The server may not know yet of what the disk has stored already.
         ends = world.watcher.reported_ends()
         world.fact(Attaching(self._process.name, self._name, plan.queue, plan.event, start, ends))
         await subscription.attach()
         ends = dict(world.watcher.stored_ends())
-        begins = {epoch: bounds.first_sequence for epoch, bounds in (await self._bounds(list(ends))).items()}
-        attached = Attached(self._process.name, self.reader, subscription.durable, subscription.created, ends, begins)
+        attached = Attached(
+            self._process.name, self.reader, subscription.durable, subscription.created, ends, await world.begins()
+        )
         world.fact(attached)
         assert subscription.durable == durable, f"{attached} of {plan}"
         if plan.ack == "batches":
@@ -104,9 +118,6 @@ class Consumer:
                 self._world.fact(Told(self._process.name, self.reader, gap.epoch, first, last, gap.reason))
             self._gaps_noted = subscriber.gaps_seen
 
-    async def _bounds(self, epochs: list[int]) -> dict[int, object]:
-        return await self._world.disk.content.bounds(epochs)  # type: ignore[return-value]
-
     async def _pause(self) -> None:
         if self._plan.handling_s_max and not self._world.quiet:
             await asyncio.sleep(self._chance.uniform(0, self._plan.handling_s_max))
@@ -127,7 +138,7 @@ class Consumer:
                 self._plan.client_id is not None,
                 self._world.lives[self._process.client._session.node],  # that sent it
                 message.queue,
-                message.epoch,
+                message._context.epoch,
                 message.sequence,
                 message.event,
                 message.data.decode(),
@@ -137,20 +148,29 @@ class Consumer:
         )
 
     async def _settle(self, message: Message) -> None:
-        chance, style = self._chance, self._plan.ack
+        chance, plan = self._chance, self._plan
         if self._mute:
             return
-        if self._world.quiet:
-            await message.ack()
+        if plan.failing_key is not None and message.key == plan.failing_key and self._world.stubborn:
+            await message.nack(error="stubborn")
             return
-        match style:
+        if self._world.quiet:
+            await (self._ack_with_results(message) if plan.results else message.ack())
+            return
+        if plan.rejects and chance.random() < plan.rejects:
+            await self._reject(message)
+            return
+        if plan.fails and chance.random() < plan.fails:
+            await message.nack(delay=chance.choice([None, 0, 0.1, 2.0]), error="failed")
+            return
+        match plan.ack:
             case "each":
                 await message.ack()
             case "durable":
                 await self._ack_durably(message)
             case "disorder" | "late":
                 self._held.append(message)
-                most = 5 if style == "disorder" else 50
+                most = 5 if plan.ack == "disorder" else 50
                 while len(self._held) > most or (self._held and chance.random() < 0.5):
                     await self._held.pop(chance.randrange(len(self._held))).ack()
             case "cumulative":
@@ -160,16 +180,57 @@ class Consumer:
             case "forgetful":
                 if chance.random() < 0.8:
                     await message.ack()
+            case "transaction":
+                await self._ack_with_results(message)
             case "batches":
                 raise AssertionError("batches are settled as batches")
 
     async def _ack_durably(self, message: Message) -> None:
-        reader = self.reader
+        reader, place = self.reader, (message._context.epoch, message.sequence)
         try:
             await message.ack(wait=True, timeout=20.0)
         except TidingsError as error:
             self._world.note(f"{self._process.name}: ack of {message.sequence}: {error!r}")
         else:
-            sequence = message.sequence
-            stored = await self._world.watcher.is_settled(self._name, reader, message.epoch, sequence)
-            self._world.fact(AckedDurably(self._process.name, reader, message.epoch, sequence, sequence, stored))
+            stored = self._world.watcher.is_settled(self._name, reader, *place)
+            self._world.fact(AckedDurably(self._process.name, reader, *place, message.sequence, stored))
+
+    async def _reject(self, message: Message) -> None:
+        reader, place = self.reader, (message._context.epoch, message.sequence)
+        if self._plan.client_id is None or self._chance.random() < 0.5:
+            await message.reject("rejected")
+            return
+        try:
+            await message.reject("rejected", wait=True, timeout=20.0)
+        except TidingsError as error:
+            self._world.note(f"{self._process.name}: reject of {message.sequence}: {error!r}")
+        else:
+            stored = self._world.watcher.is_dead(reader, *place)
+            self._world.fact(RejectedDurably(self._process.name, reader, *place, stored))
+
+    async def _ack_with_results(self, message: Message) -> None:
+        """Publishes what came of a message, in the transaction that acks it."""
+        world, process, queue = self._world, self._process.name, self._plan.results
+        self._transactions += 1
+        payloads = tuple(f"{process}={self._transactions}{letter}" for letter in "ab")
+        for payload in payloads:
+            world.fact(Published(process, queue, "created", (payload,)))
+        reader = self.reader
+        world.fact(Transacting(process, payloads, ((reader, message._context.epoch, message.sequence),)))
+        try:
+            async with self._process.client.transaction(timeout=EVER_S) as transaction:
+                for payload in payloads:
+                    transaction.publish(queue, "created", payload.encode())
+                await transaction.ack(message)
+        except (DeliveryTakenAway, StoreUnavailable, DiskFull) as error:
+            world.fact(Refused(process, payloads, error.code))
+            return
+        world.fact(Transacted(process, payloads))
+        for payload, confirm in zip(payloads, transaction.confirms, strict=True):
+            confirmed(world, process, confirm, (payload,))
+
+
+def _naming(plan: SubscriberPlan) -> dict[str, Any]:
+    if plan.shared:
+        return {"shared": plan.subscription, "single_active": plan.single_active}
+    return {"name": plan.subscription}

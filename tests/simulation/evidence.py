@@ -2,15 +2,17 @@
 
 from collections import defaultdict
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
 from tests.simulation.history import Attached, Attaching, Deleted, Handed, History, Made, Told
-from tests.simulation.scenario import SubscriberPlan
+from tests.simulation.journal import Journal
+from tests.simulation.scenario import Scenario, SubscriberPlan
 from tidings.batch import decode_items
 from tidings.broker.filters import Filter
-from tidings.model import ClientInfo, SubscriptionInfo
+from tidings.model import ClientInfo, Reading, SubscriptionInfo, epoch_of, moves_of, reading_of
 from tidings.ranges import Ranges
-from tidings.transaction import Append
+from tidings.transaction import Append, Commit
 
 
 class Stored(NamedTuple):
@@ -18,16 +20,27 @@ class Stored(NamedTuple):
 
     event: str
     payload: str
+    id: str | None
+    key: str | None
+    commit: int
+    """Which of the transactions stored it."""
+    time_ms: int
 
 
 class Evidence:
     """All that checkers look at."""
 
-    def __init__(self, history: History, appended: list[Append], queue_of: dict[int, str]) -> None:
+    scenario: Scenario
+
+    def __init__(self, history: History, commits: list[Commit], queue_of: dict[int, str]) -> None:
         self.history = history
         self.queue_of = queue_of
         """The queue's name, by epoch."""
-        self.appended = appended
+        self.commits = commits
+        self.commits_at_rest = 0
+        """How many there were when all was quiet, before everybody left."""
+        self.numbers: dict[str, int] = {}
+        """The number of each durable subscription."""
         self.damaged: dict[int, Ranges] = {}
         self.clients: list[ClientInfo] = []
         self.subscriptions: list[SubscriptionInfo] = []
@@ -39,7 +52,6 @@ class Evidence:
         """Durable subscriptions that the server has at the end."""
         self.plans: dict[str, SubscriberPlan] = {}
         """What was asked for, by the subscription's name."""
-        self._stored: dict[int, dict[int, Stored]] = {}
 
     def plan(self, subscription: str) -> SubscriberPlan:
         """Returns what was asked for."""
@@ -51,20 +63,64 @@ class Evidence:
             (row.last_sequence for other, row in self.appended if other == epoch and row.time_ms < time_ms), default=0
         )
 
-    @property
+    @cached_property
+    def appended(self) -> list[Append]:
+        """All rows that were ever on the disk."""
+        return [append for commit in self.commits for append in commit.appends]
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What its transactions did to the records on the disk."""
+        return Journal(self.commits)
+
+    @cached_property
     def stored(self) -> dict[int, dict[int, Stored]]:
         """Epoch -> sequence -> message."""
-        if not self._stored:
-            for epoch, row in self.appended:
-                messages, sequence, offset = self._stored.setdefault(epoch, {}), row.first_sequence, 0
+        found: dict[int, dict[int, Stored]] = {}
+        for index, commit in enumerate(self.commits):
+            for epoch, row in commit.appends:
+                messages, sequence, offset = found.setdefault(epoch, {}), row.first_sequence, 0
                 for run in row.batch.runs:
                     assert run.event is not None, "rows are stored whole"
                     piece = row.batch.body[offset : offset + run.size]
                     offset += run.size
-                    for item in decode_items(run.count, run.flags, piece):
-                        messages.setdefault(sequence, Stored(run.event, bytes(item[0]).decode()))
+                    for payload, id, key, _ in decode_items(run.count, run.flags, piece):
+                        message = Stored(run.event, bytes(payload).decode(), id, key, index, row.time_ms)
+                        messages.setdefault(sequence, message)
                         sequence += 1
-        return self._stored
+        return found
+
+    @cached_property
+    def places(self) -> dict[str, list[tuple[int, int]]]:
+        """Payload -> (epoch, sequence) where it is, but for what the server itself published."""
+        found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for epoch, messages in self.stored.items():
+            if not self.is_own(epoch):
+                for sequence, message in messages.items():
+                    found[message.payload].append((epoch, sequence))
+        return found
+
+    @cached_property
+    def redriven(self) -> dict[int, dict[str, set[int]]]:
+        """Number of a subscription -> payload -> by which transactions it was stored again for it alone."""
+        found: dict[int, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+        for epoch, messages in self.stored.items():
+            name = self.queue_of.get(epoch, "")
+            for message in messages.values() if name.startswith("$redriven/") else ():
+                found[int(name.split("/")[1])][message.payload].add(message.commit)
+        return found
+
+    def is_own(self, epoch: int) -> bool:
+        """Whether a queue is the server's own."""
+        return self.queue_of.get(epoch, "").startswith("$")
+
+    def moved_to(self, subscription: str, epoch: int) -> list[int]:
+        """Returns all the places to which a subscription was moved in a queue."""
+        return self.journal.moved_to(self.numbers.get(subscription, 0), epoch, len(self.commits))
+
+    def reading(self, subscription: str, epoch: int) -> Reading:
+        """Returns in which reading of a queue a subscription is at last."""
+        return reading_of(epoch, self.journal.moves(self.numbers.get(subscription, 0), epoch))
 
 
 class Place(NamedTuple):
@@ -85,14 +141,18 @@ class Reader:
         """Whether `attached` is what a process was told, and not only what the server did."""
         self.deleted_before: set[int] = set()
         """Lives of queues that had ended when it was attached first."""
-        self.handed: dict[int, dict[int, str]] = defaultdict(dict)
+        self.handed: dict[Reading, dict[int, str]] = defaultdict(dict)
         self.gaps: dict[int, Ranges] = defaultdict(Ranges)
         self.told: list[Told] = []
         self._evidence = evidence
 
-    def place(self, epoch: int) -> Place:
-        """Returns where it began."""
-        asked, attached = self.asked, self.attached
+    def place(self, reading: Reading) -> Place:
+        """Returns where it began, or to where it was moved."""
+        asked, attached, epoch = self.asked, self.attached, epoch_of(reading)
+        if moves_of(reading) and attached is not None:
+            number = self._evidence.numbers[attached.subscription]
+            begins = self._evidence.journal.begins(number, reading)
+            return Place(begins, begins)
         if attached is None or epoch not in attached.ends:
             return Place(0, 0)  # younger than the subscription
         begins = attached.begins.get(epoch, attached.ends[epoch] + 1)
@@ -140,7 +200,7 @@ def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
             case Deleted():
                 deleted.add(fact.epoch)
             case Handed():
-                found[key(fact)].handed[fact.epoch][fact.sequence] = fact.payload
+                found[key(fact)].handed[fact.reading][fact.sequence] = fact.payload
             case Told():
                 found[key(fact)].gaps[fact.epoch].add(fact.first, fact.last)
                 found[key(fact)].told.append(fact)

@@ -7,17 +7,13 @@ from typing import Final
 
 import msgspec
 
-from tests.simulation.history import Forgotten, ToldForgotten
+from tests.simulation.administrator import ADMINISTRATION, Fault
 from tests.simulation.scenario import FAULTS, FaultPlan
 from tests.simulation.subscriber import rival
-from tests.simulation.world import EVER_S, World
+from tests.simulation.world import World
 from tidings.broker.records import FORMAT, Counters, CursorRecord, ProducerRecord, SubscriptionRecord
-from tidings.errors import DiskFull, NotFound, StoreUnavailable, SubscriptionInUse
 from tidings.ranges import Ranges
 from tidings.testing.network import SimulatedConnection
-
-Fault = Callable[[World, FaultPlan, random.Random], Awaitable[bool]]
-"""Makes a fault, and ends it; returns whether there was anything to harm."""
 
 _MADE_BY: Final[dict[str, Fault]] = {}
 
@@ -209,12 +205,13 @@ async def _drain(world: World, plan: FaultPlan, chance: random.Random) -> bool:
     return await _restart(world, plan, world.drain)
 
 
-# How many fields an earlier version wrote of the records that have more now.
+# How many fields an earlier version wrote of the records that have more now, and how many of those that it did not
+# write may be lost: it could not have done what the others are about.
 _FIELDS_BEFORE: Final = {
-    "counters": (Counters, 2),
-    "subscription/": (SubscriptionRecord, 12),
-    "cursor/": (CursorRecord, 3),
-    "producer/": (ProducerRecord, 3),
+    "counters": (Counters, 2, 1),
+    "subscription/": (SubscriptionRecord, 12, 3),
+    "cursor/": (CursorRecord, 3, 1),
+    "producer/": (ProducerRecord, 3, 0),
 }
 
 
@@ -225,7 +222,7 @@ async def _newer_records(world: World, plan: FaultPlan, chance: random.Random) -
     async def rewrite() -> None:
         await world.crash()
         for key, value in await world.disk.content.list(""):
-            for prefix, (kind, _) in _FIELDS_BEFORE.items():
+            for prefix, (kind, *_) in _FIELDS_BEFORE.items():
                 if key.startswith(prefix):  # an earlier version may have written it; a later one has all its fields
                     value = msgspec.msgpack.encode(msgspec.msgpack.decode(value, type=kind))
             record = msgspec.msgpack.decode(value, strict=False)
@@ -243,10 +240,13 @@ async def _older_records(world: World, plan: FaultPlan, chance: random.Random) -
     async def rewrite() -> None:
         await world.crash()
         content = world.disk.content
-        for prefix, (_, count) in _FIELDS_BEFORE.items():
+        for prefix, (kind, count, lost) in _FIELDS_BEFORE.items():
             for key, value in await content.list(prefix):
                 fields = msgspec.msgpack.decode(value, strict=False)
-                content._put(key, msgspec.msgpack.encode(fields[:count]))
+                old = msgspec.msgpack.encode(fields[:count])
+                known, before = (msgspec.msgpack.decode(each, type=kind) for each in (value, old))
+                if msgspec.to_builtins(known)[count + lost :] == msgspec.to_builtins(before)[count + lost :]:
+                    content._put(key, old)
         content._delete("commit")
 
     return await _restart(world, plan, rewrite)
@@ -312,42 +312,5 @@ async def _damage(world: World, plan: FaultPlan, chance: random.Random) -> bool:
     return True
 
 
-# --- the administrator ---
-
-
-@_fault("queue deleted")
-async def _delete_a_queue(world: World, plan: FaultPlan, chance: random.Random) -> bool:
-    names = sorted({queue for publisher in world.scenario.publishers for queue in publisher.queues})
-    if not names:
-        return False
-    name = chance.choice(names)
-    try:
-        async with world.process(f"administrator{plan.number}", None, take_over=False).client as client:
-            await client.delete_queue(name, timeout=EVER_S)
-    except (NotFound, StoreUnavailable, DiskFull) as error:
-        world.note(f"deleting {name}: {error}")
-        return False
-    return True
-
-
-@_fault("subscription deleted")
-async def _delete_a_subscription(world: World, plan: FaultPlan, chance: random.Random) -> bool:
-    names = [subscriber.full_name for subscriber in world.scenario.subscribers if subscriber.client_id]
-    if not names:
-        return False
-    away = [name for name in names if name not in world.watcher.attached()]
-    name = chance.choice(away or names)
-    reader = world.watcher.reader(name)
-    try:
-        async with world.process(f"administrator{plan.number}", None, take_over=False).client as client:
-            await client.delete_subscription(name, timeout=EVER_S)
-    except (NotFound, SubscriptionInUse, StoreUnavailable, DiskFull) as error:
-        world.note(f"deleting subscription {name}: {error}")
-        return False
-    # While the administrator connected it may have expired and been made again: then it was another one.
-    if reader in [fact.subscription for fact in world.history.of(Forgotten) if fact.asked]:
-        world.fact(ToldForgotten(reader))
-    return True
-
-
+_MADE_BY |= ADMINISTRATION
 assert set(_MADE_BY) == {kind for kinds in FAULTS.values() for kind in kinds}

@@ -25,6 +25,33 @@ class Confirmed(NamedTuple):
     stored: bool
 
 
+class Duplicate(NamedTuple):
+    """A process was told that the queue has, at `sequence`, a message of this id already."""
+
+    process: str
+    queue: str
+    epoch: int
+    sequence: int
+    id: str
+    payload: str
+    stored: bool
+
+
+class Transacting(NamedTuple):
+    """A process wants these payloads stored, and these (subscription, reading, sequence) settled, or nothing of it."""
+
+    process: str
+    payloads: tuple[str, ...]
+    acks: tuple[tuple[str, int, int], ...] = ()
+
+
+class Transacted(NamedTuple):
+    """A process was told that its transaction is stored; payloads are those of `Transacting`."""
+
+    process: str
+    payloads: tuple[str, ...]
+
+
 class Refused(NamedTuple):
     """A process was told that nothing of these payloads is stored."""
 
@@ -56,7 +83,12 @@ class Attached(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """The server sends messages to a subscription, in its life number `life`."""
+    """The server sends messages to a subscription, in its life number `life`.
+
+    `reading` is the epoch, and how often the subscription was moved (`tidings.model.Reading`). `failed` are those of
+    the messages that are sent with an attempt above 1. `longest`: whether nobody has been attached to it for longer.
+    `recorded`: whether the disk knows of the last move.
+    """
 
     connection: int
     handle: int
@@ -64,18 +96,53 @@ class Sent(NamedTuple):
     durable: bool
     life: int
     queue: str
-    epoch: int
+    reading: int
     ranges: tuple[tuple[int, int], ...]
     redelivered: bool
+    failed: tuple[int, ...]
+    longest: bool
+    recorded: bool
 
 
 class AckTaken(NamedTuple):
-    """An ack reaches the server, in its life number `life`."""
+    """An ack, by itself or in a transaction, reaches the server in its life number `life`.
+
+    `ranges` are (reading, first, last).
+    """
 
     connection: int
     handle: int
     life: int
+    subscription: str
     ranges: tuple[tuple[int, int, int], ...]
+    transaction: bool
+
+
+class NackTaken(NamedTuple):
+    """A nack or reject reaches the server, in its life number `life`."""
+
+    connection: int
+    handle: int
+    life: int
+    subscription: str
+    ranges: tuple[tuple[int, int, int], ...]
+    reject: bool
+
+
+class Left(NamedTuple):
+    """The server, in its life number `life`, lets go of a member of a shared subscription."""
+
+    connection: int
+    handle: int
+    life: int
+
+
+class LifeBegan(NamedTuple):
+    """A life of the server begins, by its clock at `time_ms`; the disk has so many transactions."""
+
+    life: int
+    time_ms: int
+    commits: int
 
 
 class Made(NamedTuple):
@@ -147,7 +214,7 @@ class Handed(NamedTuple):
     durable: bool
     life: int
     queue: str
-    epoch: int
+    reading: int
     sequence: int
     event: str
     payload: str
@@ -160,10 +227,105 @@ class AckedDurably(NamedTuple):
 
     process: str
     subscription: str
-    epoch: int
+    reading: int
     first: int
     last: int
     stored: bool
+
+
+class RejectedDurably(NamedTuple):
+    """A process was told that its reject of a message is durable. `stored`: whether the disk has its dead letter."""
+
+    process: str
+    subscription: str
+    reading: int
+    sequence: int
+    stored: bool
+
+
+class Scheduling(NamedTuple):
+    """A process wants a payload published later."""
+
+    process: str
+    queue: str
+    payload: str
+    every_ms: int | None
+
+
+class Scheduled(NamedTuple):
+    """A process was told that a payload is to be published. `stored`: whether the disk knew, or had done it."""
+
+    process: str
+    queue: str
+    payload: str
+    at_ms: int
+    every_ms: int | None
+    stored: bool
+
+
+class Cancelling(NamedTuple):
+    """A process wants a scheduled payload not to be published (any more)."""
+
+    process: str
+    payload: str
+
+
+class Cancelled(NamedTuple):
+    """A process was told so; the disk had so many transactions."""
+
+    process: str
+    payload: str
+    commits: int
+
+
+class Moving(NamedTuple):
+    """An administrator wants a subscription moved; `ends` and `begins` are those of each queue's life on the disk."""
+
+    subscription: str
+    to: str | int
+    queue: str | None
+    ends: dict[int, int]
+    begins: dict[int, int]
+
+
+class Moved(NamedTuple):
+    """An administrator was told of (queue, cursor) to which it was moved; the disk had so many transactions.
+
+    `ends` and `begins` as they were when it was told.
+    """
+
+    subscription: str
+    to: str | int
+    places: tuple[tuple[str, int], ...]
+    commits: int
+    ends: dict[int, int]
+    begins: dict[int, int]
+
+
+class Paused(NamedTuple):
+    """An administrator was told that a queue (by its epoch) or a subscription is paused."""
+
+    what: int | str
+
+
+class Resuming(NamedTuple):
+    """An administrator asks for it to go on."""
+
+    what: int | str
+
+
+class Died(NamedTuple):
+    """The server gives up a message of a durable subscription; the disk does not know of it yet."""
+
+    subscription: str
+    reading: int
+    sequence: int
+
+
+class LettersDeleted(NamedTuple):
+    """An administrator deletes dead letters of a subscription."""
+
+    subscription: str
 
 
 class Told(NamedTuple):
@@ -193,6 +355,9 @@ class Note(NamedTuple):
 Fact: TypeAlias = (
     Published
     | Confirmed
+    | Duplicate
+    | Transacting
+    | Transacted
     | Refused
     | Opening
     | Opened
@@ -205,8 +370,22 @@ Fact: TypeAlias = (
     | Sent
     | TimeFell
     | AckTaken
+    | NackTaken
+    | Left
+    | LifeBegan
     | Handed
     | AckedDurably
+    | RejectedDurably
+    | Scheduling
+    | Scheduled
+    | Cancelling
+    | Cancelled
+    | Moving
+    | Moved
+    | Paused
+    | Resuming
+    | Died
+    | LettersDeleted
     | Told
     | Deleted
     | Note

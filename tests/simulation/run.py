@@ -15,8 +15,10 @@ from tests.simulation.evidence import Evidence
 from tests.simulation.faults import make_faults
 from tests.simulation.history import Handed, Published
 from tests.simulation.publisher import Publishing
-from tests.simulation.scenario import Scenario, make
+from tests.simulation.scenario import Scenario, make_plain
+from tests.simulation.scheduler import Schedules
 from tests.simulation.subscriber import subscribe
+from tests.simulation.work import make
 from tests.simulation.world import EVER_S, World
 from tidings import limits
 from tidings.testing.virtual_time import TimeLimitReached, VirtualLoop
@@ -38,9 +40,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     faults: dict[str, int]
 
 
-def run(seed: int, group: str | None = None, *, invariants: bool = True) -> Outcome:
+def run(seed: int, group: str | None = None, *, plain: bool = False, invariants: bool = True) -> Outcome:
     """Runs the scenario of a seed, with faults of one group only if one is given; see `run_scenario`."""
-    return run_scenario(make(seed, group), invariants=invariants)
+    return run_scenario((make_plain if plain else make)(seed, group), invariants=invariants)
 
 
 def run_scenario(scenario: Scenario, *, invariants: bool = True) -> Outcome:
@@ -59,6 +61,7 @@ def run_scenario(scenario: Scenario, *, invariants: bool = True) -> Outcome:
             virtual_s = loop.time()
     except TimeLimitReached as error:
         broken, virtual_s = {"comes to rest": [str(error), *simulation.unrest()]}, _TIME_LIMIT_S
+        broken |= simulation.check(set(CHECKERS) - AT_REST)
     finally:
         logging.disable(logging.NOTSET)
         if collecting:
@@ -93,7 +96,8 @@ class Simulation:
     def __init__(self, world: World) -> None:
         self._world = world
         self._publishing: list[asyncio.Task[None]] = []
-        self._evidence = Evidence(world.history, world.disk.appended, world.watcher.queue_of)
+        self._evidence = Evidence(world.history, world.disk.commits, world.watcher.queue_of)
+        self._evidence.scenario = world.scenario
         self._evidence.plans = {plan.full_name: plan for plan in world.scenario.subscribers}
         self._evidence.name_of = world.watcher.name_of
         self._evidence.connected = world.connected
@@ -108,6 +112,7 @@ class Simulation:
             await world.start_server()
             publishing = [Publishing(world, plan).run() for plan in scenario.publishers]
             subscribing = [subscribe(world, plan) for plan in scenario.subscribers]
+            publishing += [Schedules(world, plan).run() for plan in scenario.schedulers]
             actors = [loop.create_task(world.guarded(work)) for work in publishing + subscribing]
             self._publishing = actors[: len(publishing)]
             await make_faults(world)
@@ -121,25 +126,46 @@ class Simulation:
         await asyncio.gather(*actors, return_exceptions=True)
         if world.mistakes:
             # Stopped somewhere: what holds at any moment held until then, or was what led to the mistake.
-            return {"no mistakes": world.mistakes} | self._check(set(CHECKERS) - AT_REST)
+            return {"no mistakes": world.mistakes} | self.check(set(CHECKERS) - AT_REST)
         self._evidence.alive = {reader for reader, _ in world.watcher.living().values()}
         await world.drain()
         world.faults["(batch arrives again)"] += world.watcher.sent_again
         world.faults["(subscription expired)"] += world.watcher.expired
-        return self._check(set(CHECKERS))
+        return self.check(set(CHECKERS))
 
-    def _check(self, promises: set[str]) -> dict[str, list[str]]:
+    def check(self, promises: set[str]) -> dict[str, list[str]]:
+        """Returns which of these promises were broken until now, and how."""
+        self._evidence.numbers = self._world.watcher.numbers()
         found = {promise: check(self._evidence) for promise, check in CHECKERS.items() if promise in promises}
         return {promise: broken for promise, broken in found.items() if broken}
+
+    async def _settle_all_but_failing_keys(self) -> None:
+        """Waits until of those who let a key fail all the rest is settled."""
+        watcher, subscribers = self._world.watcher, self._world.scenario.subscribers
+        failing = {plan.full_name: plan.failing_key for plan in subscribers if plan.failing_key}
+        for name, key in failing.items():
+            await asyncio.gather(*self._publishing)
+            while True:
+                if not watcher.waits(name, key):
+                    break
+                await asyncio.sleep(0.5)
 
     def unrest(self) -> list[str]:
         """Says what is not settled."""
         at_work = sum(not task.done() for task in self._publishing)
         found = [f"{at_work} publishers are not done"] if at_work else []
+        found += self._world.watcher.scheduled()
+        found += [
+            f"{plan.full_name!r} has not settled {waiting[:5]} although only {plan.failing_key} failed"
+            for plan in self._world.scenario.subscribers
+            if plan.failing_key and (waiting := self._world.watcher.waits(plan.full_name, plan.failing_key))
+        ]
         return found + [str(info) for info in self._evidence.subscriptions if info.lag or info.in_flight]
 
     async def _come_to_rest(self) -> None:
         """Waits until all that was published is settled by everybody; then looks who is there."""
+        await self._settle_all_but_failing_keys()
+        self._world.stubborn = False
         evidence, plans = self._evidence, self._world.scenario.subscribers
         async with self._world.process("inspector", None, take_over=False).client as client:
             # Heartbeats find within so much time that an end is gone, on either side.
@@ -151,7 +177,8 @@ class Simulation:
                     all(task.done() for task in self._publishing)
                     and all(plan.name in self._world.connected or not plan.client_id for plan in plans)
                     and all(info.lag == info.in_flight == 0 for info in evidence.subscriptions)
-                    and len(names) == len(plans)
+                    and len(names) == len({plan.full_name for plan in plans})
+                    and not self._world.watcher.scheduled()
                 ):
                     break
                 await asyncio.sleep(0.5)
@@ -159,4 +186,4 @@ class Simulation:
             await asyncio.sleep(limits.HEARTBEAT_MS * limits.HEARTBEATS_MISSED_MAX / 1000 + 10.0)
             evidence.clients = await client.clients(timeout=EVER_S)
             evidence.subscriptions = await client.subscriptions(timeout=EVER_S)
-            evidence.appended = list(self._world.disk.appended)
+            evidence.commits_at_rest = len(self._world.disk.commits)

@@ -8,7 +8,7 @@ import msgspec
 from tidings.testing.crashing_store import StoreFaults
 from tidings.testing.network import NetworkFaults
 
-AckStyle = Literal["each", "durable", "disorder", "cumulative", "late", "forgetful", "batches"]
+AckStyle = Literal["each", "durable", "disorder", "cumulative", "late", "forgetful", "batches", "transaction"]
 Ending = Literal["vanish", "close", "detach"]
 FAULTS: Final = {
     "lost connection": ("cut", "cut, client unaware", "cut, server unaware", "cut, nobody aware"),
@@ -25,12 +25,18 @@ FAULTS: Final = {
     "takeover": ("rival asks", "rival takes over", "takeover race"),
     "another version": ("newer records", "older records", "incompatible records"),
     "administrator": ("queue deleted", "subscription deleted"),
+    "pause": ("queue paused", "subscription paused"),
+    "move": ("moved back", "moved forward"),
+    "dead letters": ("redriven", "dead letters deleted"),
 }
 """All that happens at a time of its own: groups, and the kinds in each; `faults.py` says what they do.
 
 Besides, processes of publishers and subscribers vanish or leave as their plans say, the network delays and splits,
 the store takes its time and fails now and then, and bounds are smaller than usual.
 """
+
+OPERATIONS: Final = ("pause", "move", "dead letters")
+"""Groups of what is no fault but done on purpose; plain scenarios have none of it."""
 
 EVENTS: Final = ("created", "file.deleted", "file.moved", "error")
 
@@ -45,6 +51,12 @@ class PublisherPlan(msgspec.Struct, frozen=True, kw_only=True):
     pause_s_max: float
     padding_bytes_max: int
     life_s_max: float | None
+    keys: int = 0
+    """How many different keys its messages have; 0 is none."""
+    ids: bool = False
+    """Whether its messages have ids, by which it publishes again what its last process was not told of."""
+    transactions: float = 0.0
+    """How much of it is published in transactions."""
 
 
 class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +81,18 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
     away_s_max: float
     endings: list[Ending]
     take_over: bool
+    shared: bool = False
+    """Whether `subscription` is shared: those that name the same one are its members, all of one mind about it."""
+    single_active: bool = False
+    attempts_max: int | None = None
+    """None: nothing is ever given up, unless it is rejected."""
+    fails: float = 0.0
+    rejects: float = 0.0
+    """How much of what it is handed fails, or is given up at once."""
+    failing_key: str | None = None
+    """What has this key fails until all the rest is settled."""
+    results: str = ""
+    """The queue into which it publishes, in the transaction that acks a message, what came of it."""
 
     @property
     def full_name(self) -> str:
@@ -76,6 +100,19 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
         if self.client_id is None:
             return f"~{self.name}"
         return self.subscription or f"{self.client_id}:{self.queue}/{self.event}"
+
+
+class SchedulerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One who has messages published later: how many, when, which of them again and again, which not after all."""
+
+    name: str
+    queues: list[str]
+    messages: int
+    delay_s_max: float
+    pause_s_max: float
+    recurs: float
+    cancels: float
+    life_s_max: float | None
 
 
 class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +137,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreFaults
     limits: dict[str, int]
     """Bounds that are smaller than usual, so that little data reaches them."""
+    schedulers: list[SchedulerPlan] = []
 
 
-def make(seed: int, group: str | None = None) -> Scenario:
-    """Returns the scenario of a seed; with faults of one group of `FAULTS` only (or "one + other"), if given."""
+def make_plain(seed: int, group: str | None = None) -> Scenario:
+    """Returns the scenario of a seed, in which messages are published and acked; `work.py` makes more of it.
+
+    With faults of one group of `FAULTS` only (or "one + other"), if given.
+    """
     chance = random.Random(f"scenario {seed}")
     queues = [f"queue{number}" for number in range(chance.randint(1, 3))]
     duration_s = chance.uniform(5, 40)
@@ -114,7 +155,7 @@ def make(seed: int, group: str | None = None) -> Scenario:
         duration_s=duration_s,
         publishers=[_publisher(chance, number, queues) for number in range(chance.randint(1, 3))],
         subscribers=[
-            _with_lives(chance, _subscriber(chance, number, queues)) for number in range(chance.randint(1, 5))
+            _with_lives(chance, make_subscriber(chance, number, queues)) for number in range(chance.randint(1, 5))
         ],
         faults=_faults(chance, duration_s, group),
         down_s_max=chance.choice([0.1, 2.0, 8.0]),
@@ -137,7 +178,7 @@ def make(seed: int, group: str | None = None) -> Scenario:
 
 def _faults(chance: random.Random, duration_s: float, group: str | None) -> list[FaultPlan]:
     wanted = set(FAULTS) if group is None else set(group.split(" + "))
-    kinds = [kind for name, kinds in FAULTS.items() if name in wanted for kind in kinds]
+    kinds = [kind for name, kinds in FAULTS.items() if name in wanted and name not in OPERATIONS for kind in kinds]
     if group is None:
         kinds = chance.sample(kinds, chance.choice([0, 1, 2, 4, 8, len(kinds)]))
     pause_s_max = chance.choice([2.0, 4.0, 8.0])
@@ -165,7 +206,8 @@ def _publisher(chance: random.Random, number: int, queues: list[str]) -> Publish
     )
 
 
-def _subscriber(chance: random.Random, number: int, queues: list[str]) -> SubscriberPlan:
+def make_subscriber(chance: random.Random, number: int, queues: list[str]) -> SubscriberPlan:
+    """Returns a subscriber that acks what it is handed."""
     name = f"subscriber{number}"
     durable = chance.random() < 0.8
     queue = chance.choice([*queues, *queues, "*", "#"])

@@ -1,5 +1,6 @@
 """Each checker catches bugs planted for it, under the faults that docs/proof.md says: that page is run here."""
 
+import asyncio
 import importlib
 import re
 from collections.abc import Callable
@@ -12,28 +13,36 @@ import pytest
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.run import run
 from tests.simulation.scenario import FAULTS
-from tidings.broker import broker, records
+from tidings import limits
+from tidings.broker import broker, records, schedules, seeking, shares, transactions
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
-from tidings.broker.cursors import Cursor
+from tidings.broker.cursors import Cursor, State
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Effect, Fetch
+from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import Fetched, Input, StoreReady
-from tidings.broker.ledger import Ledger
+from tidings.broker.ledger import Answer, Ledger
 from tidings.broker.lookups import Lookups
+from tidings.broker.members import Members
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.queues import Queue
+from tidings.broker.recent_ids import RecentIds
 from tidings.broker.retries import Retries
+from tidings.broker.schedules import Schedules
 from tidings.broker.sessions import Producer, Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
+from tidings.broker.transactions import Transaction, Transactions
 from tidings.client.publisher import Publisher
 from tidings.client.subscriber import Subscriber as ClientSubscriber
+from tidings.client.transaction import Transaction as ClientTransaction
 from tidings.errors import StoreUnavailable, TakenOver
 from tidings.gateways.native import NativePeer
+from tidings.model import epoch_of
 from tidings.node.clock import SystemClock
 from tidings.node.node import Node
 from tidings.ranges import Ranges
@@ -365,6 +374,298 @@ def gives_up_reading_after_an_error(patch: pytest.MonkeyPatch) -> None:
             raise
 
     patch.setattr(Node, "_answer_read", hopeless)
+
+
+# --- of more work ---
+
+
+@planted()
+def gives_up_without_a_dead_letter(patch: pytest.MonkeyPatch) -> None:
+    def lose(self: GivingUp, cursor: Cursor, sequence: int, *why: Any) -> None:
+        cursor.settle(sequence, sequence)
+        self._state.changed_cursor(cursor)
+        self._deliveries.go_on(cursor)
+
+    patch.setattr(GivingUp, "_bury", lose)
+
+
+@planted(invariants=False)
+def counts_acks_from_before_a_move(patch: pytest.MonkeyPatch) -> None:
+    ack = Deliveries.ack
+
+    def late(self: Deliveries, subscriber: Subscriber, ranges: list[tuple[int, int, int]]) -> None:
+        cursors = subscriber.subscription.cursors
+        now = [(cursors[epoch_of(reading)].reading, *span) for reading, *span in ranges if epoch_of(reading) in cursors]
+        ack(self, subscriber, now)  # type: ignore[arg-type]
+
+    patch.setattr(Deliveries, "ack", late)
+
+
+@planted()
+def tells_a_gap_over_what_was_settled(patch: pytest.MonkeyPatch) -> None:
+    def cut(self: Catalog, queue: Queue, cursor: Cursor) -> None:
+        if cursor.settled_to < queue.committed:
+            first, last = cursor.settled_to + 1, queue.committed
+            self._deliveries.tell_gap(cursor.subscription, queue, first, last, "queue deleted")
+
+    patch.setattr(Catalog, "_cut", cut)
+
+
+@planted()
+def writes_a_dead_letter_before_its_cursor(patch: pytest.MonkeyPatch) -> None:
+    together = Ledger.changed_together
+
+    def apart(self: Ledger, items: Any, now_ms: int) -> None:
+        together(self, [item for item in items if not isinstance(item, Cursor)], now_ms)
+
+    patch.setattr(Ledger, "changed_together", apart)
+
+
+@planted()
+def answers_a_reject_before_its_dead_letter_is_written(patch: pytest.MonkeyPatch) -> None:
+    nack = Retries.nack
+
+    def hasty(self: Retries, subscriber: Subscriber, input: Any, done: Callable[[], None]) -> None:
+        nack(self, subscriber, input, lambda: None)
+        done()
+
+    patch.setattr(Retries, "nack", hasty)
+
+
+@planted()
+def forgets_what_it_redrives(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        GivingUp,
+        "_send_back",
+        lambda self, subscription, letter, content: self._state.remove_dead_letter(subscription, letter),
+    )
+
+
+@planted()
+def redrives_to_whoever_is_there(patch: pytest.MonkeyPatch) -> None:
+    def open_side_queue(self: BrokerState, subscription: Subscription, shown_as: str) -> Queue:
+        queue = open_one(self, subscription, shown_as)
+        for other in self.subscriptions.values():
+            if queue.epoch not in other.cursors:
+                self.add_cursor(other, queue, position=0)
+        return queue
+
+    open_one = BrokerState.open_side_queue
+    patch.setattr(BrokerState, "open_side_queue", open_side_queue)
+
+
+@planted()
+def forgets_message_ids_in_a_crash(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(restore, "_restore_ids", lambda state, records: None)
+
+
+@planted()
+def names_another_message_as_the_first_one(patch: pytest.MonkeyPatch) -> None:
+    sift = RecentIds.sift
+
+    def astray(self: RecentIds, batch: Any, sequence: int, now_ms: int) -> Any:
+        kept, duplicates = sift(self, batch, sequence, now_ms)
+        return kept, [(place, before + 1) for place, before in duplicates]
+
+    patch.setattr(RecentIds, "sift", astray)
+
+
+@planted()
+def publishes_before_its_time(patch: pytest.MonkeyPatch) -> None:
+    time_of = schedules.time_of
+    patch.setattr(schedules, "time_of", lambda key: time_of(key) - 500)
+
+
+@planted()
+def publishes_for_every_time_that_passed(patch: pytest.MonkeyPatch) -> None:
+    publish = Schedules._publish
+
+    def each(self: Schedules, item: Any) -> None:
+        now_ms, self._state.now_ms = self._state.now_ms, schedules.time_of(item.key)
+        publish(self, item)
+        self._state.now_ms = now_ms
+
+    patch.setattr(Schedules, "_publish", each)
+
+
+@planted()
+def removes_what_was_scheduled_after_it_is_published(patch: pytest.MonkeyPatch) -> None:
+    publish = Schedules._publish
+
+    def later(self: Schedules, item: Any) -> None:
+        ledger = self._state.ledger
+
+        def remove(*_: Any) -> None:
+            ledger.deleted(item.key, self._state.now_ms)
+
+        with patch.context() as for_now:
+            for_now.setattr(ledger, "deleted", lambda key, now_ms: None)
+            publish(self, item)
+        ledger.when_durable(Answer(remove, remove))
+
+    patch.setattr(Schedules, "_publish", later)
+
+
+@planted()
+def says_that_what_is_being_published_is_cancelled(patch: pytest.MonkeyPatch) -> None:
+    publish = Schedules._publish
+
+    def unnoticed(self: Schedules, item: Any) -> None:
+        publish(self, item)
+        self._published.clear()
+
+    patch.setattr(Schedules, "_publish", unnoticed)
+    patch.setattr(Ledger, "is_deleted", lambda self, key: False)
+
+
+@planted()
+def drops_what_is_due_after_a_crash(patch: pytest.MonkeyPatch) -> None:
+    publish = Schedules._publish
+
+    def drop(self: Schedules, item: Any) -> None:
+        if self._state.now_ms - schedules.time_of(item.key) > 1_000:
+            self._state.ledger.deleted(item.key, self._state.now_ms)
+        else:
+            publish(self, item)
+
+    patch.setattr(Schedules, "_publish", drop)
+
+
+@planted(invariants=False)
+def gives_to_others_what_a_member_has(patch: pytest.MonkeyPatch) -> None:
+    pump = Deliveries.pump
+
+    def generous(self: Deliveries, subscription: Subscription) -> None:
+        if isinstance(subscription.subscriber, Members) and len(subscription.subscriber) > 1:
+            for cursor in subscription.cursors.values():
+                for member in subscription.subscriber:
+                    if cursor.state is State.BEHIND and not cursor.due:
+                        cursor.take_back(list(member.held(cursor)))
+        pump(self, subscription)
+
+    patch.setattr(Deliveries, "pump", generous)
+
+
+@planted()
+def lets_all_members_be_active(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Members, "active", property(lambda self: [member for member in self if member.takes]))
+
+
+@planted(invariants=False)
+def keeps_what_a_lost_member_had(patch: pytest.MonkeyPatch) -> None:
+    take_back = Cursor.take_back
+    patch.setattr(Cursor, "take_back", lambda self, held=None: take_back(self) if held is None else None)
+
+
+@planted()
+def does_not_look_at_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(shares, "has_keys", lambda row: False)
+
+
+@planted(invariants=False)
+def frees_a_key_when_its_head_fails(patch: pytest.MonkeyPatch) -> None:
+    park = Cursor.park
+
+    def free(self: Cursor, sequence: int, until_ms: int | None) -> None:
+        park(self, sequence, until_ms)
+        for freed in self.keys.settled(sequence, sequence) if self.keys else ():
+            del self.parked[freed]
+            self.due.add(freed, freed)
+
+    patch.setattr(Cursor, "park", free)
+
+
+@planted()
+def forgets_the_keys_of_retries_in_a_crash(patch: pytest.MonkeyPatch) -> None:
+    spell = records._SPELLINGS[Cursor]
+
+    def without(item: Cursor) -> Any:
+        record = spell(item)
+        record.keys = {}  # type: ignore[attr-defined]
+        return record
+
+    patch.setitem(records._SPELLINGS, Cursor, without)
+
+
+@planted()
+def stops_at_the_first_message_that_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(limits, "PARKED_MAX", 1)
+
+
+@planted()
+def writes_acks_of_a_transaction_later(patch: pytest.MonkeyPatch) -> None:
+    placed = Transaction.placed
+    patch.setattr(
+        Transaction,
+        "placed",
+        lambda self, pending: [item for item in placed(self, pending) if not isinstance(item, Cursor)],
+    )
+
+
+@planted()
+def stores_a_transaction_whose_deliveries_were_taken_away(patch: pytest.MonkeyPatch) -> None:
+    def some(self: Transactions, subscriber: Subscriber, place: tuple[int, int, int]) -> Any:
+        return transactions.in_flight(subscriber, [place])[0]
+
+    patch.setattr(Transactions, "_in_flight", some)
+
+
+@planted()
+def stores_each_message_of_a_transaction_by_itself(patch: pytest.MonkeyPatch) -> None:
+    def apart(self: ClientTransaction, entries: Any) -> Any:
+        async def commit() -> list[Any]:
+            session, confirms = self._supervisor.session, []
+            for queue, batch in list(self._outgoing._batches.items()):
+                [entry] = batch.entries[:1]
+                waiter: asyncio.Future[Any] = self._supervisor.loop.create_future()
+                session.publish(queue, entry.event, entry.content_type, entry.flags, 1, entry.parts[0], waiter)
+                confirms.append(await waiter)
+            return confirms
+
+        return commit()
+
+    patch.setattr(ClientTransaction, "_commit", apart)
+
+
+@planted()
+def delivers_before_a_move_is_durable(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cursor, "is_held", property(lambda self: self.subscription.paused or self.queue.paused))
+
+
+@planted()
+def moves_one_too_far(patch: pytest.MonkeyPatch) -> None:
+    target = seeking._target
+    patch.setattr(seeking, "_target", lambda cursor, *how: min(cursor.queue.committed, target(cursor, *how) + 1))
+
+
+@planted(invariants=False)
+def counts_attempts_from_before_a_move(patch: pytest.MonkeyPatch) -> None:
+    move = Cursor.move
+
+    def remember(self: Cursor, target: int) -> int:
+        attempts = self.attempts
+        skipped = move(self, target)
+        self.attempts = attempts
+        return skipped
+
+    patch.setattr(Cursor, "move", remember)
+
+
+@planted()
+def delivers_although_it_is_paused(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cursor, "is_held", property(lambda self: self.moving > 0))
+
+
+@planted()
+def forgets_in_a_crash_that_it_was_paused(patch: pytest.MonkeyPatch) -> None:
+    spell = records._SPELLINGS[Subscription]
+
+    def going_on(item: Subscription) -> Any:
+        record = spell(item)
+        record.paused = False  # type: ignore[attr-defined]
+        return record
+
+    patch.setitem(records._SPELLINGS, Subscription, going_on)
 
 
 def _done(connection: int, request: int) -> Any:

@@ -3,8 +3,9 @@
 import msgspec
 
 from tests.simulation.run import Outcome, run_scenario
-from tests.simulation.scenario import Scenario, make
+from tests.simulation.scenario import Scenario
 from tests.simulation.shrink import shrink
+from tests.simulation.work import make
 
 BIG = next(scenario for scenario in map(make, range(1, 100)) if len(scenario.faults) > 8 and scenario.limits)
 

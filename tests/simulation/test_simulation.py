@@ -16,9 +16,15 @@ _SEEDS = 500
 _PUBLISHED_MIN = 50_000
 
 
-def regressions() -> list[int]:
+def regressions() -> list[tuple[int, bool]]:
+    """Returns the seeds that once failed, and which of them are those of plain scenarios."""
     lines = (Path(__file__).parent / "seeds" / "regressions.txt").read_text().splitlines()
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
+    words = [line.split() for line in lines if line and not line.startswith("#")]
+    return [(int(line[line[0] == "plain"]), line[0] == "plain") for line in words]
+
+
+def run_one(seed: tuple[int, bool]) -> Outcome:
+    return run(seed[0], plain=seed[1])
 
 
 def describe(outcome: Outcome) -> str:
@@ -27,10 +33,10 @@ def describe(outcome: Outcome) -> str:
 
 
 def test_every_promise_is_kept_under_faults() -> None:
-    seeds = [*regressions(), *range(1, _SEEDS + 1)]
+    seeds = [*regressions(), *((seed, False) for seed in range(1, _SEEDS + 1))]
     # A fresh interpreter for each worker: a forked one would inherit the test runner's state.
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-        outcomes = list(pool.map(run, seeds, chunksize=8))
+        outcomes = list(pool.map(run_one, seeds, chunksize=8))
     broken = [outcome for outcome in outcomes if outcome.broken]
     assert not broken, "\n\n".join(describe(outcome) for outcome in islice(broken, 3))
     # Scenarios in which nothing happens keep every promise, too.

@@ -1,16 +1,35 @@
 """What is seen of a server from inside: what it sends, who comes and goes, and what the disk has."""
 
 import asyncio
+from typing import TypeVar
 
 import msgspec
 
-from tests.simulation.history import AckTaken, Deleted, Fact, Forgotten, History, Made, Sent, TimeFell
+from tests.simulation.history import (
+    AckTaken,
+    Deleted,
+    Died,
+    Fact,
+    Forgotten,
+    History,
+    Left,
+    LifeBegan,
+    Made,
+    NackTaken,
+    Sent,
+    TimeFell,
+)
 from tidings.batch import StoredBatch
 from tidings.broker.broker import Broker
 from tidings.broker.effects import Deliver, Effect, Subscribed
-from tidings.broker.inputs import Ack, Delete, Input, Publish
+from tidings.broker.inputs import Ack, Delete, Input, Nack, Publish, Subscribe, Transact
 from tidings.broker.invariants import Invariants
+from tidings.broker.records import CursorRecord, DeadLetterRecord
+from tidings.broker.subscriptions import Subscription
+from tidings.model import epoch_of, moves_of, reading_of
 from tidings.testing.crashing_store import Disk
+
+R = TypeVar("R")
 
 
 class Watcher:
@@ -36,6 +55,9 @@ class Watcher:
         self._disk = disk
         self._invariants = invariants
         self._broker: Broker | None = None
+        self._life = 0
+        self._joined: dict[tuple[int, int], int] = {}
+        """In which turn, in this life of the server, each subscriber was attached."""
         self._disk_length = 0
         self._ends: dict[int, int] = {}
         self._readers: dict[tuple[str, int], str] = {}
@@ -56,7 +78,10 @@ class Watcher:
     def watch(self, broker: Broker, life: int, began_ms: int, now_ms: int) -> None:
         """Checks the invariants after each input, and writes down what is sent, and who comes and goes."""
         invariants, handle = Invariants(broker), broker.handle
-        self._broker = broker
+        self._broker, self._life, self._joined = broker, life, {}
+        self.fact(LifeBegan(life, began_ms, len(self._disk.commits)))
+        members = set[tuple[int, int]]()
+        next_dead = {item.number: item.next_dead for item in broker.state.subscriptions.values()}
         known, latest_ms = dict[int, str](), now_ms
         living = self.living()
         # The wall clock may have been set back meanwhile; whoever is not there now has not been since then.
@@ -68,26 +93,33 @@ class Watcher:
                 away_s = (now_ms - self._seen_ms[reader]) / 1000
                 self.fact(Forgotten(reader, False, away_s))
 
+        def handle_of(effect: Subscribed) -> int:
+            subscribers = broker.state.sessions[effect.connection].subscribers
+            return next(handle for handle, item in subscribers.items() if item.request == effect.request)
+
         def watched(input: Input, now_ms: int) -> list[Effect]:
-            nonlocal known, living, latest_ms
+            nonlocal known, living, latest_ms, members
             if now_ms < latest_ms:
                 self.fact(TimeFell(life, latest_ms, now_ms))
             latest_ms = now_ms
-            if isinstance(input, Publish):
+            if isinstance(input, Publish | Transact):
                 self._count_again(broker, input)
-            if isinstance(input, Ack):
-                self.fact(AckTaken(input.connection, input.handle, life, tuple(input.ranges)))
+            if isinstance(input, Ack | Nack | Transact):
+                self._settling(broker, input)
             names = {
                 (session.connection, handle): subscriber.subscription
                 for session in broker.state.sessions.values()
                 for handle, subscriber in session.subscribers.items()
             }
             effects = handle(input, now_ms)
+            if isinstance(input, Subscribe):
+                self._resuming(broker, input)
             living = self._compare(living, now_ms, asked=isinstance(input, Delete))
             for effect in effects:
                 if isinstance(effect, Subscribed):
                     process = broker.state.sessions[effect.connection].address.rpartition(":")[0]
                     self.reader_of[process] = self.reader(effect.name)
+                    self._joined[effect.connection, handle_of(effect)] = len(self._joined)
                     if effect.durable:
                         self._told.add(self.reader(effect.name))
                 if isinstance(effect, Deliver):
@@ -97,20 +129,17 @@ class Watcher:
                         if session and effect.handle in session.subscribers
                         else names[effect.connection, effect.handle]
                     )
-                    ranges = tuple(span for row in effect.rows for span in _present(row))
-                    self.fact(
-                        Sent(
-                            effect.connection,
-                            effect.handle,
-                            self._readers.get((subscription.name, subscription.number), subscription.name),
-                            subscription.durable,
-                            life,
-                            effect.queue,
-                            effect.epoch,
-                            ranges,
-                            effect.redelivered,
-                        )
-                    )
+                    self._sent(effect, subscription)
+            for item in broker.state.subscriptions.values():
+                for number in range(next_dead.setdefault(item.number, item.next_dead), item.next_dead):
+                    if number in item.dead:
+                        letter = item.dead[number]
+                        self.fact(Died(self._name(item), letter.reading, letter.sequence))
+                next_dead[item.number] = item.next_dead
+            now_members = self._members(broker)
+            for member in members - now_members:
+                self.fact(Left(*member, life))
+            members = now_members
             if len(known) != len(broker.state.epochs) or any(epoch not in known for epoch in broker.state.epochs):
                 now = {epoch: queue.name for epoch, queue in broker.state.epochs.items()}
                 self.queue_of.update(now)
@@ -126,10 +155,78 @@ class Watcher:
         self.queue_of.update(known)
         broker.handle = watched  # type: ignore[method-assign]
 
-    def _count_again(self, broker: Broker, input: Publish) -> None:
+    def _count_again(self, broker: Broker, input: Publish | Transact) -> None:
         session = broker.state.sessions.get(input.connection)
         if session and (input.number in session.producer.stored or input.number in session.producer.pending):
             self.sent_again += 1
+
+    def _settling(self, broker: Broker, input: Ack | Nack | Transact) -> None:
+        session = broker.state.sessions.get(input.connection)
+
+        def name(handle: int) -> str:
+            subscriber = session.subscribers.get(handle) if session else None
+            return self._name(subscriber.subscription) if subscriber else ""
+
+        if isinstance(input, Transact):
+            for handle, reading, first, last in input.acks:
+                ranges = ((reading, first, last),)
+                self.fact(AckTaken(input.connection, handle, self._life, name(handle), ranges, True))
+            return
+        place = input.connection, input.handle, self._life, name(input.handle), tuple(input.ranges)
+        self.fact(AckTaken(*place, False) if isinstance(input, Ack) else NackTaken(*place, input.reject))
+
+    def _resuming(self, broker: Broker, input: Subscribe) -> None:
+        """Takes note of acks that a process tells again after a reconnect."""
+        session = broker.state.sessions.get(input.connection)
+        subscriber = session.subscribers.get(input.handle) if session else None
+        ranges = tuple((resume.epoch, *span) for resume in input.resume for span in resume.acked)
+        if subscriber and ranges:
+            place = input.connection, input.handle, self._life, self._name(subscriber.subscription)
+            self.fact(AckTaken(*place, ranges, False))
+
+    def _sent(self, effect: Deliver, subscription: Subscription) -> None:
+        attached = [
+            joined
+            for each in subscription.attached()
+            if (joined := self._joined.get((each.session.connection, each.handle))) is not None
+        ]
+        moves, recorded = moves_of(effect.epoch), True
+        if moves and subscription.durable:
+            record = self._record(f"cursor/{subscription.number}/{epoch_of(effect.epoch)}", CursorRecord)
+            recorded = record is not None and record.moves >= moves
+        self.fact(
+            Sent(
+                effect.connection,
+                effect.handle,
+                self._name(subscription),
+                subscription.durable,
+                self._life,
+                effect.queue,
+                effect.epoch,
+                tuple(span for row in effect.rows for span in _present(row)),
+                effect.redelivered,
+                tuple(sequence for sequence, attempt in effect.attempts if attempt > 1),
+                self._joined[effect.connection, effect.handle] <= min(attached, default=0),
+                recorded,
+            )
+        )
+
+    @staticmethod
+    def _members(broker: Broker) -> set[tuple[int, int]]:
+        return {
+            (each.session.connection, each.handle)
+            for item in broker.state.subscriptions.values()
+            if item.shared
+            for each in item.attached()
+        }
+
+    def _name(self, subscription: Subscription) -> str:
+        name, number = subscription.name, subscription.number
+        return f"{name} number {number}" if subscription.durable else name
+
+    def _record(self, key: str, kind: type[R]) -> R | None:
+        record = self._disk.content._records.get(key)
+        return None if record is None else msgspec.msgpack.decode(record, type=kind)
 
     def server_ends(self) -> None:
         """Takes note of who is there."""
@@ -193,17 +290,85 @@ class Watcher:
         assert self._broker is not None
         return {epoch: queue.committed for epoch, queue in self._broker.state.epochs.items()}
 
-    async def is_settled(self, subscription: str, reader: str, epoch: int, sequence: int) -> bool:
+    def living_queues(self) -> dict[int, str]:
+        """Returns the names of the queues that the server has, by epoch."""
+        assert self._broker is not None
+        return {epoch: queue.name for epoch, queue in self._broker.state.epochs.items()}
+
+    def queues_of(self, subscription: str) -> list[str]:
+        """Returns the names of the queues that a subscription reads, without those of its own."""
+        assert self._broker is not None
+        known = self._broker.state.subscriptions.get(subscription)
+        queues = [cursor.queue for cursor in known.cursors.values()] if known else []
+        return [queue.name for queue in queues if not queue.is_system]
+
+    def numbers(self) -> dict[str, int]:
+        """Returns the numbers of all durable subscriptions that there ever were."""
+        return {reader: number for (_, number), reader in self._readers.items()}
+
+    def is_settled(self, subscription: str, reader: str, reading: int, sequence: int) -> bool:
         """Whether the disk has a cursor by which a message is settled."""
         assert self._broker is not None
-        state = self._broker.state
+        state, epoch = self._broker.state, epoch_of(reading)
         known = state.subscriptions.get(subscription)
         if known is None or not known.durable or epoch not in state.epochs or self.reader(subscription) != reader:
             return True  # an ephemeral one is nowhere on the disk, nor is the cursor of what was deleted
-        record = await self._disk.content.get(f"cursor/{known.number}/{epoch}")
-        position, unsettled = msgspec.msgpack.decode(record)[:2] if record else (0, [])
-        return sequence <= position and not any(first <= sequence <= last for first, last in unsettled)
+        record = self._record(f"cursor/{known.number}/{epoch}", CursorRecord)
+        if record is None:
+            return False
+        if record.moves != moves_of(reading):
+            return record.moves > moves_of(reading)  # it was moved since then
+        return sequence <= record.position and not any(first <= sequence <= last for first, last in record.unsettled)
+
+    def scheduled(self) -> list[str]:
+        """Returns what the disk has that is to be published."""
+        return [key for key in self._disk.content._keys if key.startswith("schedule/")]
+
+    def waits(self, subscription: str, key: str | None) -> list[tuple[int, int]]:
+        """Returns (epoch, sequence) of what a subscription has not settled of other keys than this one."""
+        assert self._broker is not None
+        known = self._broker.state.subscriptions.get(subscription)
+        return [
+            (epoch, sequence)
+            for epoch, row in self._disk.appended
+            if known is not None and (cursor := known.cursors.get(epoch)) is not None
+            for sequence, (run, other) in enumerate(_events_and_keys(row), row.first_sequence)
+            if other != key
+            and cursor.filter.wants_event(run)
+            and ((sequence > cursor.position and sequence > cursor.settled_to) or sequence in cursor.unsettled)
+        ]
+
+    def is_scheduled(self, payload: str) -> bool:
+        """Whether the disk has a message that is to be published, or was."""
+        scheduled = (self._disk.content._records[key] for key in self.scheduled())
+        stored = (row.batch.body for _, row in self._disk.appended)
+        return any(payload.encode() in body for body in (*scheduled, *stored))
+
+    def is_dead(self, reader: str, reading: int, sequence: int) -> bool:
+        """Whether the disk has, or had, a dead letter of a subscription, or what was redriven of it at once."""
+        assert self._broker is not None
+        known = self._broker.state.subscriptions.get(self.name_of[reader])
+        if known is None or self._name(known) != reader or epoch_of(reading) not in self._broker.state.epochs:
+            return True  # it was deleted since then, or the queue was
+        prefix, redriven = f"dead/{known.number}/", f"$redriven/{known.number}/"
+        cursor = known.cursors.get(epoch_of(reading))
+        if cursor is None or cursor.reading != reading:
+            return True  # it was moved since then
+        if any(name.startswith(redriven) for name in self._broker.state.queues):
+            return True
+        for commit in reversed(self._disk.commits):
+            for key, value in commit.puts:
+                if key.startswith(prefix):
+                    letter = msgspec.msgpack.decode(value, type=DeadLetterRecord)
+                    if (reading_of(letter.epoch, letter.moves), letter.sequence) == (reading, sequence):
+                        return True
+        return False
 
 
 def _present(row: StoredBatch) -> list[tuple[int, int]]:
     return [(row.first_sequence + low, row.first_sequence + high) for low, high in row.batch.present()]
+
+
+def _events_and_keys(row: StoredBatch) -> list[tuple[str, str | None]]:
+    events = [run.event or "" for run in row.batch.runs for _ in range(run.count)]
+    return list(zip(events, row.batch.keys(), strict=True))

@@ -72,6 +72,10 @@ class World:
         self.restarting = asyncio.Lock()
         self.consumers: dict[Consumer, None] = {}
         """Those at work."""
+        self.stubborn = True
+        """Whether what is to fail until all the rest is settled fails."""
+        self.in_hand: set[str] = set()
+        """Queues and subscriptions that an administrator does something with: one at a time."""
         self.wall_ahead_s = 0.0
         """How far the wall clock was set forward."""
         self.connected: set[str] = set()
@@ -219,6 +223,11 @@ class World:
         assert self.store is not None
         self.faults.update({f"({fault})": count for fault, count in self.store.injected.items()})
         self.store.injected.clear()
+
+    async def begins(self) -> dict[int, int]:
+        """Returns the first sequence that the disk has of each queue's life."""
+        bounds = await self.disk.content.bounds(list(self.watcher.stored_ends()))
+        return {epoch: found.first_sequence for epoch, found in bounds.items()}
 
     # --- client processes ---
 

@@ -38,7 +38,8 @@ def test_every_checker_that_the_page_names_exists() -> None:
     named = set(
         re.findall(r"\*([a-z ]+)\*", " ".join(re.findall(r"simulation (\*.+?)(?:;|\.$|\. )", PAGE, re.MULTILINE)))
     )
-    source = (ROOT / "tests" / "simulation" / "checkers.py").read_text(encoding="utf-8")
+    place = ROOT / "tests" / "simulation"
+    source = "".join((place / name).read_text(encoding="utf-8") for name in ("checkers.py", "work_checkers.py"))
     checkers = set(re.findall(r'^    "([a-z ]+)":', source, re.MULTILINE))
     # Stated as one promise on the page: what is told in place, and nothing without reason.
     assert named

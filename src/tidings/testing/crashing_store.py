@@ -34,17 +34,21 @@ class StoreFaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Disk:
-    """What survives: a memory store, and for checkers the list of everything that was ever appended to it."""
+    """What survives: a memory store, and for checkers all that ever happened to it."""
 
     def __init__(self) -> None:
         self.content = MemoryStore()
+        self.commits: list[Commit] = []
+        """Every transaction that became durable."""
         self.appended: list[Append] = []
+        """What these have appended."""
         self.damaged: set[tuple[int, int]] = set()
         """Epoch and first sequence of rows that cannot be read any more."""
 
     async def commit(self, commit: Commit) -> None:
         """Makes a transaction durable, at once."""
         await self.content.commit(commit)
+        self.commits.append(commit)
         self.appended.extend(commit.appends)
 
 

@@ -1,0 +1,233 @@
+"""The administrator: deletes, pauses, moves and redrives; each of these kinds of `scenario.FAULTS` is a function."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeAlias
+
+from tests.simulation.history import Forgotten, LettersDeleted, Moved, Moving, Paused, Resuming, ToldForgotten
+from tests.simulation.scenario import FaultPlan, SubscriberPlan
+from tests.simulation.world import EVER_S, World
+from tidings.client import Client
+from tidings.errors import (
+    ConnectionLost,
+    DiskFull,
+    InvalidOption,
+    NotFound,
+    Refused,
+    StoreUnavailable,
+    SubscriptionInUse,
+)
+
+Fault: TypeAlias = Callable[[World, FaultPlan, random.Random], Awaitable[bool]]
+"""Makes a fault, and ends it; returns whether there was anything to harm."""
+
+
+def _client(world: World, plan: FaultPlan) -> Client:
+    return world.process(f"administrator{plan.number}", None, take_over=False).client
+
+
+def _some_queue(world: World, chance: random.Random) -> str | None:
+    names = sorted({queue for publisher in world.scenario.publishers for queue in publisher.queues})
+    return chance.choice(names) if names else None
+
+
+def _some_subscriber(world: World, chance: random.Random) -> SubscriberPlan | None:
+    plans = [plan for plan in world.scenario.subscribers if plan.client_id and plan.queue != "$presence"]
+    return chance.choice(plans) if plans else None
+
+
+# --- deleting ---
+
+
+async def _delete_a_queue(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    name = _some_queue(world, chance)
+    if name is None:
+        return False
+    try:
+        async with _client(world, plan) as client:
+            await client.delete_queue(name, timeout=EVER_S)
+    except (NotFound, StoreUnavailable, DiskFull) as error:
+        world.note(f"deleting {name}: {error}")
+        return False
+    return True
+
+
+async def _delete_a_subscription(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    names = [subscriber.full_name for subscriber in world.scenario.subscribers if subscriber.client_id]
+    if not names:
+        return False
+    away = [name for name in names if name not in world.watcher.attached()]
+    name = chance.choice(away or names)
+    reader = world.watcher.reader(name)
+    try:
+        async with _client(world, plan) as client:
+            await client.delete_subscription(name, timeout=EVER_S)
+    except (NotFound, SubscriptionInUse, StoreUnavailable, DiskFull) as error:
+        world.note(f"deleting subscription {name}: {error}")
+        return False
+    # While the administrator connected it may have expired and been made again: then it was another one.
+    if reader in [fact.subscription for fact in world.history.of(Forgotten) if fact.asked]:
+        world.fact(ToldForgotten(reader))
+    return True
+
+
+# --- pausing ---
+
+
+async def _pause_a_queue(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    name = _some_queue(world, chance)
+    if name is None:
+        return False
+
+    def which() -> int | None:
+        return next((epoch for epoch, queue in world.watcher.living_queues().items() if queue == name), None)
+
+    return await _pause(world, plan, which, queue=name)
+
+
+async def _pause_a_subscription(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    one = _some_subscriber(world, chance)
+    if one is None:
+        return False
+
+    def which() -> str | None:
+        reader = world.watcher.reader(one.full_name)
+        return reader if reader in world.watcher.name_of else None
+
+    return await _pause(world, plan, which, subscription=one.full_name)
+
+
+async def _pause(world: World, plan: FaultPlan, which: Callable[[], int | str | None], **what: str) -> bool:
+    [name] = what.values()
+    if name in world.in_hand:
+        return False
+    world.in_hand.add(name)
+    paused = False
+    async with _client(world, plan) as client:
+        before = which()
+        try:
+            await client.pause(**what, timeout=EVER_S)
+        except (NotFound, StoreUnavailable, DiskFull) as error:
+            world.note(f"pausing {name}: {error}")
+        else:
+            # While this was asked it may have been deleted, and made again: then it is another one.
+            paused = before is not None and which() == before
+            if paused and before is not None:
+                world.fact(Paused(before))
+        await world.until_quiet(plan.for_s)
+        while True:
+            if before is not None:
+                world.fact(Resuming(before))
+            try:
+                await client.resume(**what, timeout=EVER_S)
+            except (StoreUnavailable, DiskFull):
+                await asyncio.sleep(0.2)
+            except NotFound:
+                break
+            else:
+                break
+    world.in_hand.discard(name)
+    return paused
+
+
+# --- moving ---
+
+
+async def _move_back(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _move(world, plan, chance, lambda end: chance.choice(["earliest", chance.randint(1, max(1, end))]))
+
+
+async def _move_forward(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _move(world, plan, chance, lambda end: chance.choice(["latest", end + 1]))
+
+
+async def _move(world: World, plan: FaultPlan, chance: random.Random, goal: Callable[[int], str | int]) -> bool:
+    one = _some_subscriber(world, chance)
+    if one is None:
+        return False
+    if f"{one.full_name} moves" in world.in_hand:
+        return False
+    world.in_hand.add(f"{one.full_name} moves")
+    moved = await _move_one(world, plan, chance, one.full_name, goal)
+    world.in_hand.discard(f"{one.full_name} moves")
+    return moved
+
+
+async def _move_one(
+    world: World, plan: FaultPlan, chance: random.Random, name: str, goal: Callable[[int], str | int]
+) -> bool:
+    watcher = world.watcher
+    async with _client(world, plan) as client:
+        reader = watcher.reader(name)
+        if reader not in watcher.name_of:
+            return False
+        queues = sorted(watcher.queues_of(name))
+        queue = chance.choice(queues) if queues else None
+        known = {watcher.queue_of.get(epoch): end for epoch, end in watcher.reported_ends().items()}
+        to = goal(known.get(queue, 0))
+        if isinstance(to, str) and chance.random() < 0.5:
+            queue = None
+        world.fact(Moving(reader, to, queue, dict(watcher.reported_ends()), await world.begins()))
+        try:
+            moved = await client.seek(name, to=to, queue=queue, timeout=EVER_S)  # type: ignore[arg-type]
+        except (NotFound, InvalidOption, Refused, StoreUnavailable, DiskFull) as error:
+            world.note(f"moving {name} to {to}: {error!r}")
+            return False
+        if watcher.reader(name) == reader:
+            places = tuple((info.queue, info.cursor) for info in moved)
+            ends, begins = dict(watcher.stored_ends()), await world.begins()
+            world.fact(Moved(reader, to, places, len(world.disk.commits), ends, begins))
+    return bool(moved)
+
+
+# --- dead letters ---
+
+
+async def _redrive(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _with_letters(
+        world, plan, chance, lambda client, name, number: client.redrive(name, number=number, timeout=EVER_S)
+    )
+
+
+async def _delete_letters(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    def delete(client: Client, name: str, number: int | None) -> Coroutine[Any, Any, int]:
+        world.fact(LettersDeleted(world.watcher.reader(name)))
+        return client.delete_dead_letters(name, number=number, timeout=EVER_S)
+
+    return await _with_letters(world, plan, chance, delete)
+
+
+async def _with_letters(
+    world: World,
+    plan: FaultPlan,
+    chance: random.Random,
+    act: Callable[[Client, str, int | None], Coroutine[Any, Any, int]],
+) -> bool:
+    """Does something with one dead letter of a subscription, or with all of them."""
+    names = sorted({one.full_name for one in world.scenario.subscribers if one.client_id})
+    if not names:
+        return False
+    async with _client(world, plan) as client:
+        for name in chance.sample(names, len(names)):
+            try:
+                letters = [letter async for letter in client.dead_letters(name, timeout=EVER_S)]
+                if letters:
+                    number = chance.choice([None, chance.choice(letters).number])
+                    return await act(client, name, number) > 0
+            except (NotFound, StoreUnavailable, DiskFull, ConnectionLost) as error:
+                world.note(f"dead letters of {name}: {error!r}")
+    return False
+
+
+ADMINISTRATION: Final[dict[str, Fault]] = {
+    "queue deleted": _delete_a_queue,
+    "subscription deleted": _delete_a_subscription,
+    "queue paused": _pause_a_queue,
+    "subscription paused": _pause_a_subscription,
+    "moved back": _move_back,
+    "moved forward": _move_forward,
+    "redriven": _redrive,
+    "dead letters deleted": _delete_letters,
+}
+"""How each kind is made."""

@@ -173,6 +173,60 @@ class EventStreamClient:
         await self.close()  # its end is all that a server sees of a reader
 
 
+class PullClient:
+    """Over HTTP: each message is asked for by a request, and settled by another."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, trust_env=False)
+        self._path = ""
+        self._taken: deque[Received | Missed] = deque()
+
+    async def publish(self, queue: str, event: str, payload: object) -> int:
+        answer = await self._http.post(f"/queues/{queue}/events/{event}", json=payload)
+        _check(answer)
+        return int(answer.json()["sequence"])
+
+    async def subscribe(self, queue: str, event: str, *, name: str, start: str, in_flight_max: int) -> None:
+        path = f"/subscriptions/{name}"
+        wanted = {"queue": queue, "event": event, "start": start, "in_flight_max": in_flight_max}
+        _check(await self._http.put(path, json=wanted))
+        self._path = path
+        # With the first pull it is held. Of the messages none is taken by it, and gaps are kept.
+        _check(await self._http.post(f"{path}/pause"))
+        await self._pull(queue=queue, event=event)
+        _check(await self._http.post(f"{path}/resume"))
+
+    async def receive(self) -> Received | Missed:
+        while not self._taken:
+            await self._pull(wait=DEADLINE_S)
+        return self._taken.popleft()
+
+    async def _pull(self, **parameters: Any) -> None:
+        answer = await self._http.get(f"{self._path}/messages", params={"max": 1, **parameters})
+        _check(answer)
+        for gap in answer.json()["gaps"]:
+            self._taken.append(Missed(gap["queue"], gap["first_sequence"], gap["last_sequence"], gap["reason"]))
+        for each in answer.json()["messages"]:
+            place = (each["queue"], each["event"], each["sequence"])
+            self._taken.append(Received(*place, each["payload"], each["attempt"], each["position"]))
+
+    async def ack(self, received: Received) -> None:
+        _check(await self._http.post(f"{self._path}/ack", json={"positions": [received.handle]}))
+
+    async def nack(self, received: Received, *, delay_ms: int) -> None:
+        body = {"positions": [received.handle], "delay_ms": delay_ms}
+        _check(await self._http.post(f"{self._path}/nack", json=body))
+
+    async def close(self) -> None:
+        if not self._http.is_closed:
+            if self._path:
+                await self._http.delete(f"{self._path}/hold")
+            await self._http.aclose()
+
+    async def lose(self) -> None:
+        await self.close()  # there is no connection to lose; without this its hold would end by itself, later
+
+
 def _check(response: httpx.Response) -> None:
     if response.is_error:
         problem = response.json()

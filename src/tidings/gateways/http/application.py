@@ -17,9 +17,11 @@ from tidings.gateways.http import (
     schedules,
     settling,
     status,
+    stored_messages,
     subscriptions,
 )
 from tidings.gateways.http.door import Door
+from tidings.gateways.http.parameters import check_parameters
 from tidings.gateways.http.problems import failed, not_understood, refused
 
 _MODULES = (
@@ -28,6 +30,7 @@ _MODULES = (
     settling,
     event_streams,
     queues,
+    stored_messages,
     subscriptions,
     dead_letters,
     schedules,
@@ -43,6 +46,7 @@ def make_application(door: Door) -> Litestar:
         route_handlers=[handler for module in _MODULES for handler in module.HANDLERS],
         dependencies={"door": Provide(lambda: door, sync_to_thread=False)},
         exception_handlers={TidingsError: refused, HTTPException: not_understood, Exception: failed},
+        before_request=check_parameters,
         request_max_body_size=limits.HTTP_BODY_BYTES_MAX,
         openapi_config=reference.CONFIG,
         signature_types=[Door],

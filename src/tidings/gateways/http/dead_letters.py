@@ -1,7 +1,5 @@
 """Dead letters over HTTP: looked at, corrected, deleted, and sent to their subscription again."""
 
-import base64
-import binascii
 from typing import Annotated, Final, cast
 
 import msgspec
@@ -19,12 +17,12 @@ from tidings.calls import (
     ListDeadLetters,
     Redrive,
 )
-from tidings.errors import InvalidOption, NotFound
+from tidings.errors import NotFound
 from tidings.gateways.http.bodies import AnyRequest, read_struct
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes_struct
-from tidings.gateways.messages import payload_entry
+from tidings.gateways.messages import new_payload, payload_entry
 from tidings.model import DeadLetterGroup, DeadLetterInfo
 
 Fingerprint = Annotated[str | None, QueryParameter(description="Only those that failed like this, see groups.")]
@@ -85,7 +83,7 @@ class DeadLetterChanges(msgspec.Struct, frozen=True, kw_only=True):
 
     event: str | UnsetType = UNSET
     payload: msgspec.Raw | UnsetType = UNSET
-    payload_base64: str | UnsetType = UNSET
+    payload_base64: str | None = None
     content_type: str | UnsetType = UNSET
     headers: dict[str, str] | UnsetType = UNSET
 
@@ -191,24 +189,14 @@ async def _letter(door: Door, subscription: str, number: int) -> DeadLetterInfo:
 async def _payload(
     door: Door, subscription: str, number: int, changes: DeadLetterChanges
 ) -> tuple[bytes | UnsetType, str | UnsetType]:
-    if changes.payload_base64 is not UNSET:
-        if changes.payload is not UNSET:
-            raise InvalidOption("give payload or payload_base64, not both")
-        try:
-            return base64.b64decode(changes.payload_base64, validate=True), changes.content_type
-        except (binascii.Error, ValueError) as error:
-            raise InvalidOption(f"payload_base64 is not Base64: {error}") from None
-    if changes.payload is UNSET:
+    """Returns the new payload and content type, as far as they are to change."""
+    if changes.payload is UNSET and changes.payload_base64 is None:
         return UNSET, changes.content_type
     content_type = changes.content_type
     if content_type is UNSET:
         content_type = (await _letter(door, subscription, number)).content_type
-    if not content_type.startswith("text/"):
-        return bytes(changes.payload), changes.content_type
-    try:
-        return msgspec.json.decode(changes.payload, type=str).encode(), changes.content_type
-    except (msgspec.MsgspecError, UnicodeEncodeError):
-        raise InvalidOption(f"a payload of type {content_type} is a string") from None
+    payload, _ = new_payload(changes.payload, changes.payload_base64, content_type)
+    return payload, changes.content_type
 
 
 def _entry(letter: DeadLetterInfo) -> DeadLetterEntry:

@@ -9,6 +9,7 @@ A browser takes every page that its user looks at to this machine's loopback add
 Programs send no Origin, and are not asked for one.
 """
 
+import asyncio
 import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -16,8 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from tidings import limits
 from tidings.errors import Draining
 from tidings.gateways.http.problems import PROBLEM, Problem, plain_problem, problem
 
@@ -65,13 +68,19 @@ class Doorkeeper:
                 await _answer_preflight(send, origin, headers)
                 return
             send = _with_origin(send, origin)
-        await self._route(scope)(scope, receive, send)
+        mounted = self._mounted(scope)
+        if mounted is not None:
+            await mounted(scope, receive, send)
+        elif scope["type"] == ScopeType.HTTP:
+            await self._application(scope, _in_time(receive), send)
+        else:
+            await self._application(scope, receive, send)
 
-    def _route(self, scope: Scope) -> Any:
+    def _mounted(self, scope: Scope) -> Any:
         for prefix, application in self._mounts.items():
             if scope["path"] == prefix or scope["path"].startswith(prefix + "/"):
                 return application
-        return self._application
+        return None
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Problem | None:
         if self.draining:
@@ -129,6 +138,27 @@ def _mend_path(scope: Scope) -> Problem | None:
         pieces = raw.replace(b"%2f", b"%2F").split(b"%2F")
         scope["path"] = SLASH.join(unquote(piece.decode("ascii")) for piece in pieces)
     return None
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Returns `receive`, with an end for a body that takes too long."""
+    deadline_s = asyncio.get_running_loop().time() + limits.HTTP_BODY_TIMEOUT_MS / 1000
+    complete = False
+
+    async def receive_in_time() -> Any:
+        nonlocal complete
+        if complete:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                message = await receive()
+        except TimeoutError:
+            detail = f"the body did not come within {limits.HTTP_BODY_TIMEOUT_MS // 1000} s"
+            raise HTTPException(status_code=408, detail=detail, headers={"Connection": "close"}) from None
+        complete = message["type"] != "http.request" or not message.get("more_body")
+        return message
+
+    return receive_in_time
 
 
 def _is_visit(scope: Scope, headers: dict[bytes, bytes]) -> bool:

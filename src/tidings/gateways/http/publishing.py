@@ -7,8 +7,6 @@
 To all of them a CloudEvent may be sent instead; it is known by its content type, or by its `ce-` headers.
 """
 
-import base64
-import binascii
 import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -27,7 +25,7 @@ from tidings.gateways.http.bodies import FORM, AnyRequest, media_type
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes
-from tidings.gateways.messages import is_json
+from tidings.gateways.messages import is_json, new_payload
 from tidings.model import BYTES, JSON, ScheduledInfo
 from tidings.node import Draft
 from tidings.node.drafts import batches
@@ -232,23 +230,10 @@ def _entries(kind: str, body: bytes) -> list[bytes]:
 def _new_message(entry: bytes, place: int) -> Draft:
     try:
         new = _NEW.decode(entry)
-        payload, content_type = _payload(new)
-    except (msgspec.MsgspecError, RecursionError, binascii.Error, ValueError) as error:
+        payload, content_type = new_payload(new.payload, new.payload_base64, new.content_type)
+    except (msgspec.MsgspecError, RecursionError, InvalidPayload) as error:
         raise InvalidPayload(f"message {place} of the batch: {error}") from None
     return Draft(new.event, payload, content_type, new.id, new.key, new.headers)
-
-
-def _payload(new: NewMessage) -> tuple[bytes, str]:
-    if new.payload_base64 is not None:
-        if new.payload is not msgspec.UNSET:
-            raise ValueError("give payload or payload_base64, not both")
-        return base64.b64decode(new.payload_base64, validate=True), new.content_type or BYTES
-    if new.payload is msgspec.UNSET:
-        raise ValueError("payload is missing; null is one")
-    raw = bytes(new.payload)
-    if new.content_type is not None and new.content_type.startswith("text/"):
-        return msgspec.json.decode(raw, type=str).encode(), new.content_type
-    return raw, new.content_type or JSON
 
 
 def _seconds(text: str | None, what: str) -> int | None:

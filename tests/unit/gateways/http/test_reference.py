@@ -24,7 +24,7 @@ async def test_every_route_is_in_the_document_with_its_body_and_problems(http: h
         assert operation["summary"], path
         assert operation["description"], path
         assert "application/problem+json" in operation["responses"]["default"]["content"], path
-        takes_body = method in ("post", "put", "patch") and not path.endswith(("/pause", "/resume"))
+        takes_body = method in ("post", "put", "patch") and not path.endswith(("/pause", "/resume", "/purge"))
         assert ("requestBody" in operation) == takes_body, path
 
 

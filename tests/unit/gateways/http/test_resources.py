@@ -221,5 +221,46 @@ async def test_a_dead_letter_takes_bytes_and_text(http: httpx.AsyncClient) -> No
     changed = await http.patch(letter, json={"payload": "größer", "content_type": "text/plain"})
     assert changed.json()["payload"] == "größer"
     for wrong in ({"payload": 1}, {"payload": "x", "payload_base64": "AA=="}, {"payload_base64": "?"}, {"sequence": 2}):
-        assert (await http.patch(letter, json=wrong)).json()["code"] == "invalid_option"
+        assert (await http.patch(letter, json=wrong)).json()["code"] in ("invalid_payload", "invalid_option")
     assert (await http.get("/subscriptions/billing/dead-letters/99")).json()["code"] == "not_found"
+
+
+# --- messages ---
+
+
+async def test_messages_are_peeked_at_deleted_and_purged(http: httpx.AsyncClient) -> None:
+    await publish(http, 3)
+    await http.post("/queues/orders/events/scanned", content=b"\xff", headers={"content-type": "image/png"})
+    messages = (await http.get("/queues/orders/messages")).json()["messages"]
+    assert [message.get("payload", message.get("payload_base64")) for message in messages] == [0, 1, 2, "/w=="]
+    of_two = {"from": "2", "max": 2}
+    peeked = (await http.get("/queues/orders/messages", params=of_two)).json()["messages"]
+    assert [message["sequence"] for message in peeked] == [2, 3]
+    assert (await http.delete("/queues/orders/messages/2")).status_code == 204
+    left = (await http.get("/queues/orders/messages")).json()["messages"]
+    assert [message["sequence"] for message in left] == [1, 3, 4]
+    assert (await http.post("/queues/orders/purge")).status_code == 200
+    assert (await http.get("/queues/orders/messages")).json()["messages"] == []
+    assert (await http.get("/queues/nothing/messages")).json()["code"] == "not_found"
+
+
+# --- what is misspelled ---
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "says"),
+    [
+        ("GET", "/queues?affter=x", {}, "did you mean 'after'"),
+        ("GET", "/subscriptions/x/messages?maximum=1", {}, "'maximum' is not known"),
+        ("GET", "/health?x", {}, "'x' is not known"),
+        ("POST", "/queues/q/events/e", {"Tidings-Dealy": "5"}, "did you mean 'tidings-delay'"),
+        ("PUT", "/queues/q", {"Tidings-Header-x": "5"}, "'tidings-header-x' is not known"),
+    ],
+)
+async def test_what_is_misspelled_is_refused_and_nothing_is_done(
+    http: httpx.AsyncClient, method: str, path: str, headers: dict[str, str], says: str
+) -> None:
+    answer = await http.request(method, path, headers=headers, content=b"1" if method == "POST" else b"")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_option")
+    assert says in answer.json()["detail"]
+    assert (await http.get("/queues/q")).status_code == 404

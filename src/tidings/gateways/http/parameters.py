@@ -1,0 +1,48 @@
+"""Parameters: what is misspelled is refused, since what was meant would not be done."""
+
+from difflib import get_close_matches
+from functools import lru_cache
+
+from litestar.handlers import BaseRouteHandler
+from litestar.params import HeaderParameter, QueryParameter
+
+from tidings.errors import InvalidOption
+from tidings.gateways.http.bodies import AnyRequest
+
+_OURS = "tidings-"
+_MESSAGE_HEADER = "tidings-header-"
+
+
+def check_parameters(request: AnyRequest) -> None:
+    """Refuses a query parameter, or a header `Tidings-*`, that the handler of a request does not know.
+
+    Raises:
+        InvalidOption: says which, and what there is.
+    """
+    queries, headers = _known(request.route_handler)
+    if request.scope["query_string"]:
+        for name in request.query_params:
+            if name not in queries:
+                raise InvalidOption(f"parameter {name!r} is not known here{_instead(name, queries)}")
+    for name in request.headers:
+        if name.startswith(_OURS) and name not in headers and not (headers and name.startswith(_MESSAGE_HEADER)):
+            raise InvalidOption(f"header {name!r} is not known here{_instead(name, headers)}")
+
+
+@lru_cache(maxsize=1_000)
+def _known(handler: BaseRouteHandler) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns the names of the query parameters and of the headers that a handler takes."""
+    found: dict[type, set[str]] = {QueryParameter: set(), HeaderParameter: set()}
+    for argument, field in handler.parsed_fn_signature.parameters.items():
+        for kind, names in found.items():
+            if isinstance(field.kwarg_definition, kind):
+                name = getattr(field.kwarg_definition, "name", None) or argument
+                names.add(name.lower() if kind is HeaderParameter else name)
+    return frozenset(found[QueryParameter]), frozenset(found[HeaderParameter])
+
+
+def _instead(name: str, known: frozenset[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(known))}" if known else ""

@@ -113,6 +113,10 @@ HTTP_IDLE_TIMEOUT_MS: Final = 75_000
 HTTP_DRAIN_TIMEOUT_MS: Final = 5_000
 """Time that answers under way have when the server stops."""
 
+METRICS_SERIES_MAX: Final = 1_000
+"""Queues, and subscriptions, of which metrics are told one by one: the first in order. Sums are of all of them. What
+collects metrics keeps each for as long as it keeps anything."""
+
 PULL_COUNT_MAX: Final = 1_000
 """Most messages in the answer to one pull. Pub/Sub gives 1,000, SQS 10."""
 

@@ -4,6 +4,7 @@ from tidings.node.attachment import Attachment, Delivery
 from tidings.node.clock import Clock, SystemClock
 from tidings.node.conversation import Conversation, open_conversation
 from tidings.node.drafts import Draft
+from tidings.node.metrics import Histogram, Metrics
 from tidings.node.node import Node
 from tidings.node.peers import Peer
 
@@ -13,6 +14,8 @@ __all__ = [
     "Conversation",
     "Delivery",
     "Draft",
+    "Histogram",
+    "Metrics",
     "Node",
     "Peer",
     "SystemClock",

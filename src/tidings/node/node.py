@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import assert_never
 
 import msgspec
@@ -22,6 +23,7 @@ from tidings.broker import PREFIXES, Broker, queue_epochs, restore
 from tidings.broker.effects import (
     Close,
     Confirm,
+    Deliver,
     Effect,
     Fetch,
     ListRecords,
@@ -55,6 +57,7 @@ from tidings.broker.inputs import (
 )
 from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, StoreUnusable, TidingsError
 from tidings.node.clock import Clock
+from tidings.node.metrics import Metrics
 from tidings.node.pages import Pages
 from tidings.node.peers import Peer
 from tidings.store.port import CommitFailed, OutcomeUnknown, Store
@@ -96,6 +99,7 @@ class Node:
         self._peers: dict[int, Peer] = {}
         self._connections = 0
         self._published = _Published()
+        self.metrics = Metrics()
         self._rounds_over = asyncio.Event()
         self._stopped = asyncio.Event()
         self._failure: Exception | None = None
@@ -124,8 +128,9 @@ class Node:
         """As `submit`, for batches; stops reading from the peer, or from all that publish, while too much waits."""
         size_bytes = len(input.batch.body)
         self._inbox_bytes += size_bytes
+        self.metrics.publish(perf_counter())
         paused = self._published.add(input.connection, input.number, size_bytes)
-        if self._inbox_bytes + self._broker.pending_bytes() > limits.NODE_PENDING_BYTES_MAX:
+        if self.pending_bytes > limits.NODE_PENDING_BYTES_MAX:
             # All at once: what a socket has already been asked for would come on top, from each of them.
             paused = self._published.pause_all()
         for connection in paused:
@@ -133,6 +138,16 @@ class Node:
             if peer:
                 peer.pause_reading()
         self.submit(input)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, of all doors."""
+        return len(self._peers)
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many published bytes are not confirmed yet."""
+        return self._inbox_bytes + self._broker.pending_bytes()
 
     async def backup(self, path: str) -> None:
         """Writes a consistent copy of the store to a new file.
@@ -233,6 +248,7 @@ class Node:
         broker, touched = self._broker, dict[Peer, None]()
         inbox, self._inbox = self._inbox, []
         self._inbox_bytes = 0
+        began_s = perf_counter()
         for input in inbox:
             self._obey(broker.handle(input, now_ms), touched)
         deadline_ms = broker.next_deadline_ms()
@@ -244,6 +260,7 @@ class Node:
             peer.flush()
         self._resume_reading()
         self._wake_at(broker.next_deadline_ms(), now_ms)
+        self.metrics.round_seconds.observe(perf_counter() - began_s)
         self._rounds_over.set()
 
     def _wake_at(self, deadline_ms: int | None, now_ms: int) -> None:
@@ -279,6 +296,8 @@ class Node:
             self._published.remove(effect.connection, effect.number)
         elif isinstance(effect, Refuse) and effect.kind in ("publish", "transact"):
             self._published.remove(effect.connection, effect.request)
+        elif isinstance(effect, Deliver):
+            self.metrics.deliver(effect)
         touched[peer] = None
         try:
             peer.obey(effect)
@@ -302,12 +321,14 @@ class Node:
             commit = await self._commits.get()
             self._commit_number += 1
             number = msgspec.msgpack.encode(self._commit_number)
+            began_s, oldest_s = perf_counter(), self.metrics.begin_commit()
             try:
                 await self._commit_surely(commit._replace(puts=[*commit.puts, (_COMMIT_KEY, number)]), number)
             except CommitFailed as error:
                 _log.warning("nothing of commit %d was stored: %s", self._commit_number, error)
                 self._committing = False
                 self._refusals += 1
+                self.metrics.refused_commits += 1
                 self.submit(CommitRefused(str(error), error.full))
             else:
                 for append in commit.appends:
@@ -316,6 +337,7 @@ class Node:
                     self._pages.trim(trim.queue, trim.to_sequence)
                 self._committing = False
                 self._refusals = 0
+                self.metrics.committed(commit, oldest_s, began_s, perf_counter())
                 self.submit(Committed())
 
     async def _commit_surely(self, commit: Commit, number: bytes) -> None:

@@ -1,8 +1,12 @@
 """The application behind the HTTP door: its routes, and how errors are told."""
 
+from time import perf_counter
+
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidings import limits
 from tidings.errors import TidingsError
@@ -10,6 +14,7 @@ from tidings.gateways.http import (
     clients,
     dead_letters,
     event_streams,
+    metrics,
     publishing,
     pulling,
     queues,
@@ -36,12 +41,42 @@ _MODULES = (
     schedules,
     clients,
     status,
+    metrics,
     reference,
 )
 
 
-def make_application(door: Door) -> Litestar:
+def make_application(door: Door) -> ASGIApp:
     """Returns the application for a node."""
+    return _noted(door, make_routes(door))
+
+
+def _noted(door: Door, application: ASGIApp) -> ASGIApp:
+    """Returns an application of whose answers the door takes note."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await application(scope, receive, send)
+            return
+        began_s = perf_counter()
+        status = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await application(scope, receive, noted)
+        finally:
+            door.note(scope["method"], status, perf_counter() - began_s)
+
+    return answer
+
+
+def make_routes(door: Door) -> Litestar:
+    """Returns the routes of a node."""
     return Litestar(
         route_handlers=[handler for module in _MODULES for handler in module.HANDLERS],
         dependencies={"door": Provide(lambda: door, sync_to_thread=False)},

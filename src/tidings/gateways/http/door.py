@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tidings.gateways.http.pullers import Pullers
-from tidings.node import Conversation, Node, open_conversation
+from tidings.node import Conversation, Histogram, Node, open_conversation
 
 if TYPE_CHECKING:
     from tidings.gateways.http.event_streams import EventStream
 
 PROTOCOL: Final = "http"
+METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _Reader: TypeAlias = tuple[str | None, str]
 """A client id, None for anonymous clients, and the name of a subscription."""
 
@@ -29,6 +30,10 @@ class Door:
         self._streams: dict[_Reader, dict[EventStream, None]] = {}
         self._clerk: Conversation | None = None
         self._opening = asyncio.Lock()
+        self.answered: dict[tuple[str, int], int] = {}
+        """Requests by method and status."""
+        self.seconds: dict[str, Histogram] = {}
+        """How long they took, by method."""
 
     async def clerk(self) -> Conversation:
         """Returns the anonymous conversation for requests that end with their answer: publishing, looking, changing."""
@@ -71,6 +76,13 @@ class Door:
             yield own
         finally:
             own.close()
+
+    def note(self, method: str, status: int, seconds: float) -> None:
+        """Takes note of a request that was answered."""
+        if method not in METHODS:
+            method = "other"  # a client may call it anything, and each name would be kept
+        self.answered[method, status] = self.answered.get((method, status), 0) + 1
+        self.seconds.setdefault(method, Histogram()).observe(seconds)
 
     def close(self) -> None:
         """Ends what it holds."""

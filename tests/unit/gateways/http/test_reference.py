@@ -4,13 +4,13 @@ import re
 
 import httpx
 
-from tidings.gateways.http.application import make_application
+from tidings.gateways.http.application import make_routes
 from tidings.gateways.http.door import Door
 
 
 async def test_every_route_is_in_the_document_with_its_body_and_problems(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
-    application = make_application(Door.__new__(Door))
+    application = make_routes(Door.__new__(Door))
     routes = {
         (route.path_format, method.lower())
         for route in application.routes

@@ -4,13 +4,23 @@ Each call is a struct; its tag is its name on every wire. What a call leaves out
 be added; a server refuses a field that it does not know, since it could not do what was asked.
 """
 
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tidings import limits
 from tidings.errors import InvalidOption
-from tidings.model import JSON, DeadLetterGroup, DeadLetterInfo, MessageInfo, MovedInfo, Receipt, ScheduledInfo
+from tidings.model import (
+    JSON,
+    DeadLetterGroup,
+    DeadLetterInfo,
+    MessageInfo,
+    MovedInfo,
+    Receipt,
+    ScheduledInfo,
+    WebhookInfo,
+)
 
 
 class _Call(
@@ -195,6 +205,36 @@ class AwaitReceipt(_Call, frozen=True, kw_only=True, tag="await_receipt"):
     wait_ms: int = 0
 
 
+class PutWebhook(_Call, frozen=True, kw_only=True, tag="put_webhook"):
+    """Has what the subscription `name` is delivered posted to a URL, or changes how. Answer: a `WebhookInfo`.
+
+    The subscription is made if there is none, and begins at `start` (as of the call's moment, if that is "latest").
+    `secret` signs: "whsec_" and 24 to 64 bytes in Base64; None keeps the one that there is. At most `concurrency`
+    requests are under way, each of which may take `timeout_ms`.
+    """
+
+    name: str
+    url: str
+    queue: str
+    event: str = "#"
+    start: Literal["latest", "earliest"] = "latest"
+    secret: str | None = None
+    concurrency: int = limits.WEBHOOK_CONCURRENCY
+    timeout_ms: int = limits.WEBHOOK_TIMEOUT_MS
+
+
+class DeleteWebhook(_Call, frozen=True, kw_only=True, tag="delete_webhook"):
+    """Ends a webhook; its subscription stays, and keeps what is not delivered. Answer: None."""
+
+    name: str
+
+
+class ListWebhooks(_Call, frozen=True, kw_only=True, tag="list_webhooks"):
+    """Asks for webhooks with names after `after`, in order. Answer: `WebhookInfo`s, up to 100."""
+
+    after: str = ""
+
+
 Call: TypeAlias = (
     ConfigureSubscription
     | ConfigureQueue
@@ -213,6 +253,9 @@ Call: TypeAlias = (
     | Peek
     | ListReceipts
     | AwaitReceipt
+    | PutWebhook
+    | DeleteWebhook
+    | ListWebhooks
 )
 
 ANSWERS: Final[dict[type[Call], object]] = {
@@ -228,6 +271,9 @@ ANSWERS: Final[dict[type[Call], object]] = {
     ListSchedules: list[ScheduledInfo],
     Pause: None,
     Seek: list[MovedInfo],
+    PutWebhook: WebhookInfo,
+    DeleteWebhook: None,
+    ListWebhooks: list[WebhookInfo],
     Purge: int,
     DeleteMessage: None,
     Peek: list[MessageInfo],

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from tidings.errors import InvalidOption
 
@@ -14,6 +14,9 @@ PORT_DEFAULT: Final = 7433
 HTTP_PORT_DEFAULT: Final = 7480
 
 _PORTS: Final = {"tidings": PORT_DEFAULT, "http": HTTP_PORT_DEFAULT}
+
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Address(NamedTuple):
@@ -50,6 +53,7 @@ class ServerConfig:
         insecure: allows addresses that other machines can reach, where anybody may publish, read and delete.
         allow_hosts: names, beside addresses and localhost, under which HTTP clients may reach the server.
         allow_origins: origins, as `https://app.example.com`, whose pages may use it; "*" for all.
+        allow_webhooks: addresses or networks, as `10.0.0.0/8`, that webhooks may reach beside those of the internet.
 
     Raises:
         InvalidOption: says which option is wrong and what to write instead.
@@ -60,11 +64,14 @@ class ServerConfig:
     insecure: bool = False
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
+    allow_webhooks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_store(self.store)
         for origin in self.allow_origins:
             _check_origin(origin)
+        for network in self.allow_webhooks:
+            parse_network(network)
         if not self.listen:
             raise InvalidOption(f"--listen: no address; leave the option out for {LISTEN_DEFAULT}")
         addresses = self.addresses
@@ -84,6 +91,11 @@ class ServerConfig:
     def addresses(self) -> tuple[Address, ...]:
         """Where to listen, parsed."""
         return tuple(parse_address(url) for url in self.listen)
+
+    @property
+    def webhook_networks(self) -> tuple[Network, ...]:
+        """Which networks webhooks may reach, parsed."""
+        return tuple(parse_network(text) for text in self.allow_webhooks)
 
     @property
     def store_path(self) -> str | None:
@@ -111,6 +123,20 @@ def _check_origin(origin: str) -> None:
         raise InvalidOption(
             f"--allow-origin {origin}: not an origin; write https://HOST or http://HOST:PORT without a path, or *"
         )
+
+
+def parse_network(text: str) -> Network:
+    """Returns an address or a network that webhooks may reach.
+
+    Raises:
+        InvalidOption: it is neither.
+    """
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InvalidOption(
+            f"--allow-webhook {text}: {error}; write an address such as 127.0.0.1, or a network such as 10.0.0.0/8"
+        ) from None
 
 
 def parse_address(url: str) -> Address:

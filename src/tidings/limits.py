@@ -167,6 +167,27 @@ SOCKETIO_PROOF_BYTES: Final = 256 * 1024
 SOCKETIO_FILL_BYTES: Final = 64 * 1024
 """Bytes of deliveries that are taken at a time to be written: as many as asyncio's buffer takes before it is full."""
 
+WEBHOOKS_MAX: Final = 1_000
+"""Most webhooks of one server: each has a connection or more of its own."""
+
+WEBHOOK_URL_LENGTH_MAX: Final = 2_048
+"""Longest URL of a webhook, in characters: what browsers and proxies commonly take."""
+
+WEBHOOK_CONCURRENCY: Final = 8
+"""Default requests of one webhook that are under way."""
+
+WEBHOOK_CONCURRENCY_MAX: Final = 64
+"""Most requests of one webhook that may be under way."""
+
+WEBHOOK_TIMEOUT_MS: Final = 15_000
+"""Default time of one request of a webhook. Standard Webhooks recommends 15 to 30 s."""
+
+WEBHOOK_TIMEOUT_MS_MAX: Final = 300_000
+"""Longest time of one request of a webhook."""
+
+WEBHOOK_ANSWER_BYTES_MAX: Final = 64 * 1024
+"""Bytes of an answer's body after which a webhook's connection is closed instead of used again."""
+
 # --- Subscriptions -----------------------------------------------------------------------------------------
 
 IN_FLIGHT_DEFAULT: Final = 65_536

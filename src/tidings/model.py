@@ -396,3 +396,45 @@ class MovedInfo(msgspec.Struct, frozen=True, kw_only=True):
     before: int
     cursor: int
     skipped: int
+
+
+WEBHOOK_SECRET_PREFIX: Final = "whsec_"
+"""How the secrets of webhooks begin (Standard Webhooks 1.0)."""
+
+
+class WebhookInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """To which URL is posted what the subscription `name` is delivered. Times are UTC milliseconds since 1970."""
+
+    name: str
+    url: str
+    queue: str
+    event: str
+    concurrency: int
+    timeout_ms: int
+    created: int
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """A webhook with its secret, which no listing shows."""
+
+    name: str
+    url: str
+    queue: str
+    event: str
+    start: str
+    secret: str
+    concurrency: int
+    timeout_ms: int
+    created: int
+
+    def info(self) -> WebhookInfo:
+        """Returns what listings show."""
+        return WebhookInfo(
+            name=self.name,
+            url=self.url,
+            queue=self.queue,
+            event=self.event,
+            concurrency=self.concurrency,
+            timeout_ms=self.timeout_ms,
+            created=self.created,
+        )

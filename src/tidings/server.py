@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from tidings.config import Address, ServerConfig
+from tidings.config import Address, Network, ServerConfig
 from tidings.errors import InvalidOption, TidingsError
 from tidings.gateways.native import NativeGateway
 from tidings.node import Clock, Node, SystemClock
@@ -40,6 +40,7 @@ class Server:
         fresh_token: makes session tokens.
         hosts: names, beside addresses and localhost, under which HTTP clients may reach it.
         origins: origins whose web pages may use it.
+        webhook_networks: addresses that webhooks may reach, beside those of the internet.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Server:
         *,
         hosts: Sequence[str] = (),
         origins: Sequence[str] = (),
+        webhook_networks: Sequence[Network] = (),
     ) -> None:
         self.node = Node(store, clock or SystemClock(), fresh_token)
         self.native = NativeGateway(self.node)
@@ -57,6 +59,7 @@ class Server:
         self._socketio: SocketIoGateway | None = None
         self._hosts = hosts
         self._origins = origins
+        self._webhook_networks = webhook_networks
 
     async def run(
         self, addresses: Sequence[Address] = (), ready: Callable[[list[str]], None] = lambda urls: None
@@ -83,7 +86,17 @@ class Server:
                     await self.node.drain()
                     raise
                 ready(urls)
+                posting = tasks.create_task(self._post_webhooks()) if addresses else None
                 await asyncio.wait((running,))
+                if posting:
+                    posting.cancel()
+
+    async def _post_webhooks(self) -> None:
+        try:
+            from tidings.gateways.webhooks import WebhookGateway
+        except ImportError:
+            return  # without the extra there is no door over which one could be made
+        await WebhookGateway(self.node, self._webhook_networks).run()
 
     async def drain(self) -> None:
         """Stops accepting, finishes what is in flight to disk, tells clients to connect again, ends `run`."""
@@ -142,7 +155,12 @@ def main(config: ServerConfig) -> int:
 
 
 async def _main(config: ServerConfig) -> None:
-    server = Server(make_store(config.store_path), hosts=config.allow_hosts, origins=config.allow_origins)
+    server = Server(
+        make_store(config.store_path),
+        hosts=config.allow_hosts,
+        origins=config.allow_origins,
+        webhook_networks=config.webhook_networks,
+    )
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

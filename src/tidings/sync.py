@@ -322,6 +322,9 @@ class Client:
     configure_subscription = _waiting(asynchronous.Client.configure_subscription)
     seek = _waiting(asynchronous.Client.seek)
     pause = _waiting(asynchronous.Client.pause)
+    put_webhook = _waiting(asynchronous.Client.put_webhook)
+    webhooks = _waiting(asynchronous.Client.webhooks)
+    delete_webhook = _waiting(asynchronous.Client.delete_webhook)
     resume = _waiting(asynchronous.Client.resume)
 
     peek = _waiting(asynchronous.Client.peek)

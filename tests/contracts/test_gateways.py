@@ -6,7 +6,14 @@ from contextlib import asynccontextmanager
 import httpx
 
 import tidings
-from tests.contracts.doors import ConversationClient, NativeClient, PullClient, SocketIoClient, WebSocketClient
+from tests.contracts.doors import (
+    ConversationClient,
+    EventStreamClient,
+    NativeClient,
+    PullClient,
+    SocketIoClient,
+    WebSocketClient,
+)
 from tidings.testing.gateway_contract import Bench, GatewayClient, GatewayContract, Received
 
 
@@ -18,6 +25,11 @@ class TestNative(GatewayContract):
 class TestConversation(GatewayContract):
     async def connect(self, bench: Bench) -> GatewayClient:
         return await ConversationClient.connect(bench.server.node)
+
+
+class TestEventStreams(GatewayContract):
+    async def connect(self, bench: Bench) -> GatewayClient:
+        return EventStreamClient(bench.urls.http)
 
 
 class TestWebSocket(GatewayContract):

@@ -6,7 +6,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "tidings"
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
-DESCRIBED_AS_A_WHOLE = ("cli", "testing", "store/sqlite", "gateways/native", "gateways/http", "gateways/socketio")
+DESCRIBED_AS_A_WHOLE = (
+    "cli",
+    "testing",
+    "store/sqlite",
+    "gateways/native",
+    "gateways/http",
+    "gateways/socketio",
+    "gateways/webhooks",
+)
 
 
 def test_every_file_has_its_place_in_the_reading_order() -> None:

@@ -60,6 +60,7 @@ from tidings.broker.settings import Settings
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import attached
 from tidings.broker.transactions import Transactions
+from tidings.broker.webhooks import Webhooks
 from tidings.calls import (
     AwaitReceipt,
     CancelSchedule,
@@ -68,13 +69,16 @@ from tidings.calls import (
     DeadLetterGroups,
     DeleteDeadLetters,
     DeleteMessage,
+    DeleteWebhook,
     EditDeadLetter,
     ListDeadLetters,
     ListReceipts,
     ListSchedules,
+    ListWebhooks,
     Pause,
     Peek,
     Purge,
+    PutWebhook,
     Redrive,
     Schedule,
     Seek,
@@ -104,6 +108,7 @@ class Broker:
         self._transactions = Transactions(self.state, self._publishing, self._deliveries)
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
         self._pausing = Pausing(self.state, self._deliveries)
+        self._webhooks = Webhooks(self.state)
         self._settings = Settings(self.state)
         self._forgetting = Forgetting(self.state, self._deliveries)
         self._peeking = Peeking(self.state)
@@ -274,6 +279,12 @@ class Broker:
                 self._pausing.pause(session, input.request, input.call)
             case Seek():
                 self._seeking.seek(session, input.request, input.call)
+            case PutWebhook():
+                self._webhooks.put(session, input.request, input.call)
+            case DeleteWebhook():
+                self._webhooks.delete(session, input.request, input.call)
+            case ListWebhooks():
+                self._webhooks.page(session, input.request, input.call)
             case Purge():
                 self._forgetting.purge(session, input.request, input.call)
             case DeleteMessage():

@@ -190,8 +190,12 @@ class Locate(msgspec.Struct, frozen=True):
     time_ms: int
 
 
+class WebhooksChanged(msgspec.Struct, frozen=True):
+    """There are other webhooks now, durably."""
+
+
 ToConnection: TypeAlias = (
     Welcome | Confirm | Transacted | Subscribed | Deliver | Gap | Ended | Listing | Done | Answered | Refuse | Close
 )
 Read: TypeAlias = Fetch | ReadRows | ReadRecords | ListRecords | Survey | Locate
-Effect: TypeAlias = ToConnection | StartCommit | Read
+Effect: TypeAlias = ToConnection | StartCommit | Read | WebhooksChanged

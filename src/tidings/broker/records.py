@@ -11,6 +11,7 @@
     dead-content/NUMBER/DEAD                 its message and error; read only when somebody looks
     session/TOKEN                            who is connected; what is left of it after a crash is told
     producer/ID                              which unanswered batches are stored
+    webhook/NAME                             to which URL what a subscription is delivered is posted, and its secret
     trash/EPOCH                              rows of a deleted queue are still to be removed
 
     format                                   version of all this; missing is 1
@@ -38,7 +39,7 @@ from tidings.broker.recent_ids import IdPage
 from tidings.broker.scheduled import Scheduled
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
-from tidings.model import Failure, HeaderFilter, QueueSettings, Run
+from tidings.model import Failure, HeaderFilter, QueueSettings, Run, Webhook
 from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ PREFIXES: Final = (
     "session/",
     "producer/",
     "trash/",
+    "webhook/",
 )
 """What `restore` wants to be given."""
 
@@ -72,6 +74,14 @@ class Counters(msgspec.Struct, array_like=True):
     next_subscription: int = 1
     key: str = "counters"
     next_schedule: int = 1
+
+
+class WebhookItem:
+    """A webhook, as it is written."""
+
+    def __init__(self, webhook: Webhook) -> None:
+        self.webhook = webhook
+        self.key = f"webhook/{webhook.name}"
 
 
 class Trash:
@@ -197,6 +207,19 @@ class IdsRecord(msgspec.Struct, array_like=True):
     ids: dict[str, int]
 
 
+class WebhookRecord(msgspec.Struct, array_like=True):
+    """A webhook."""
+
+    url: str
+    queue: str
+    event: str
+    start: str
+    secret: str
+    concurrency: int
+    timeout_ms: int
+    created: int
+
+
 class ScheduleRecord(msgspec.Struct, array_like=True):
     """A message that is to be published: one run and its body."""
 
@@ -288,6 +311,13 @@ def _dead_content(item: DeadContent) -> DeadContentRecord:
     return DeadContentRecord(item.run, item.body, item.published_ms, item.client_id, item.failure, item.edited)
 
 
+def _webhook(item: WebhookItem) -> WebhookRecord:
+    told = item.webhook
+    return WebhookRecord(
+        told.url, told.queue, told.event, told.start, told.secret, told.concurrency, told.timeout_ms, told.created
+    )
+
+
 _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
     Counters: lambda item: item,
     Trash: lambda _: None,
@@ -298,6 +328,7 @@ _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
     Scheduled: lambda item: ScheduleRecord(item.queue, item.run, item.body, item.every_ms),
     DeadLetter: _dead_letter,
     DeadContent: _dead_content,
+    WebhookItem: _webhook,
     Client: lambda item: ClientRecord(item.address, item.protocol, item.last_seen_ms),
     Session: lambda item: SessionRecord(item.client_id, item.address, item.protocol, item.connected_ms),
     Producer: lambda item: ProducerRecord(

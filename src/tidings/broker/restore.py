@@ -24,11 +24,13 @@ from tidings.broker.records import (
     QueueRecord,
     SessionRecord,
     SubscriptionRecord,
+    WebhookRecord,
 )
 from tidings.broker.sessions import Client, Producer
 from tidings.broker.state import BrokerState
 from tidings.broker.subscriptions import Subscription
 from tidings.errors import StoreNewer
+from tidings.model import Webhook
 from tidings.ranges import Ranges
 from tidings.transaction import Bounds
 
@@ -75,6 +77,8 @@ def restore(
         producer = state.producers[key] = Producer(key, found.last_seen_ms)
         producer.answered, producer.stored, producer.duplicates = found.answered, found.stored, found.duplicates
         producer.transactions = found.transactions
+    for key, value in _each(records, "webhook/"):
+        state.webhooks[key] = _restore_webhook(key, msgspec.msgpack.decode(value, type=WebhookRecord))
     for key, _ in _each(records, "trash/"):
         state.trash[_number(key)] = 0
     lost = [(key, msgspec.msgpack.decode(value, type=SessionRecord)) for key, value in _each(records, "session/")]
@@ -171,6 +175,20 @@ def _restore_subscription(state: BrokerState, number: int, record: SubscriptionR
     item.single_active = record.single_active
     state.counters.next_subscription = max(state.counters.next_subscription, number + 1)
     state.add_subscription(item)
+
+
+def _restore_webhook(name: str, record: WebhookRecord) -> Webhook:
+    return Webhook(
+        name=name,
+        url=record.url,
+        queue=record.queue,
+        event=record.event,
+        start=record.start,
+        secret=record.secret,
+        concurrency=record.concurrency,
+        timeout_ms=record.timeout_ms,
+        created=record.created,
+    )
 
 
 def _restore_dead_letter(state: BrokerState, key: str, record: DeadLetterRecord) -> None:

@@ -15,7 +15,7 @@ from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
 from tidings.errors import LimitReached, NotFound, Refused
-from tidings.model import check_name
+from tidings.model import Webhook, check_name
 
 
 class BrokerState:
@@ -40,6 +40,7 @@ class BrokerState:
         self.client_ids: dict[str, Session] = {}
         self.clients: dict[str, Client] = {}
         self.producers: dict[str, Producer] = {}
+        self.webhooks: dict[str, Webhook] = {}
         self.trash: dict[int, int] = {}
         """Epochs of deleted queues whose rows are still to be removed, and up to which sequence they are."""
         self.lookups = Lookups()

@@ -78,6 +78,7 @@ def application() -> "App":
         subscribe,
         subscriptions,
         watch,
+        webhooks,
     )
 
     app = App(
@@ -109,11 +110,12 @@ def application() -> "App":
     app.command(peek.peek)
     app.command(purge.purge)
     app.command(replay.replay)
+    app.command(webhooks.app)
     app.command(check.check)
     app.command(backup.backup)
     verbs = (
         *("serve", "publish", "subscribe", "watch", "clients", "queues", "subscriptions", "dead-letters", "redrive"),
-        *("pause", "resume", "seek", "replay", "schedules", "peek", "purge", "receipt"),
+        *("pause", "resume", "seek", "replay", "schedules", "peek", "purge", "receipt", "webhooks"),
     )
     for place, verb in enumerate(verbs):
         app[verb].sort_key = place  # the order in which one needs them, not of the alphabet

@@ -16,6 +16,9 @@ ALLOW_HOST_HELP: Final = "Name under which HTTP clients may reach the server, be
 ALLOW_ORIGIN_HELP: Final = (
     "Origin, as `https://app.example.com`, whose web pages may use the server; `*` for all; repeatable."
 )
+ALLOW_WEBHOOK_HELP: Final = (
+    "Address or network, as `10.0.0.0/8`, that webhooks may reach beside those of the internet; repeatable."
+)
 INSECURE_HELP: Final = "Allow addresses that other machines can reach, although there are no credentials yet."
 
 
@@ -30,6 +33,9 @@ def serve(
     allow_host: Annotated[tuple[str, ...], Parameter(help=ALLOW_HOST_HELP, metavar="NAME", show_default=False)] = (),
     allow_origin: Annotated[
         tuple[str, ...], Parameter(help=ALLOW_ORIGIN_HELP, metavar="ORIGIN", show_default=False)
+    ] = (),
+    allow_webhook: Annotated[
+        tuple[str, ...], Parameter(help=ALLOW_WEBHOOK_HELP, metavar="NETWORK", show_default=False)
     ] = (),
     insecure: Annotated[bool, Parameter(help=INSECURE_HELP, show_default=False)] = False,
 ) -> int:
@@ -46,7 +52,12 @@ def serve(
     if no_http:
         listen = tuple(url for url in listen if url != HTTP_DEFAULT)
     config = ServerConfig(
-        store=store, listen=listen, insecure=insecure, allow_hosts=allow_host, allow_origins=allow_origin
+        store=store,
+        listen=listen,
+        insecure=insecure,
+        allow_hosts=allow_host,
+        allow_origins=allow_origin,
+        allow_webhooks=allow_webhook,
     )
     # Imported after the options are known to be right: the server and its store take a moment to load.
     from tidings.server import main

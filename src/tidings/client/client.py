@@ -37,6 +37,7 @@ from tidings.client.supervisor import Supervisor
 from tidings.client.transaction import Transaction
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
+from tidings.client.webhooks import Webhooks
 from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
 from tidings.model import check_label
 from tidings.wire import Extend, Nack
@@ -45,7 +46,7 @@ _logger: Final = logging.getLogger("tidings")
 _Function = TypeVar("_Function", bound=HandlerFunction)
 
 
-class Client(Administration, DeadLetters, History, Receipts, Schedules):
+class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks):
     """A connection to Tidings that keeps itself up. Made by `tidings.connect`; use it as a context manager.
 
     All verbs may be called from any number of tasks of one event loop. They wait through outages, each up to its

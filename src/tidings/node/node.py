@@ -36,6 +36,7 @@ from tidings.broker.effects import (
     Survey,
     ToConnection,
     Transacted,
+    WebhooksChanged,
 )
 from tidings.broker.inputs import (
     CommitRefused,
@@ -56,6 +57,7 @@ from tidings.broker.inputs import (
     Transact,
 )
 from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, StoreUnusable, TidingsError
+from tidings.model import Webhook
 from tidings.node.clock import Clock
 from tidings.node.metrics import Metrics
 from tidings.node.pages import Pages
@@ -86,6 +88,8 @@ class Node:
         self.id = fresh_token()
         self.ready = asyncio.Event()
         """Set once the broker has its memory back."""
+        self.webhooks_changed = asyncio.Event()
+        """Set once there are other webhooks, durably."""
         self._broker = Broker(clock.now_ms())
         self._inbox: list[Input] = []
         self._inbox_bytes = 0  # of the batches in it
@@ -148,6 +152,10 @@ class Node:
     def pending_bytes(self) -> int:
         """How many published bytes are not confirmed yet."""
         return self._inbox_bytes + self._broker.pending_bytes()
+
+    def webhooks(self) -> dict[str, Webhook]:
+        """Returns the webhooks by their names."""
+        return dict(self._broker.state.webhooks)
 
     async def backup(self, path: str) -> None:
         """Writes a consistent copy of the store to a new file.
@@ -274,6 +282,8 @@ class Node:
     def _obey(self, effects: list[Effect], touched: dict[Peer, None]) -> None:
         for effect in effects:
             match effect:
+                case WebhooksChanged():
+                    self.webhooks_changed.set()
                 case StartCommit():
                     self._committing = True
                     self._commits.put_nowait(effect.commit)

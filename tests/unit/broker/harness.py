@@ -248,6 +248,7 @@ class Harness:
         self.under_way: Commit | None = None
         self.reads: list[effects.Read] = []
         self.commits: list[Commit] = []
+        self.webhook_changes = 0
         self._connections = 0
         self.broker = Broker(self.now_ms)
         self.invariants = Invariants(self.broker)
@@ -388,6 +389,8 @@ class Harness:
                 self.commits.append(effect.commit)
             elif isinstance(effect, effects.Read):
                 self.reads.append(effect)
+            elif isinstance(effect, effects.WebhooksChanged):
+                self.webhook_changes += 1
             elif effect.connection in self.clients:
                 self.clients[effect.connection].told(effect)
         return found

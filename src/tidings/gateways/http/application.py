@@ -24,6 +24,7 @@ from tidings.gateways.http import (
     status,
     stored_messages,
     subscriptions,
+    webhooks,
 )
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.parameters import check_parameters
@@ -39,6 +40,7 @@ _MODULES = (
     subscriptions,
     dead_letters,
     schedules,
+    webhooks,
     clients,
     status,
     metrics,

@@ -39,7 +39,7 @@ async def read_struct(request: AnyRequest, kind: type[T], *, own: Collection[str
         raise HTTPException(status_code=415, detail=f"the body is to be {JSON}, not {said}")
     body = await request.body()
     fields = _fields(body)
-    names = [name for name in kind.__struct_fields__ if name not in own and name not in known]
+    names = [name for name in kind.__struct_encode_fields__ if name not in own and name not in known]
     unknown = [name for name in fields if name not in names]
     if unknown:
         raise InvalidOption(f"{unknown[0]!r} is not known here; there are {', '.join(names)}")

@@ -1,0 +1,101 @@
+"""Webhooks as the broker knows them: durable, told when they are, and refused where they can never work."""
+
+import pytest
+
+from tests.unit.broker.harness import Client, Harness, assert_refused
+from tidings import limits
+from tidings.broker import inputs
+from tidings.calls import DeleteWebhook, ListWebhooks, PutWebhook
+from tidings.errors import InvalidOption, LimitReached, NotFound, StoreUnavailable, SubscriptionConflict
+from tidings.model import WebhookInfo
+
+SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo="
+URL = "https://shop.example/hooks"
+
+
+def put(name: str = "shop", **fields: object) -> PutWebhook:
+    return PutWebhook(**({"name": name, "url": URL, "queue": "orders", "secret": SECRET} | fields))  # type: ignore[arg-type]
+
+
+def connected() -> tuple[Harness, Client]:
+    harness = Harness()
+    return harness, harness.connect(None)
+
+
+def test_it_is_answered_without_its_secret_and_listed_in_the_order_of_names() -> None:
+    harness, client = connected()
+    info = client.call(put("b"))
+    assert info == WebhookInfo(
+        name="b",
+        url=URL,
+        queue="orders",
+        event="#",
+        concurrency=limits.WEBHOOK_CONCURRENCY,
+        timeout_ms=limits.WEBHOOK_TIMEOUT_MS,
+        created=harness.now_ms,
+    )
+    client.call(put("a"))
+    assert [each.name for each in client.call(ListWebhooks())] == ["a", "b"]
+    assert [each.name for each in client.call(ListWebhooks(after="a"))] == ["b"]
+
+
+def test_a_change_keeps_its_secret_and_where_it_began() -> None:
+    harness, client = connected()
+    client.call(put(start="earliest"))
+    created = harness.now_ms
+    harness.advance(5_000)
+    client.call(put(secret=None, start="latest", url=URL + "/2", concurrency=1))
+    harness.flush()
+    harness.restart()
+    [webhook] = harness.broker.state.webhooks.values()
+    assert (webhook.secret, webhook.start, webhook.created) == (SECRET, "earliest", created)
+    assert (webhook.url, webhook.concurrency) == (URL + "/2", 1)
+
+
+def test_a_deleted_one_is_gone_after_a_restart_too() -> None:
+    harness, client = connected()
+    client.call(put())
+    client.call(DeleteWebhook(name="shop"))
+    harness.restart()
+    assert harness.broker.state.webhooks == {}
+
+
+def test_who_posts_is_told_once_a_change_is_durable_and_answered() -> None:
+    harness, client = connected()
+    harness.store_is_held = True
+    harness.do(inputs.Call(client.connection, 7, put()))
+    assert 7 not in client.answers
+    assert not harness.webhook_changes
+    harness.store_is_held = False
+    harness.commit()
+    assert isinstance(client.answers[7], WebhookInfo)
+    assert harness.webhook_changes == 1
+
+
+def test_what_the_store_does_not_take_is_refused() -> None:
+    harness, client = connected()
+    harness.store_is_held = True
+    harness.do(inputs.Call(client.connection, 7, put()))
+    harness.refuse()
+    assert_refused(client, StoreUnavailable)
+
+
+def test_a_new_one_needs_a_secret_and_another_filter_is_another_webhook() -> None:
+    _, client = connected()
+    client.harness.do(inputs.Call(client.connection, 7, put(secret=None)))
+    assert_refused(client, InvalidOption, "secret")
+    client.call(put())
+    client.harness.do(inputs.Call(client.connection, 8, put(event="created")))
+    assert_refused(client, SubscriptionConflict, "orders/#")
+    client.harness.do(inputs.Call(client.connection, 9, DeleteWebhook(name="other")))
+    assert_refused(client, NotFound, "other")
+
+
+def test_there_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WEBHOOKS_MAX", 2)
+    _, client = connected()
+    client.call(put("a"))
+    client.call(put("b"))
+    client.call(put("b"))
+    client.harness.do(inputs.Call(client.connection, 7, put("c")))
+    assert_refused(client, LimitReached, "2")

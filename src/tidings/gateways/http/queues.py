@@ -47,7 +47,7 @@ async def put_queue(request: AnyRequest, door: NamedDependency[Door], queue: Fro
 
 @patch("/queues/{queue:str}", tags=["queues"], summary="Configure a queue", opt=_SETTINGS)
 async def patch_queue(request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str]) -> Response[QueueInfo]:
-    """As PUT, of a queue that is there. With If-Match only if it is as it was when its ETag was given."""
+    """As PUT, of a queue that is there."""
     name = decode_segment(queue)
     await queue_info(await door.clerk(), name)
     return await _configure(request, door, name)

@@ -5,6 +5,7 @@ from typing import Any, Final, cast
 import msgspec
 from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
 from tidings.broker import inputs
@@ -83,6 +84,7 @@ async def get_subscription(door: NamedDependency[Door], name: FromPath[str]) -> 
 @put(
     "/subscriptions/{name:str}",
     status_code=200,
+    responses={201: ResponseSpec(SubscriptionState, description="It was made.", generate_examples=False)},
     tags=["subscriptions"],
     summary="Make a subscription, or configure it",
     opt=takes_struct(NewSubscription),

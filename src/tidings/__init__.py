@@ -8,6 +8,7 @@ from tidings.client import (
     MessageBatch,
     Prefix,
     Reject,
+    Reply,
     StoredMessage,
     Subscription,
     Transaction,
@@ -44,6 +45,7 @@ from tidings.errors import (
     TakenOver,
     TidingsError,
     TimedOut,
+    Unanswered,
     Unavailable,
 )
 from tidings.model import (
@@ -91,6 +93,7 @@ __all__ = [
     "Receipt",
     "Refused",
     "Reject",
+    "Reply",
     "ScheduledInfo",
     "StoreDamaged",
     "StoreForeign",
@@ -108,6 +111,7 @@ __all__ = [
     "TidingsError",
     "TimedOut",
     "Transaction",
+    "Unanswered",
     "Unavailable",
     "__version__",
     "connect",

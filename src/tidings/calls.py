@@ -18,6 +18,7 @@ from tidings.model import (
     MessageInfo,
     MovedInfo,
     Receipt,
+    ReplyInfo,
     ScheduledInfo,
     WebhookInfo,
 )
@@ -205,6 +206,26 @@ class AwaitReceipt(_Call, frozen=True, kw_only=True, tag="await_receipt"):
     wait_ms: int = 0
 
 
+class AwaitReply(_Call, frozen=True, kw_only=True, tag="await_reply"):
+    """Waits for what is sent to an address of the client's choice, which nobody else can guess.
+
+    Asked again, it goes on with what came meanwhile; with `wait_ms` 0 the waiting ends. Answer: a `ReplyInfo`, or None
+    when the time is over.
+    """
+
+    address: str
+    wait_ms: int
+
+
+class Respond(_Call, frozen=True, kw_only=True, tag="respond"):
+    """Sends a reply to an address. It is not stored. Answer: whether somebody waits there; the first reply counts."""
+
+    address: str
+    payload: bytes
+    content_type: str = JSON
+    headers: dict[str, str] | None = None
+
+
 class PutWebhook(_Call, frozen=True, kw_only=True, tag="put_webhook"):
     """Has what the subscription `name` is delivered posted to a URL, or changes how. Answer: a `WebhookInfo`.
 
@@ -256,6 +277,8 @@ Call: TypeAlias = (
     | PutWebhook
     | DeleteWebhook
     | ListWebhooks
+    | AwaitReply
+    | Respond
 )
 
 ANSWERS: Final[dict[type[Call], object]] = {
@@ -279,6 +302,8 @@ ANSWERS: Final[dict[type[Call], object]] = {
     Peek: list[MessageInfo],
     ListReceipts: list[Receipt],
     AwaitReceipt: Receipt,
+    AwaitReply: ReplyInfo | None,
+    Respond: bool,
 }
 """The type of each call's answer."""
 

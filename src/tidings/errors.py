@@ -21,6 +21,7 @@ TidingsError
 ├── Unavailable           it may work later; nothing was stored unless the text says otherwise
 │   ├── ConnectionLost
 │   ├── TimedOut
+│   ├── Unanswered
 │   ├── StoreUnavailable
 │   ├── DiskFull
 │   ├── Draining
@@ -180,6 +181,12 @@ class TimedOut(Unavailable):
 
     code = "timed_out"
     status = 504
+
+
+class Unanswered(Unavailable):
+    """No subscription wants a request, so that nobody will answer it."""
+
+    code = "unanswered"
 
 
 class StoreUnavailable(Unavailable):

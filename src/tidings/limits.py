@@ -300,6 +300,18 @@ RECEIPT_WAIT_MS_MAX: Final = 3600 * 1000
 RECEIPTS_AWAITED_MAX: Final = 10_000
 """Receipts that one connection may wait for at a time."""
 
+REPLY_WAIT_MS_MAX: Final = 3600 * 1000
+"""Longest time that a request waits for its reply; what takes longer is better published when it is done."""
+
+REPLIES_AWAITED_MAX: Final = 10_000
+"""Replies that one connection may wait for at a time."""
+
+REPLY_RETURN_MS: Final = 30_000
+"""How long replies are awaited for a client whose connection was lost: it comes back sooner, or not for them."""
+
+REPLIES_KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Bytes of replies that wait in memory for clients that are away for a moment or do not read; more are not taken."""
+
 # --- History, producers, presence --------------------------------------------------------------------------
 
 HISTORY_AGE_MS: Final = 24 * 3600 * 1000

@@ -240,6 +240,19 @@ class ScheduledInfo(msgspec.Struct, frozen=True, kw_only=True):
     every_ms: int | None
 
 
+REPLY_TO: Final = "$reply-to"
+"""The header of a request: the address that its reply is sent to."""
+
+
+class ReplyInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers a request, and which client gave it."""
+
+    payload: bytes
+    content_type: str
+    headers: dict[str, str]
+    client_id: str | None
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """How far one subscription is with one message. Times are UTC milliseconds since 1970.
 

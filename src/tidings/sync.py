@@ -21,14 +21,14 @@ from tidings import client as asynchronous
 from tidings import limits
 from tidings.client.confirm import published_by, publisher_of
 from tidings.client.dead_letters import DeadLetter
-from tidings.client.handlers import Held, is_final, report_failure
-from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject
+from tidings.client.handlers import Held, is_final, report_failure, report_unheard
+from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject, response
 from tidings.client.message import MessageBatch as _AsynchronousBatch
 from tidings.client.options import From, Headers, Seconds, SubscribeOptions, To, checked_handling_max
 from tidings.client.subscriber import Delivery
 from tidings.connect import DEFAULT_URL
 from tidings.connect import connect as _connect
-from tidings.errors import ConnectionLost, InvalidOption
+from tidings.errors import ConnectionLost, InvalidOption, Unavailable
 from tidings.model import Receipt
 from tidings.wire import Extend, Gap, Nack
 
@@ -337,6 +337,7 @@ class Client:
     delete_dead_letters = _waiting(asynchronous.Client.delete_dead_letters)
     redrive = _waiting(asynchronous.Client.redrive)
 
+    request = _waiting(asynchronous.Client.request)
     receipts = _waiting(asynchronous.Client.receipts)
 
     schedule = _waiting(asynchronous.Client.schedule)
@@ -420,6 +421,19 @@ class Message(Delivered, gc=False, eq=False):
         """Gives the message up. See `tidings.Message.reject`; without `wait` it is only handed over."""
         self._given_back = True
         self._give_back(reject(self, error), wait, timeout)
+
+    def respond(
+        self,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        content_type: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> bool:
+        """Sends a reply to whoever waits in `Client.request`. See `tidings.Message.respond`."""
+        owner: Subscription = self._owner
+        call = response(self, payload, headers, content_type)
+        return owner._loop.run(owner._subscription._client._respond(call, timeout))
 
     def extend(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
         """Asks for the whole ack timeout again. See `tidings.Message.extend`; without `wait` it is only handed over."""
@@ -622,7 +636,9 @@ def _work(function: Callable[[Message], object], subscription: Subscription, hel
         if failure is None:
             held.begin(message)
             try:
-                function(message)
+                result = function(message)
+                if result is not None and message.is_request:
+                    _respond(message, result)
             except Exception as error:  # whatever a handler raises concerns its message alone
                 failure = error
             finally:
@@ -637,6 +653,14 @@ def _work(function: Callable[[Message], object], subscription: Subscription, hel
             message.reject(failure)
         else:
             message.nack(error=failure)
+
+
+def _respond(message: Message, result: object) -> None:
+    try:
+        if not message.respond(result):
+            report_unheard(message)
+    except Unavailable as error:
+        report_unheard(message, error)
 
 
 __all__ = ["Client", "DeadLetter", "Message", "MessageBatch", "Subscription", "Transaction", "connect"]

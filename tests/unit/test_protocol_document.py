@@ -25,6 +25,7 @@ from tidings.model import (
     QueueInfo,
     QueueSettings,
     Receipt,
+    ReplyInfo,
     Run,
     ScheduledInfo,
     SubscriptionInfo,
@@ -239,7 +240,7 @@ def test_the_table_of_calls_names_every_call_with_its_fields() -> None:
 
 
 def test_the_keys_of_what_calls_answer_are_complete() -> None:
-    entries = "dead letter|group|message|move|receipt|scheduled message|settings of a queue"
+    entries = "dead letter|group|message|move|receipt|reply|scheduled message|settings of a queue"
     documented = dict(re.findall(rf"^\| ({entries}) \| (.*) \|$", PAGE, re.MULTILINE))
     kinds = {
         "dead letter": DeadLetterInfo,
@@ -247,6 +248,7 @@ def test_the_keys_of_what_calls_answer_are_complete() -> None:
         "message": MessageInfo,
         "move": MovedInfo,
         "receipt": Receipt,
+        "reply": ReplyInfo,
         "settings of a queue": QueueSettings,
         "scheduled message": ScheduledInfo,
     }

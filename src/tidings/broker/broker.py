@@ -51,6 +51,7 @@ from tidings.broker.peeking import Peeking
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.receipts import Receipts
+from tidings.broker.replies import Replies
 from tidings.broker.retention import Retention
 from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
@@ -63,6 +64,7 @@ from tidings.broker.transactions import Transactions
 from tidings.broker.webhooks import Webhooks
 from tidings.calls import (
     AwaitReceipt,
+    AwaitReply,
     CancelSchedule,
     ConfigureQueue,
     ConfigureSubscription,
@@ -80,6 +82,7 @@ from tidings.calls import (
     Purge,
     PutWebhook,
     Redrive,
+    Respond,
     Schedule,
     Seek,
 )
@@ -103,7 +106,8 @@ class Broker:
         self._retention = Retention(self.state)
         self._catalog = Catalog(self.state, self._deliveries, self._retries, self._presence, self._retention)
         self._receipts = Receipts(self.state)
-        self._clients = Clients(self.state, self._catalog, self._presence, self._receipts)
+        self._replies = Replies(self.state)
+        self._clients = Clients(self.state, self._catalog, self._presence, self._receipts, self._replies)
         self._schedules = Schedules(self.state, self._publishing)
         self._transactions = Transactions(self.state, self._publishing, self._deliveries)
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
@@ -295,6 +299,10 @@ class Broker:
                 self._receipts.page(session, input.request, input.call)
             case AwaitReceipt():
                 self._receipts.wait(session, input.request, input.call)
+            case AwaitReply():
+                self._replies.wait(session, input.request, input.call)
+            case Respond():
+                self._replies.respond(session, input.request, input.call)
             case _:
                 assert_never(input.call)
 
@@ -309,6 +317,7 @@ class Broker:
         if session:
             session.send_buffer_full = input.full
             if not input.full:
+                self._replies.go_on(session)
                 for subscriber in session.subscribers.values():
                     self._deliveries.pump(subscriber.subscription)
 
@@ -351,6 +360,8 @@ class Broker:
                 self._schedules.due()
             elif what == "receipt":
                 self._receipts.overdue(number)
+            elif what == "reply":
+                self._replies.overdue(number)
             elif what == "producers":
                 self._forget_producers()
             else:

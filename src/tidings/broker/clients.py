@@ -7,6 +7,7 @@ from tidings.broker.effects import Close, Welcome
 from tidings.broker.inputs import Connect
 from tidings.broker.presence import Presence
 from tidings.broker.receipts import Receipts
+from tidings.broker.replies import Replies
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.state import BrokerState
 from tidings.errors import ClientIdInUse, ConnectionLost, TakenOver
@@ -16,10 +17,13 @@ from tidings.model import check_label
 class Clients:
     """The rules of sessions, on the broker's state."""
 
-    def __init__(self, state: BrokerState, catalog: Catalog, presence: Presence, receipts: Receipts) -> None:
+    def __init__(
+        self, state: BrokerState, catalog: Catalog, presence: Presence, receipts: Receipts, replies: Replies
+    ) -> None:
         self._state = state
         self._catalog = catalog
         self._receipts = receipts
+        self._replies = replies
         self._presence = presence
 
     def connect(self, input: Connect) -> None:
@@ -65,6 +69,7 @@ class Clients:
         for subscriber in list(session.subscribers.values()):
             self._catalog.detach(subscriber, lost=not farewell)
         self._receipts.forget(session)
+        self._replies.left(session, farewell=farewell)
         producer = session.producer
         producer.last_seen_ms = state.now_ms
         if farewell and not producer.pending:

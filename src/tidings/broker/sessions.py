@@ -100,6 +100,7 @@ class Session:
         "protocol",
         "queues",
         "receipts",
+        "replies",
         "send_buffer_full",
         "subscribers",
         "token",
@@ -125,6 +126,8 @@ class Session:
         self.send_buffer_full = False
         self.receipts: dict[int, None] = {}
         """The numbers of the receipts that it waits for."""
+        self.replies: dict[str, None] = {}
+        """The addresses that it waits for replies at."""
 
     @property
     def key(self) -> str:

@@ -7,6 +7,7 @@ from tidings.client.handlers import Reject
 from tidings.client.history import StoredMessage
 from tidings.client.message import Message, MessageBatch
 from tidings.client.options import Prefix
+from tidings.client.replies import Reply
 from tidings.client.subscription import Subscription
 from tidings.client.transaction import Transaction
 
@@ -18,6 +19,7 @@ __all__ = [
     "MessageBatch",
     "Prefix",
     "Reject",
+    "Reply",
     "StoredMessage",
     "Subscription",
     "Transaction",

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack, cast
+
+import msgspec
 
 from tidings import limits
+from tidings.calls import AwaitReply, Respond
 from tidings.client import payloads as encoding
 from tidings.client.administration import Administration
 from tidings.client.confirm import Confirm, published_by
@@ -17,6 +20,7 @@ from tidings.client.confirms import Confirms
 from tidings.client.dead_letters import DeadLetters
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
 from tidings.client.history import History
+from tidings.client.message import Decoding
 from tidings.client.options import (
     From,
     Headers,
@@ -24,11 +28,13 @@ from tidings.client.options import (
     SubscribeOptions,
     To,
     checked_handling_max,
+    milliseconds,
     replay_options,
     subscription_options,
 )
 from tidings.client.outgoing import Entry
 from tidings.client.receipts import Receipts
+from tidings.client.replies import Reply
 from tidings.client.schedules import Schedules
 from tidings.client.session import Answer
 from tidings.client.subscriber import Options, Subscriber
@@ -38,8 +44,8 @@ from tidings.client.transaction import Transaction
 from tidings.client.transport import Dialer
 from tidings.client.waiters import UNHEARD
 from tidings.client.webhooks import Webhooks
-from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut
-from tidings.model import check_label
+from tidings.errors import ConnectionLost, InvalidOption, TidingsError, TimedOut, Unanswered
+from tidings.model import REPLY_TO, ReplyInfo, check_label
 from tidings.wire import Extend, Nack
 
 _logger: Final = logging.getLogger("tidings")
@@ -75,16 +81,19 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
             raise InvalidOption("there is no address to connect to")
         if client_id is not None:
             check_label(client_id, "client id")
+        self._randomness = randomness or random.SystemRandom()
         supervisor = Supervisor(
             dialers,
             client_id=client_id,
             take_over=take_over,
             reconnect=reconnect,
-            randomness=randomness or random.SystemRandom(),
+            randomness=self._randomness,
         )
         super().__init__(supervisor)
         self._timeout = timeout
         self._handlers: list[Handler] = []
+        self._replies_to: str | None = None
+        self._requests = 0
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "closed" if self._session.error else "not connected"
@@ -289,6 +298,73 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
             for entry in confirms.entries:
                 self._session.withdraw(entry)
 
+    async def request(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        type: Any = None,
+        timeout: float = limits.REQUEST_TIMEOUT_MS / 1000,
+    ) -> Reply:
+        """Publishes a message and waits for the reply to it: `Message.respond`, or what a handler of `on` returns.
+
+        The request is a message like any other: durable, delivered to every subscription that wants it, and again
+        until it is acked. The reply is not stored: it goes through the server's memory to this client. The first one
+        counts; one that comes too late goes nowhere.
+
+        Args:
+            queue: as for `publish`.
+            event: as for `publish`.
+            payload: as for `publish`.
+            headers: as for `publish`; "$reply-to" is added to them.
+            key: as for `publish`.
+            content_type: as for `publish`.
+            type: what the reply's payload is decoded and validated as: anything msgspec understands.
+            timeout: time limit in seconds for all of it, up to 1 h.
+
+        Returns:
+            Reply: its `payload` is decoded when it is read.
+
+        Raises:
+            Unanswered: no subscription wants the message, so that nobody will answer it. It is stored all the same.
+            TimedOut: no reply within the time limit. The message may be handled, or still wait to be.
+            InvalidInput, Refused, Unavailable: as `publish`.
+
+        When cancelled, the message may be stored, and handled.
+        """
+        wait_ms = milliseconds(timeout, "timeout") or 0
+        if not 1 <= wait_ms <= limits.REPLY_WAIT_MS_MAX:
+            raise InvalidOption(f"timeout of {timeout!r} s is outside 0.001 to {limits.REPLY_WAIT_MS_MAX // 1000} s")
+        address = self._reply_address()
+        waiter: asyncio.Future[Answer] = self._supervisor.loop.create_future()
+        pending = self._session.call(AwaitReply(address=address, wait_ms=wait_ms), waiter)
+        headers = {**(headers or {}), REPLY_TO: address}
+        confirm: Confirm | None = None
+        info: ReplyInfo | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.sleep(0)  # so that the server waits for the reply before it has the request
+                confirm = await self.publish(queue, event, payload, headers=headers, key=key, content_type=content_type)
+                if not confirm.subscriptions and not waiter.done():
+                    raise Unanswered(
+                        f"no subscription wants {queue}/{event}, so nobody will answer message {confirm.sequence}"
+                    )
+                info = msgspec.msgpack.decode(cast(bytes, await waiter), type=ReplyInfo | None)
+        except TimeoutError:
+            pass  # told below, as when the server says that the time is over
+        finally:
+            if not waiter.done() or waiter.cancelled():
+                self._stop_waiting(address)
+            self._session.give_up(pending)
+        if info is None:
+            sent = f"message {confirm.sequence} of queue {queue!r}" if confirm else f"the request to {queue}/{event}"
+            raise TimedOut(f"no reply to {sent} within {timeout:g} s{self._supervisor.why_not_connected()}")
+        return Reply(info, Decoding(type))
+
     def transaction(self, *, timeout: float | None = None) -> Transaction:
         """Returns a transaction: messages, to any queues, and acks that are stored together, or not at all.
 
@@ -397,7 +473,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
         is delivered again after the backoff, or becomes a dead letter after the last attempt, with the exception's
         traceback. With `raise tidings.Reject("why")` it becomes one at once; so does a message whose payload is not
         of the `type` asked for, since no other attempt would change that. A handler may also call `message.nack` or
-        `message.reject` and return.
+        `message.reject` and return. What it returns, if not None, is the reply to a message of `Client.request`.
 
         While a handler runs, its message's ack timeout is extended from outside it, each third of that timeout, for
         up to `handling_max` (seconds or timedelta, at most 12 h, by default 1 h) in all. After that it runs out and
@@ -429,6 +505,23 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
         When cancelled, handlers are cancelled and their messages are delivered again.
         """
         await run_handlers(self._handlers)
+
+    # --- For requests ---
+
+    def _reply_address(self) -> str:
+        """Returns where the next reply is waited for: nobody else can guess it."""
+        if self._replies_to is None:
+            self._replies_to = f"{self._randomness.getrandbits(96):024x}"
+        self._requests += 1
+        return f"{self._replies_to}.{self._requests}"
+
+    def _stop_waiting(self, address: str) -> None:
+        """Tells the server that nobody waits for a reply any more, so that who responds late hears of it."""
+        if self._session.error is None:
+            self._session.call(AwaitReply(address=address, wait_ms=0), UNHEARD)
+
+    async def _respond(self, call: Respond, timeout: float | None) -> bool:
+        return bool(await self._call(call, timeout))
 
     # --- For subscriptions ---
 

@@ -126,7 +126,9 @@ async def _work(handler: Handler, held: Held) -> None:
             try:
                 result = handler.function(message)
                 if inspect.isawaitable(result):
-                    await result
+                    result = await result
+                if result is not None and message.is_request:
+                    await _respond(message, result)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -146,6 +148,21 @@ async def _work(handler: Handler, held: Held) -> None:
             await message.reject(failure)
         else:
             await message.nack(error=failure)
+
+
+async def _respond(message: Message, result: object) -> None:
+    """Sends what a handler returned; where that is too late, or the server is away, its work is done all the same."""
+    try:
+        if not await message.respond(result):
+            report_unheard(message)
+    except Unavailable as error:
+        report_unheard(message, error)
+
+
+def report_unheard(message: Delivered, error: Unavailable | None = None) -> None:
+    """Logs that the reply of a handler reached nobody."""
+    why = "nobody waits for it any more" if error is None else error.text
+    _logger.warning("%s was handled, but its reply was not sent: %s", _name(message), why)
 
 
 def is_final(message: Delivered, failure: BaseException) -> bool:

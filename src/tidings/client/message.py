@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tidings import limits
+from tidings import calls, limits
+from tidings.client import payloads as encoding
 from tidings.client.failures import describe
 from tidings.client.options import Seconds, milliseconds
 from tidings.client.subscriber import Delivery
 from tidings.errors import InvalidOption, InvalidPayload
-from tidings.model import BYTES, JSON, Failure, Run, epoch_of
+from tidings.model import BYTES, JSON, REPLY_TO, Failure, Run, epoch_of
 from tidings.wire import Extend, Nack
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ class Delivered(msgspec.Struct, gc=False, eq=False):
     def headers(self) -> dict[str, str]:
         """The headers; empty if there are none."""
         return self._item[3] or {}
+
+    @property
+    def is_request(self) -> bool:
+        """Whether somebody waits, or waited, for a reply: see `Client.request`."""
+        return REPLY_TO in self.headers
 
     @property
     def time_ms(self) -> int:
@@ -259,6 +265,35 @@ class Message(Delivered, gc=False, eq=False):
         self._given_back = True
         await self._subscription._give_back(reject(self, error), self._context.delivery, wait, timeout)
 
+    async def respond(
+        self,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        content_type: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> bool:
+        """Sends a reply to whoever waits in `Client.request`. The message is still to be acked.
+
+        The reply is not stored. The first one to a request counts.
+
+        Args:
+            payload: as for `Client.publish`.
+            headers: as for `Client.publish`.
+            content_type: as for `Client.publish`.
+            timeout: time limit in seconds.
+
+        Returns:
+            Whether somebody still waited for it.
+
+        Raises:
+            InvalidOption: the message is no request; see `is_request`.
+            InvalidPayload, PayloadTooLarge: the payload cannot be sent.
+            TimedOut: the server did not answer within the time limit; the reply may have been sent.
+        """
+        call = response(self, payload, headers, content_type)
+        return bool(await self._subscription._client._respond(call, timeout))
+
     async def extend(self, *, wait: bool = False, timeout: float | None = 30.0) -> None:
         """Asks for the whole ack timeout again, up to 12 h in all. For handlers of `Client.on` that is done for them.
 
@@ -294,6 +329,27 @@ def reject(message: Delivered, error: BaseException | str | None) -> Nack:
 def extend(message: Delivered) -> Extend:
     """Returns what says that a message takes longer."""
     return Extend(0, _place(message))
+
+
+def response(
+    message: Delivered, payload: object, headers: dict[str, str] | None, content_type: str | None
+) -> calls.Respond:
+    """Returns what answers a message.
+
+    Raises:
+        InvalidOption: nobody waits for an answer to it; or a header is not what it may be.
+        InvalidPayload, PayloadTooLarge: the payload cannot be sent.
+    """
+    address = message.headers.get(REPLY_TO)
+    if address is None:
+        raise InvalidOption(
+            f"message {message.sequence} of queue {message.queue!r} is no request; only what was sent with"
+            " client.request can be responded to, see message.is_request"
+        )
+    encoding.check_content_type(content_type)
+    data, content_type = encoding.encode_payload(payload, content_type)
+    encoding.encode_message(b"", None, None, headers)  # for its checks
+    return calls.Respond(address=address, payload=data, content_type=content_type, headers=headers)
 
 
 def _place(message: Delivered) -> list[tuple[int, int, int]]:

@@ -1,0 +1,41 @@
+"""The reply to a request, as the application sees it."""
+
+from typing import Any
+
+import msgspec
+
+from tidings.client.message import Decoding
+from tidings.errors import InvalidPayload
+from tidings.model import ReplyInfo
+
+
+class Reply:
+    """What answers a request.
+
+    `data` is the payload as it was sent, `client_id` who sent it.
+    """
+
+    __slots__ = ("_decoding", "client_id", "content_type", "data", "headers")
+    __module__ = "tidings"
+
+    def __init__(self, info: ReplyInfo, decoding: Decoding) -> None:
+        self.data = info.payload
+        self.content_type = info.content_type
+        self.headers = info.headers
+        self.client_id = info.client_id
+        self._decoding = decoding
+
+    def __repr__(self) -> str:
+        return f"<Reply of {self.client_id or '(anonymous)'}, {len(self.data)} bytes>"
+
+    @property
+    def payload(self) -> Any:
+        """The payload: JSON decoded (and validated, with `type=`), other content types as bytes.
+
+        Raises:
+            InvalidPayload: it is not valid JSON, or not of the type that was asked for.
+        """
+        try:
+            return self._decoding.decode(self.data, self.content_type)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidPayload(f"payload of the reply ({self.content_type}) does not decode: {error}") from None

@@ -148,7 +148,7 @@ class Watcher:
                         self.fact(Deleted(name, epoch))
                 known = now
             if self._invariants:
-                invariants.check()
+                invariants.check_changed()
             return effects
 
         known = {epoch: queue.name for epoch, queue in broker.state.epochs.items()}

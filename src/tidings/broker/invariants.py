@@ -20,6 +20,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from tidings import limits
 from tidings.broker.broker import Broker
 from tidings.broker.cursors import FOLLOWS, Cursor, State
@@ -30,6 +32,8 @@ from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
 from tidings.ranges import Ranges
 
+_ALL_EVERY = 16  # inputs, until also what looks as before is checked again
+
 
 class Invariants:
     """Checks one broker after each input; remembers what may only grow."""
@@ -38,6 +42,8 @@ class Invariants:
         self._broker = broker
         self._settled_to: dict[tuple[int, int, int, int], int] = {}
         self._in_flight: dict[tuple[int, int], int] = {}
+        self._looks: dict[int, Hashable] = {}
+        self._turns = 0
 
     def check(self) -> None:
         """Checks everything.
@@ -45,13 +51,36 @@ class Invariants:
         Raises:
             AssertionError: an invariant is broken; the text says which, and where.
         """
-        check(self._broker)
+        state = self._broker.state
+        self._in_flight = self._check(list(state.subscriptions.values()))
+
+    def check_changed(self) -> None:
+        """Checks everything but the subscriptions that look as before; now and then those, too.
+
+        For who checks after hundreds of thousands of inputs, most of which change little.
+
+        Raises:
+            AssertionError: as `check`.
+        """
+        self._turns += 1
+        if self._turns % _ALL_EVERY == 0:
+            self.check()
+            return
+        subscriptions = self._broker.state.subscriptions.values()
+        looks: dict[int, Hashable] = {subscription.number: _look(subscription) for subscription in subscriptions}
+        changed = [each for each in subscriptions if looks[each.number] != self._looks.get(each.number)]
+        self._looks = looks
+        self._in_flight |= self._check(changed)
+
+    def _check(self, subscriptions: list[Subscription]) -> dict[tuple[int, int], int]:
+        _check_state(self._broker.state)
         in_flight: dict[tuple[int, int], int] = {}
-        for subscription in self._broker.state.subscriptions.values():
+        for subscription in subscriptions:
+            _check_subscription(self._broker.state, subscription)
             for epoch, cursor in subscription.cursors.items():
                 self._check_progress(cursor, (subscription.number, epoch, cursor.moves, cursor.rewound))
             in_flight |= self._check_windows(subscription)
-        self._in_flight = in_flight
+        return in_flight
 
     def _check_windows(self, subscription: Subscription) -> dict[tuple[int, int], int]:
         found: dict[tuple[int, int], int] = {}
@@ -75,18 +104,51 @@ def check(broker: Broker) -> None:
     Raises:
         AssertionError: an invariant is broken; the text says which, and where.
     """
-    state = broker.state
+    _check_state(broker.state)
+    for subscription in broker.state.subscriptions.values():
+        _check_subscription(broker.state, subscription)
+
+
+def _look(subscription: Subscription) -> Hashable:
+    """Returns something that is another one when a subscription has changed, in all likelihood."""
+    return (
+        len(subscription.dead),
+        subscription.dying,
+        subscription.in_flight_max,
+        *((id(each), each.in_flight, each.in_flight_bytes, each.starting) for each in subscription.attached()),
+        *(
+            (
+                cursor.state,
+                cursor.position,
+                cursor.queue.committed,
+                cursor.settled_to,
+                cursor.unsettled.count,
+                len(cursor.unsettled),
+                cursor.due.count,
+                len(cursor.parked),
+                len(cursor.attempts),
+                cursor.keys and cursor.keys.waiting,
+                cursor.fetch_after,
+            )
+            for cursor in subscription.cursors.values()
+        ),
+    )
+
+
+def _check_state(state: BrokerState) -> None:
     for queue in state.queues.values():
         _check_queue(state, queue)
-    for subscription in state.subscriptions.values():
-        for cursor in subscription.cursors.values():
-            _check_cursor(state, cursor)
-            _check_keys(cursor)
-        _check_dead(state, subscription)
-        for subscriber in subscription.attached():
-            _check_subscriber(state, subscription, subscriber)
-        _check_members(subscription)
     _check_tables(state)
+
+
+def _check_subscription(state: BrokerState, subscription: Subscription) -> None:
+    for cursor in subscription.cursors.values():
+        _check_cursor(state, cursor)
+        _check_keys(cursor)
+    _check_dead(state, subscription)
+    for subscriber in subscription.attached():
+        _check_subscriber(state, subscription, subscriber)
+    _check_members(subscription)
 
 
 def _check_queue(state: BrokerState, queue: Queue) -> None:

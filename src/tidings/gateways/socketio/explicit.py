@@ -28,7 +28,7 @@ from tidings.gateways.socketio.spelling import (
     publish,
     shown_payload,
 )
-from tidings.model import JSON
+from tidings.model import JSON, parse_header_filters
 from tidings.node import Conversation
 
 MAIN: Final = "/"
@@ -53,6 +53,7 @@ class SubscribeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     queue: str
     event: str = "#"
+    headers: list[str] = []
     name: str | None = msgspec.field(default=None, name="as")
     start: str | int = msgspec.field(default="latest", name="from")
     shared: bool = False
@@ -150,6 +151,7 @@ class Explicit:
             inputs.Subscribe(
                 queue=wanted.queue,
                 event=wanted.event,
+                headers=parse_header_filters(wanted.headers),
                 name=wanted.name,
                 start=start,
                 start_value=value,

@@ -8,6 +8,7 @@ import pytest
 from tests.integration.processes import eventually
 from tests.unit.gateways.socketio.raw import RawClient
 from tidings.calls import ConfigureSubscription
+from tidings.errors import StoreUnavailable
 from tidings.node import Draft, open_conversation
 from tidings.node.conversation import Conversation
 from tidings.server import Server
@@ -52,7 +53,9 @@ async def test_what_is_missed_comes_later_and_is_settled_once_a_pong_proves_it(u
     async with RawClient(url, answers=False) as client:
         await client.enter("/orders", clientId="billing")
         assert [(await client.event("/orders"))[1] for _ in range(3)] == [0, 1, 2]
-        assert await lag(server, "billing:orders/#") == 3, "nothing proves that it has arrived"
+        await client.enter("/others", events=[])
+        assert (await client.ask("/others", "created", 1))["sequence"] == 1
+        assert await lag(server, "billing:orders/#") == 3, "what it says by itself proves nothing"
         await client.answer_ping()
         await eventually(lambda: _is(lag(server, "billing:orders/#"), 0), what="the pong settles all three")
     async with RawClient(url) as client:
@@ -82,6 +85,32 @@ async def test_what_was_not_proved_comes_again_unless_the_client_shows_that_it_h
             assert [(await client.event("/orders"))[1] for _ in range(count)] == [0, 1, 2, 3, 4][-count:]
             await client.answer_ping()
             await eventually(lambda: _is(lag(server, "billing:orders/#"), 0))
+
+
+async def test_an_offset_settles_nothing_that_waits_for_a_retry(url: str, server: Server) -> None:
+    writer = await publisher(server)
+    async with RawClient(url) as client:
+        await client.enter("/orders", clientId="billing", ack="manual")
+        await writer.publish("orders", [Draft("created", b"%d" % number) for number in range(3)])
+        assert [(await client.event("/orders"))[1] for _ in range(3)] == [0, 1, 2]
+        await client.send('43/orders,2[{"nack":true,"delay_ms":3600000}]', "43/orders,3[]")
+        await eventually(lambda: _is(_retrying(server), 1))
+        client.socket.transport.abort()
+    async with RawClient(url, answers=False) as client:
+        entered = await client.enter("/orders", clientId="billing")
+        await writer.publish("orders", [Draft("created", b"3"), Draft("created", b"4")])
+        events = [await client.event("/orders") for _ in range(3)]
+        assert sorted(event[1] for event in events) == [0, 3, 4]
+        client.socket.transport.abort()
+    async with RawClient(url) as client:
+        again = await client.enter("/orders", clientId="billing", pid=entered["pid"], offset=events[-1][2])
+        assert again["pid"] == entered["pid"]
+        assert await _retrying(server) == 1, "it was not sent over the connection that the offset is of"
+
+
+async def _retrying(server: Server) -> int:
+    found = await subscription(server, "billing:orders/#")
+    return found.retrying  # type: ignore[union-attr, attr-defined, no-any-return]
 
 
 async def test_one_without_a_client_id_recovers_from_the_history(url: str, server: Server) -> None:
@@ -204,6 +233,16 @@ async def test_verbs_are_events_of_the_default_namespace(url: str, server: Serve
         assert (await client.ask("/", "subscriptions"))["subscriptions"][0]["name"] == "mine"
 
 
+async def test_a_subscription_chooses_by_headers(url: str, server: Server) -> None:
+    writer = await publisher(server)
+    async with RawClient(url) as client:
+        await client.enter()
+        await client.ask("/", "subscribe", {"queue": "orders", "headers": ["region=eu"]})
+        drafts = [Draft("created", b"1", headers={"region": "us"}), Draft("created", b"2", headers={"region": "eu"})]
+        await writer.publish("orders", drafts)
+        assert (await client.event("/"))[1]["payload"] == 2
+
+
 async def test_an_explicit_message_of_bytes_has_its_payload_attached(url: str) -> None:
     async with RawClient(url) as client:
         await client.enter()
@@ -313,6 +352,20 @@ async def test_a_drain_sends_everybody_away_to_come_back(url: str, server: Serve
         await client.closed()
         await stranger.closed()
         await draining
+
+
+async def test_a_trouble_that_passes_ends_the_connection_so_that_the_client_comes_back(
+    url: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def troubled(*_: object) -> None:
+        raise StoreUnavailable("the disk is slow")
+
+    async with RawClient(url) as client:
+        assert server._socketio is not None
+        monkeypatch.setattr(server._socketio, "open_namespace", troubled)
+        await client.send("40/orders,")
+        assert await client.receive() == "1"
+        await client.closed()
 
 
 async def test_one_that_never_enters_is_closed(url: str, server: Server) -> None:

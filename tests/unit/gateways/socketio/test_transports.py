@@ -13,6 +13,7 @@ from tests.integration.processes import eventually
 from tests.unit.gateways.socketio.raw import DEADLINE_S, RawClient
 from tests.unit.gateways.socketio.test_forms import lag, publisher
 from tidings import limits
+from tidings.gateways.socketio.engine import Engine
 from tidings.node import Draft
 from tidings.server import Server
 
@@ -227,6 +228,28 @@ async def test_one_that_never_reads_is_delivered_no_more_than_fits(url: str, ser
         client.socket.transport.resume_reading()
         for _ in range(120):
             assert (await client.event("/orders"))[0] == "created"
+
+
+async def test_little_is_taken_at_a_time_however_much_is_there(
+    url: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RawClient(url) as client:
+        await client.enter("/orders", clientId="billing")
+    writer = await publisher(server)
+    await writer.publish("orders", [Draft("created", b'"%s"' % (b"x" * 200))] * 5_000)
+    found: list[int] = []
+    frames_to_send = Engine.frames_to_send
+
+    def watched(engine: Engine, now_ms: int) -> list[str | bytes]:
+        found.append(engine.waiting_bytes)
+        return frames_to_send(engine, now_ms)
+
+    monkeypatch.setattr(Engine, "frames_to_send", watched)
+    async with RawClient(url) as client:
+        await client.enter("/orders", clientId="billing")
+        for _ in range(5_000):
+            await client.event("/orders")
+    assert limits.SOCKETIO_FILL_BYTES <= max(found) < limits.SOCKETIO_FILL_BYTES + 1_000
 
 
 async def test_one_that_is_silent_is_given_up(url: str, server: Server) -> None:

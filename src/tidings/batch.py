@@ -113,6 +113,8 @@ class Batch:
                 raise ProtocolViolation(f"content type of run {index} exceeds {limits.NAME_SIZE_BYTES_MAX} bytes")
             if run.event is None or run.count < 1 or run.size < 1 or not 0 <= run.flags <= 7:
                 raise ProtocolViolation(f"run {index} of the batch is malformed: {run}")
+            if not 0 <= run.ttl_ms <= limits.TTL_MS_MAX:
+                raise ProtocolViolation(f"run {index} has a ttl of {run.ttl_ms} ms; it can be 0 to {limits.TTL_MS_MAX}")
             piece = view if len(self.runs) == 1 and run.size == len(view) else view[offset : offset + run.size]
             offset += run.size
             try:
@@ -194,7 +196,7 @@ class Batch:
                 break
             if run.count > left:
                 end = size if run.event is None else self.offsets()[present + left]
-                run = Run(run.event, left, end - size, run.content_type, run.flags)
+                run = Run(run.event, left, end - size, run.content_type, run.flags, run.ttl_ms)
             runs.append(run)
             taken += run.count
             present += 0 if run.event is None else run.count
@@ -241,7 +243,8 @@ class Batch:
                     offsets = offsets or self.offsets()
                     begin, finish = offsets[message + at - start], offsets[message + stop - start]
                     parts.append(view[begin:finish])
-                    runs.append(Run(run.event, stop - at, finish - begin, run.content_type, run.flags))
+                    kind = run.content_type, run.flags, run.ttl_ms
+                    runs.append(Run(run.event, stop - at, finish - begin, *kind))
                 at = stop
             offset += run.size
             message += run.count
@@ -278,8 +281,9 @@ def join(batches: Iterable[Batch]) -> Batch:
     for batch in batches:
         for run in batch.runs:
             last = runs[-1] if runs else None
-            if last and (last.event, last.content_type, last.flags) == (run.event, run.content_type, run.flags):
-                runs[-1] = Run(run.event, last.count + run.count, last.size + run.size, run.content_type, run.flags)
+            kind = run.content_type, run.flags, run.ttl_ms
+            if last and (last.event, last.content_type, last.flags, last.ttl_ms) == (run.event, *kind):
+                runs[-1] = Run(run.event, last.count + run.count, last.size + run.size, *kind)
             else:
                 runs.append(run)
     return Batch(runs, b"".join([batch.body for batch in batches]))

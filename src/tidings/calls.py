@@ -50,6 +50,7 @@ class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
     history_age_ms: int | UnsetType | None = UNSET
     history_bytes: int | UnsetType | None = UNSET
     history_messages: int | UnsetType | None = UNSET
+    ttl_ms: int | UnsetType | None = UNSET
 
 
 class DeadLetterGroups(_Call, frozen=True, kw_only=True, tag="dead_letter_groups"):
@@ -116,6 +117,8 @@ class Schedule(_Call, frozen=True, kw_only=True, tag="schedule"):
     at_ms: int | None = None
     delay_ms: int | None = None
     every_ms: int | None = None
+    ttl_ms: int | None = None
+    """Counts from when it is published."""
 
 
 class CancelSchedule(_Call, frozen=True, kw_only=True, tag="cancel_schedule"):

@@ -320,6 +320,12 @@ HISTORY_AGE_MS: Final = 24 * 3600 * 1000
 HISTORY_BYTES: Final = 256 * 1024 * 1024
 """How many bytes of settled messages of one queue stay for replay."""
 
+TTL_MS_MAX: Final = 10 * 365 * 24 * 3600 * 1000
+"""Longest ttl of a message, ten years. RabbitMQ stops at 49 days, Pub/Sub at 31."""
+
+EXPIRY_PAUSE_MS: Final = 60_000
+"""Time until a queue is looked at again whose oldest messages do not expire soon, while others of it may."""
+
 DELETED_RANGES_MAX: Final = 4_096
 """Ranges of single messages that somebody deleted from one queue; they are in its record until they are trimmed."""
 

@@ -98,7 +98,8 @@ class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Neighbouring messages of a batch that share event, content type and flags.
 
     `count` messages take `size` bytes of the body. A run whose event is None was cut out: its messages keep
-    their sequences, but their bytes (`size` 0) are not here.
+    their sequences, but their bytes (`size` 0) are not here. `ttl_ms` after they were stored they are not delivered
+    any more, unless it is 0.
     """
 
     event: str | None
@@ -106,6 +107,7 @@ class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
     size: int
     content_type: str = JSON
     flags: int = 0
+    ttl_ms: int = 0
 
 
 class HeaderFilter(msgspec.Struct, array_like=True, frozen=True):
@@ -302,12 +304,14 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What is asked of one queue, changeable at any time; None is no limit.
 
     What every durable subscription has settled is history. It stays until it is older than `history_age_ms`, or more
-    than `history_bytes` or `history_messages`, whichever comes first.
+    than `history_bytes` or `history_messages`, whichever comes first. `ttl_ms` after it was stored a message is not
+    delivered any more; where it has a ttl of its own the shorter one counts.
     """
 
     history_age_ms: int | None = msgspec.field(default_factory=lambda: limits.HISTORY_AGE_MS)
     history_bytes: int | None = msgspec.field(default_factory=lambda: limits.HISTORY_BYTES)
     history_messages: int | None = None
+    ttl_ms: int | None = None
 
 
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):

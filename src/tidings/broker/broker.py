@@ -14,6 +14,7 @@ from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Close, Done, Effect, Listing, Refuse, StartCommit
+from tidings.broker.expiry import Expiry
 from tidings.broker.forgetting import Forgetting
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import (
@@ -116,6 +117,7 @@ class Broker:
         self._settings = Settings(self.state)
         self._forgetting = Forgetting(self.state, self._deliveries)
         self._peeking = Peeking(self.state)
+        self._expiry = Expiry(self.state, self._deliveries)
         self.state.deadlines.set(("producers", 0), now_ms + _PRODUCERS_INTERVAL_MS)
 
     def begin(self, lost: list[tuple[str, str | None, str, str]]) -> None:
@@ -336,6 +338,7 @@ class Broker:
         for queue, rows in round.rows.items():
             queue.last_time_ms = rows[-1].time_ms
             queue.size_bytes += sum(len(row.batch.body) for row in rows)
+            self._expiry.committed(queue, rows)
             self._deliveries.committed(queue, rows, bursts)
         for answer in round.answers:
             answer.reached()
@@ -356,6 +359,7 @@ class Broker:
             if what == "trim":
                 self._retention.tick()
                 self._retention.follow()
+                self._expiry.tick()
             elif what == "schedule":
                 self._schedules.due()
             elif what == "receipt":

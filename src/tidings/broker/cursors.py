@@ -259,20 +259,21 @@ class Cursor:
         self.position = max(self.position, last)
         return lost
 
-    def cut_waiting(self, to_sequence: int) -> list[tuple[int, int]]:
-        """Settles what waits up to a sequence and returns it.
+    def cut_waiting(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Settles what waits in a range, which begins at the next message at the latest, and returns it.
 
         What is in flight is not among it, nor what is on its way to the dead letters or acked by a transaction.
         """
-        waiting = Ranges(self.due.within(1, to_sequence))
+        assert first <= self.position + 1, "what is before it would be passed over"
+        waiting = Ranges(self.due.within(first, last))
         for sequence, until_ms in self.parked.items():
-            if sequence <= to_sequence and until_ms not in (None, HELD):
+            if first <= sequence <= last and until_ms not in (None, HELD):
                 waiting.add(sequence, sequence)
-        for first, last in waiting:
-            self.settle(first, last)
-        if to_sequence > self.position:
-            waiting.add(self.position + 1, to_sequence)
-            self.position = to_sequence
+        for low, high in waiting:
+            self.settle(low, high)
+        if last > self.position:
+            waiting.add(self.position + 1, last)
+            self.position = last
         return list(waiting)
 
     def move(self, target: int) -> int:

@@ -16,7 +16,7 @@ from tidings import limits
 from tidings.batch import Batch, StoredBatch
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.effects import Deliver, Done, Ended, Fetch, Gap
-from tidings.broker.gone import gone_of
+from tidings.broker.gone import gone_of, has_expired, wanted_of
 from tidings.broker.inputs import Fetched
 from tidings.broker.members import Member, Members
 from tidings.broker.parcels import Parcel
@@ -49,8 +49,14 @@ class Deliveries:
             queue.set_state(cursor, State.WAITING)
             state.changed_cursor(cursor)
         queue.committed = rows[-1].last_sequence
+        # Where storing took longer than a ttl, they read what is left of it as those who are behind.
+        is_late = any(has_expired(row, queue, state.now_ms) for row in rows)
         for cursor in list(queue.live):
-            self._serve_live(cursor, rows, bursts)
+            if is_late:
+                self.fall_behind(cursor)
+                self.pump(cursor.subscription)
+            else:
+                self._serve_live(cursor, rows, bursts)
 
     def _serve_live(self, cursor: Cursor, rows: list[StoredBatch], bursts: dict[Session, int]) -> None:
         subscriber = cursor.subscription.subscriber
@@ -197,7 +203,7 @@ class Deliveries:
 
     def _take(self, cursor: Cursor, parcel: Parcel | Shares, row: StoredBatch) -> bool:
         """Takes what is wanted of a row, and tells in its place what is gone; returns whether something is left."""
-        for first, last, reason in gone_of(row, cursor.queue, cursor.filter):
+        for first, last, reason in gone_of(row, cursor.queue, cursor.filter, self._state.now_ms):
             if last <= cursor.position and not cursor.due.within(first, last):
                 continue
             if first > row.first_sequence and parcel.take(row.before(first)):
@@ -232,16 +238,49 @@ class Deliveries:
         state = self._state
         if cursor.state is State.IDLE or cursor.subscription.locating:
             return  # nothing waits for it, or it is not known yet what does: then it is told when it reads
-        cut = cursor.cut_waiting(min(to_sequence, cursor.end))
+        cut = cursor.cut_waiting(1, min(to_sequence, cursor.end))
         for first, last in cut:
             self.tell_gap(cursor.subscription, cursor.queue, first, last, reason)
-        if not cut:
-            return
-        state.cut_from(cursor)
+        if cut:
+            state.cut_from(cursor)
+            self._go_on_after_cut(cursor)
+
+    def cut_gone(self, cursor: Cursor, rows: list[StoredBatch]) -> None:
+        """Gives up what is gone of the oldest messages that wait for a subscription, and tells it.
+
+        Of what it has not read that is what comes before everything else it wants.
+        """
+        state, queue = self._state, cursor.queue
+        before, cut = cursor.position, False
+        for row in rows:
+            gone = gone_of(row, queue, cursor.filter, state.now_ms)
+            rest = wanted_of(row, cursor.filter)
+            for first, last, _ in gone:
+                rest.remove(first, last)
+            left = rest.next(cursor.position + 1)
+            end = row.last_sequence if left is None else left - 1
+            for first, last, reason in gone:
+                last = min(last, max(end, cursor.position))
+                if first > last:
+                    break
+                cursor.position = max(cursor.position, min(first, end) - 1)
+                for low, high in cursor.cut_waiting(first, last):
+                    self.tell_gap(cursor.subscription, queue, low, high, reason)
+                    cut = True
+            cursor.position = max(cursor.position, end)
+            if left is not None:
+                break
+        if cut:
+            state.cut_from(cursor)
+        if cut or cursor.position > before:
+            state.followed(cursor)
+            self._go_on_after_cut(cursor)
+
+    def _go_on_after_cut(self, cursor: Cursor) -> None:
         if cursor.subscription.subscriber:
             self.go_on(cursor)
         else:
-            state.rest(cursor)
+            self._state.rest(cursor)
 
     def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
         """Tells a subscription, now or when its subscriber comes back, that messages will not come."""

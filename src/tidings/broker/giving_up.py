@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
+import msgspec
 from msgspec import UNSET
 
 from tidings import limits
@@ -295,7 +296,9 @@ class GivingUp:
 
     def _send_back(self, subscription: Subscription, letter: DeadLetter, content: DeadContent) -> None:
         queue = self._state.open_side_queue(subscription, letter.queue)
-        self._publishing.publish_own(queue.name, Batch([content.run], content.body))
+        # Whoever redrives it wants it delivered, however long ago it was published.
+        run = msgspec.structs.replace(content.run, ttl_ms=0)
+        self._publishing.publish_own(queue.name, Batch([run], content.body))
         self._state.remove_dead_letter(subscription, letter)
 
     # --- helpers ---

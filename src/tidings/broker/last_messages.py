@@ -56,7 +56,7 @@ class LastMessages:
             return
 
         def read(rows: Rows) -> None:
-            search.look_at(rows)
+            search.look_at(rows, self._state.now_ms)
             self._step(search)
 
         epoch = search.cursor.queue.epoch
@@ -88,7 +88,7 @@ class _Search:
         gone = self.cursor.subscription.cursors.get(self.cursor.queue.epoch) is not self.cursor
         return too_many or enough or gone or self._high < self._first
 
-    def look_at(self, rows: Rows) -> None:
+    def look_at(self, rows: Rows, now_ms: int) -> None:
         """Takes the last of each event out of a page, and decides where to read on."""
         for row in rows:
             if row.first_sequence > self._last:
@@ -96,7 +96,7 @@ class _Search:
             if isinstance(row, Damage):
                 self._unreadable.add(max(row.first_sequence, self._first), min(row.last_sequence, self._last))
                 continue
-            selected = self._selected(row)
+            selected = self._selected(row, now_ms)
             sequence = row.first_sequence - 1
             for run in selected.runs if selected else ():
                 sequence += run.count
@@ -112,10 +112,10 @@ class _Search:
         self._high = self._low
         self.after = self._low = max(self._first - 1, self._high - self._count)
 
-    def _selected(self, row: StoredBatch) -> Batch | None:
-        """Returns a row's messages that are wanted, without those that somebody deleted: they are no last ones."""
+    def _selected(self, row: StoredBatch, now_ms: int) -> Batch | None:
+        """Returns a row's messages that are wanted, without those that are gone: they are no last ones."""
         selected = self.cursor.filter.select(row.batch)
-        gone = gone_of(row, self.cursor.queue, self.cursor.filter)
+        gone = gone_of(row, self.cursor.queue, self.cursor.filter, now_ms)
         if selected is None or not gone:
             return selected
         there = Ranges(selected.present())

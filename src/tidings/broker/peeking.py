@@ -29,9 +29,9 @@ class _Look:
         self._count_max = count_max
         self._size_bytes = 0
 
-    def add(self, queue: Queue, row: StoredBatch, first: int) -> bool:
+    def add(self, queue: Queue, row: StoredBatch, first: int, now_ms: int) -> bool:
         """Adds what a row holds from a sequence on; returns whether there is no room for more."""
-        gone = Ranges((low, high) for low, high, _ in gone_of(row, queue, _EVERYTHING))
+        gone = Ranges((low, high) for low, high, _ in gone_of(row, queue, _EVERYTHING, now_ms))
         sequence, offset = row.first_sequence, 0
         for run in row.batch.runs:
             piece = row.batch.body[offset : offset + run.size]
@@ -113,7 +113,7 @@ class Peeking:
             full = not rows
             for row in rows:
                 # Damaged rows are left out; the sequences show it.
-                full = full or (isinstance(row, StoredBatch) and look.add(queue, row, first))
+                full = full or (isinstance(row, StoredBatch) and look.add(queue, row, first, state.now_ms))
             end = queue.committed if full else rows[-1].last_sequence
             self._read(queue, look, max(first, end + 1))
 

@@ -55,6 +55,10 @@ class Queue:
         """Up to this sequence nothing is delivered any more, whether or not it is trimmed yet."""
         self.deleted = Ranges()
         """Single messages after that which somebody deleted."""
+        self.has_ttl = False
+        """Whether messages were published into it that have a ttl of their own."""
+        self.expire_after_ms = 0
+        """When it is worth to look again whether what waits is gone."""
         self.trim_after_ms = 0
         """When it is worth to look for something to trim again."""
         self.cursors: dict[Cursor, None] = {}

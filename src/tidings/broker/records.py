@@ -103,6 +103,7 @@ class QueueRecord(msgspec.Struct, array_like=True):
     settings: QueueSettings = msgspec.field(default_factory=QueueSettings)
     purged_to: int = 0
     deleted: list[tuple[int, int]] = []
+    has_ttl: bool = False
 
 
 class SubscriptionRecord(msgspec.Struct, array_like=True):
@@ -240,6 +241,7 @@ def _queue(queue: Queue) -> QueueRecord:
         queue.settings,
         queue.purged_to,
         list(queue.deleted),
+        queue.has_ttl,
     )
 
 

@@ -132,6 +132,7 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
     queue.settings = record.settings
     queue.purged_to = record.purged_to
     queue.deleted = Ranges(record.deleted)
+    queue.has_ttl = record.has_ttl
     if held:
         queue.committed = max(queue.committed, held.last_sequence)
         queue.first_sequence = held.first_sequence

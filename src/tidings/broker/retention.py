@@ -23,7 +23,7 @@ _PAUSE_MS = 2_000  # until a queue that had nothing to trim is looked at again
 _EVERYTHING = 2**62
 
 
-class _Turns:
+class Turns:
     """Gives every queue its turn, some at a time."""
 
     def __init__(self, state: BrokerState) -> None:
@@ -46,8 +46,8 @@ class Retention:
         self._state = state
         self._surveying: int | None = None
         self._trimming: tuple[Trim, int] | None = None
-        self._to_look_at = _Turns(state)
-        self._to_follow = _Turns(state)
+        self._to_look_at = Turns(state)
+        self._to_follow = Turns(state)
         state.deadlines.set(("trim", 0), state.now_ms + limits.TRIM_INTERVAL_MS)
 
     def tick(self) -> None:
@@ -144,12 +144,14 @@ class Retention:
         age_ms, size_bytes_max, messages_max = _kept(queue)
         excess = settled_bytes - size_bytes_max
         oldest_ms = self._state.now_ms - age_ms
+        ttl_ms = queue.settings.ttl_ms
+        expired_ms = self._state.now_ms - (_EVERYTHING if ttl_ms is None else ttl_ms)
         last = size_bytes = 0
         for row in rows:
             if row.last_sequence > settled_to or size_bytes > _STEP_BYTES_MAX:
                 break
             is_surplus = excess > size_bytes or settled_to - row.last_sequence >= messages_max
-            is_surplus = is_surplus or row.last_sequence <= queue.purged_to
+            is_surplus = is_surplus or row.last_sequence <= queue.purged_to or row.time_ms <= expired_ms
             if row.time_ms >= oldest_ms and not is_surplus:
                 break
             last = row.last_sequence

@@ -69,7 +69,8 @@ class Schedules:
         body = encode_item(call.payload, call.id, call.key, call.headers or None)
         key = key_of(time_ms, state.counters.next_schedule)
         state.counters.next_schedule += 1
-        item = Scheduled(key, call.queue, Run(call.event, 1, len(body), call.content_type, flags), body, call.every_ms)
+        run = Run(call.event, 1, len(body), call.content_type, flags, call.ttl_ms or 0)
+        item = Scheduled(key, call.queue, run, body, call.every_ms)
         state.ledger.changed_together([state.counters, item], state.now_ms)
 
         def reached() -> None:
@@ -250,6 +251,8 @@ class Schedules:
             raise InvalidOption(f"{len(call.headers or ())} headers; a message has at most {limits.HEADERS_MAX}")
         if not 1 <= len(call.content_type.encode()) <= limits.NAME_SIZE_BYTES_MAX:
             raise InvalidOption(f"a content type has 1 to {limits.NAME_SIZE_BYTES_MAX} bytes")
+        if call.ttl_ms is not None and not 1 <= call.ttl_ms <= limits.TTL_MS_MAX:
+            raise InvalidOption(f"ttl_ms is {call.ttl_ms}; it can be 1 to {limits.TTL_MS_MAX}")
         if call.every_ms is not None and not limits.SCHEDULE_EVERY_MS_MIN <= call.every_ms <= 2**40:
             raise InvalidOption(f"every_ms is {call.every_ms}; it can be {limits.SCHEDULE_EVERY_MS_MIN} or more")
         if call.at_ms is not None and call.delay_ms is not None:

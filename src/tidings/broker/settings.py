@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from tidings import limits
 from tidings.broker.answers import answered_when_durable
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
@@ -19,7 +20,12 @@ from tidings.calls import ConfigureQueue
 from tidings.errors import InvalidOption, SystemQueue
 
 _MOST: Final = 2**53  # what every JSON reader keeps exact
-_LEAST: Final[dict[str, int]] = {"history_age_ms": 0, "history_bytes": 0, "history_messages": 0}
+_RANGES: Final[dict[str, tuple[int, int]]] = {
+    "history_age_ms": (0, _MOST),
+    "history_bytes": (0, _MOST),
+    "history_messages": (0, _MOST),
+    "ttl_ms": (1, limits.TTL_MS_MAX),
+}
 
 
 class Settings:
@@ -45,10 +51,11 @@ class Settings:
             if name != "name" and (value := getattr(call, name)) is not UNSET
         }
         for name, value in given.items():
-            if value is not None and name in _LEAST and not _LEAST[name] <= value <= _MOST:
-                raise InvalidOption(f"{name} is {value}; it can be {_LEAST[name]} to {_MOST}, or nil for no limit")
+            least, most = _RANGES[name]
+            if value is not None and not least <= value <= most:
+                raise InvalidOption(f"{name} is {value}; it can be {least} to {most}, or nil for no limit")
         queue = self._state.open_queue(call.name)
         queue.settings = msgspec.structs.replace(queue.settings, **given)
-        queue.trim_after_ms = 0  # history may be too long by now
+        queue.trim_after_ms = queue.expire_after_ms = 0  # history may be too long by now, or the ttl over
         self._state.changed(queue)
         answered_when_durable(self._state, session.connection, request, None)

@@ -22,6 +22,7 @@ DELAY_HELP: Final = "Publish it after so many seconds."
 AT_HELP: Final = (
     "Publish it at a time such as `2026-01-31T08:00:00Z`; without an offset it is this machine's local time."
 )
+TTL_HELP: Final = "Do not deliver it any more after so many seconds."
 EVERY_HELP: Final = "Publish it again and again, so many seconds apart; at least 1."
 
 
@@ -38,6 +39,7 @@ def publish(
     delay: Annotated[float | None, Parameter(help=DELAY_HELP, metavar="SECONDS")] = None,
     at: Annotated[str | None, Parameter(help=AT_HELP, metavar="TIME")] = None,
     every: Annotated[float | None, Parameter(help=EVERY_HELP, metavar="SECONDS")] = None,
+    ttl: Annotated[float | None, Parameter(help=TTL_HELP, metavar="SECONDS")] = None,
     server: Server = SERVER_DEFAULT,
 ) -> int:
     """Publish a message and print its confirm as JSON, once it is on disk.
@@ -54,7 +56,7 @@ def publish(
     """
     headers = parse_headers(header)
     later = {"delay": delay, "at": None if at is None else parse_time(at, "--at"), "every": every}
-    options = {"headers": headers, "id": id, "key": key, **later}
+    options = {"headers": headers, "id": id, "key": key, **later, "ttl": ttl}
     if payload == "-":
         if any(value is not None for value in options.values()):
             names = ", ".join("--" + name.removesuffix("s") for name in options)

@@ -13,6 +13,7 @@ from tidings.model import QueueInfo
 HISTORY_AGE_HELP: Final = "How long messages stay that all durable subscriptions have settled; `none` is for ever."
 HISTORY_BYTES_HELP: Final = "How many bytes of them stay at most; `none` is no limit."
 HISTORY_MESSAGES_HELP: Final = "How many of them stay at most; `none` is no limit."
+TTL_HELP: Final = "After which age a message is not delivered any more; `none` is never."
 
 app = App(name=("queues", "queue"))
 
@@ -49,6 +50,7 @@ def set_(
     history_age: Annotated[str | None, Parameter(metavar="SECONDS", help=HISTORY_AGE_HELP)] = None,
     history_bytes: Annotated[str | None, Parameter(metavar="BYTES", help=HISTORY_BYTES_HELP)] = None,
     history_messages: Annotated[str | None, Parameter(metavar="N", help=HISTORY_MESSAGES_HELP)] = None,
+    ttl: Annotated[str | None, Parameter(metavar="SECONDS", help=TTL_HELP)] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Change the settings of a queue, for what it holds and for what comes. What is left out stays as it is.
@@ -61,6 +63,7 @@ def set_(
         "history_age": history_age,
         "history_bytes": history_bytes,
         "history_messages": history_messages,
+        "ttl": ttl,
     }
     settings = {option: _number(option, text) for option, text in given.items() if text is not None}
     if not settings:

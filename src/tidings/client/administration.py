@@ -110,6 +110,7 @@ class Administration(Requests):
         history_age: Seconds | None = None,
         history_bytes: float | None = None,
         history_messages: float | None = None,
+        ttl: Seconds | None = None,
         timeout: float | None = 30.0,
     ) -> None:
         """Changes the settings of a queue, which exists from then on; durable on return. None leaves one as it is.
@@ -122,6 +123,8 @@ class Administration(Requests):
                 default, 0 keeps none.
             history_bytes: bytes of them that stay at most; 256 MiB by default.
             history_messages: how many of them stay at most; no limit by default.
+            ttl: seconds or timedelta after which a message is not delivered any more, from 1 ms to ten years; no limit
+                by default. Where a message has a ttl of its own, the shorter one counts.
             timeout: time limit in seconds.
 
         Raises:
@@ -134,6 +137,7 @@ class Administration(Requests):
             "history_age_ms": duration(history_age, "history_age"),
             "history_bytes": amount(history_bytes, "history_bytes"),
             "history_messages": amount(history_messages, "history_messages"),
+            "ttl_ms": duration(ttl, "ttl"),
         }
         await self._call(calls.ConfigureQueue(name=name, **settings), timeout)
 

@@ -31,8 +31,9 @@ from tidings.client.options import (
     milliseconds,
     replay_options,
     subscription_options,
+    ttl_of,
 )
-from tidings.client.outgoing import Entry
+from tidings.client.outgoing import Entry, flags_with_ttl
 from tidings.client.receipts import Receipts
 from tidings.client.replies import Reply
 from tidings.client.schedules import Schedules
@@ -177,6 +178,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
         delay: Seconds | None = None,
         at: datetime | None = None,
         every: Seconds | None = None,
+        ttl: Seconds | None = None,
         timeout: float | None = None,
     ) -> Confirm:
         """Publishes a message, now or later; returns once it is durable on the server.
@@ -201,6 +203,8 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
             delay: seconds or a timedelta from now until it is published.
             at: when it is published, instead of `delay`; a naive time is local, one that is past means at once.
             every: seconds or a timedelta, at least 1 s, after which it is published again, and so on.
+            ttl: seconds or a timedelta, from 1 ms to ten years, after which it is not delivered any more; None, the
+                default, is never. Where the queue has a shorter one, that counts.
             timeout: time limit in seconds; None, the default, waits as long as it takes.
 
         Returns:
@@ -226,6 +230,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
                 id=id,
                 key=key,
                 content_type=content_type,
+                ttl=ttl,
                 timeout=timeout,
             )
             return Confirm(queue, 0, 0, 1, self._session.durability, 0, handle=later.handle)
@@ -233,6 +238,8 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
         encoding.check_content_type(content_type)
         data, content_type = encoding.encode_payload(payload, content_type)
         body, flags = encoding.encode_message(data, id, key, headers)
+        if ttl is not None:
+            flags = flags_with_ttl(flags, ttl_of(ttl))
         entries: list[Entry] = []
         if timeout is None:
             return await self._publish(queue, event, content_type, flags, body, entries)
@@ -249,6 +256,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
         payloads: Iterable[object] | AsyncIterable[object],
         *,
         content_type: str | None = None,
+        ttl: Seconds | None = None,
         timeout: float | None = None,
     ) -> list[Confirm]:
         """Publishes messages of one event, in order; returns once all are durable on the server.
@@ -260,6 +268,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
             event: as for `publish`.
             payloads: an iterable or asynchronous iterable of what `publish` takes.
             content_type: as for `publish`.
+            ttl: as for `publish`.
             timeout: time limit in seconds for all of them; None, the default, waits as long as it takes.
 
         Returns:
@@ -273,16 +282,17 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
         """
         encoding.check_address(queue, event)
         encoding.check_content_type(content_type)
+        flags = flags_with_ttl(0, ttl_of(ttl))
         confirms = Confirms(self._supervisor.loop.create_future())
         try:
             async with asyncio.timeout(timeout) as time_limit:
                 if isinstance(payloads, AsyncIterable):
                     async for payload in payloads:
-                        await self._publish_some(queue, event, [payload], content_type, confirms)
+                        await self._publish_some(queue, event, [payload], content_type, flags, confirms)
                 else:
                     remaining = iter(payloads)
                     while chunk := list(islice(remaining, limits.PUBLISH_CHUNK_COUNT)):
-                        await self._publish_some(queue, event, chunk, content_type, confirms)
+                        await self._publish_some(queue, event, chunk, content_type, flags, confirms)
                 return [published_by(self, confirm) for confirm in await confirms.all()]
         except TimeoutError:
             if timeout is None or not time_limit.expired():
@@ -583,7 +593,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
             raise
 
     async def _publish_some(
-        self, queue: str, event: str, chunk: list[object], content_type: str | None, confirms: Confirms
+        self, queue: str, event: str, chunk: list[object], content_type: str | None, flags: int, confirms: Confirms
     ) -> None:
         if confirms.future.done():
             await confirms.future  # it has failed: no more is taken
@@ -594,7 +604,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Webhooks
             elif confirms.bytes_this_turn + len(body) > limits.BATCH_SIZE_BYTES_MAX:
                 confirms.bytes_this_turn = 0
                 await asyncio.sleep(0)
-            confirms.add(session.publish(queue, event, kind, 0, count, body, confirms), count, len(body))
+            confirms.add(session.publish(queue, event, kind, flags, count, body, confirms), count, len(body))
 
     def _publish_timed_out(self, timeout: float, entries: list[Entry]) -> TimedOut:
         entries = [entry for entry in entries if entry.numbered]

@@ -233,6 +233,15 @@ def duration(value: Seconds | None, what: str) -> int | UnsetType | None:
     return None if value == inf else milliseconds(value, what)
 
 
+def ttl_of(value: Seconds | None) -> int | None:
+    """Returns the ttl of a message in milliseconds, None for none.
+
+    Raises:
+        InvalidOption: it is out of its range.
+    """
+    return _between(value, 1, limits.TTL_MS_MAX, "ttl")
+
+
 def amount(value: float | None, what: str) -> int | UnsetType | None:
     """Returns a setting that is a number of things: UNSET for None, which leaves it, and None for no limit.
 

@@ -11,6 +11,8 @@ from tidings.model import Run
 from tidings.ranges import Ranges
 from tidings.wire import Confirmed, Publish, Transact, Transacted
 
+_TTL_SHIFT: Final = 3
+"""Behind the client's back the ttl of a message rides above its flags: so what is alike is found as without it."""
 _PART_SIZE_BYTES_MIN: Final = 16 * 1024
 """Mean size from which the parts of a body are sent singly."""
 
@@ -108,18 +110,27 @@ class OutgoingBatch:
         for entry in self.entries:
             if entry.event != event or entry.content_type != content_type or entry.flags != flags:
                 if count:
-                    runs.append(Run(event, count, size, content_type, flags))
+                    runs.append(_run(event, count, size, content_type, flags))
                 event, content_type, flags, count, size = entry.event, entry.content_type, entry.flags, 0, 0
             entry.run = len(runs)
             count += entry.count
             size += entry.size
             parts += entry.parts
             entry.parts = []
-        runs.append(Run(event, count, size, content_type, flags))
+        runs.append(_run(event, count, size, content_type, flags))
         self.runs = runs
         # Large parts go to the socket as they are. To join them is to touch fresh memory for each batch, which costs
         # more than all the rest of publishing; many small ones cost more singly.
         self.parts = parts if self.size >= len(parts) * _PART_SIZE_BYTES_MIN else [b"".join(parts)]
+
+
+def flags_with_ttl(flags: int, ttl_ms: int | None) -> int:
+    """Returns the flags of messages with their ttl, as entries have them."""
+    return flags | (ttl_ms or 0) << _TTL_SHIFT
+
+
+def _run(event: str | None, count: int, size: int, content_type: str, flags: int) -> Run:
+    return Run(event, count, size, content_type, flags & (1 << _TTL_SHIFT) - 1, flags >> _TTL_SHIFT)
 
 
 class Slot:

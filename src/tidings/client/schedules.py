@@ -5,7 +5,7 @@ from datetime import datetime
 
 from tidings import calls
 from tidings.client import payloads as encoding
-from tidings.client.options import Seconds, milliseconds
+from tidings.client.options import Seconds, milliseconds, ttl_of
 from tidings.client.requests import Requests
 from tidings.model import ScheduledInfo
 
@@ -26,6 +26,7 @@ class Schedules(Requests):
         id: str | None = None,
         key: str | None = None,
         content_type: str | None = None,
+        ttl: Seconds | None = None,
         timeout: float | None = 30.0,
     ) -> ScheduledInfo:
         """Has a message published later, once or again and again; on disk on return. `publish` does it, too.
@@ -42,6 +43,7 @@ class Schedules(Requests):
             delay: seconds or a timedelta from now on, instead of `at`. Without either it is published at once.
             every: seconds or a timedelta, at least 1 s, after which it is published again, in this rhythm. Times that
                 pass while the server is down are made up for once.
+            ttl: as `publish`; it counts from when it is published.
             timeout: time limit in seconds.
 
         Returns:
@@ -69,6 +71,7 @@ class Schedules(Requests):
             at_ms=None if at is None else round(at.timestamp() * 1000),
             delay_ms=milliseconds(delay, "delay"),
             every_ms=milliseconds(every, "every"),
+            ttl_ms=ttl_of(ttl),
         )
         info: ScheduledInfo = await self._call(call, timeout)
         return info

@@ -7,7 +7,8 @@ from typing import Any
 from tidings.client import payloads as encoding
 from tidings.client.confirm import Asking, Confirm, published_by
 from tidings.client.message import Delivered, DeliveredBatch, Message, MessageBatch
-from tidings.client.outgoing import Entry, OutgoingTransaction
+from tidings.client.options import Seconds, ttl_of
+from tidings.client.outgoing import Entry, OutgoingTransaction, flags_with_ttl
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
 from tidings.errors import DeliveryTakenAway, InvalidOption, TimedOut
@@ -41,6 +42,7 @@ class Transaction:
         id: str | None = None,
         key: str | None = None,
         content_type: str | None = None,
+        ttl: Seconds | None = None,
     ) -> None:
         """Adds a message. Arguments as `Client.publish`.
 
@@ -53,7 +55,7 @@ class Transaction:
         encoding.check_content_type(content_type)
         data, content_type = encoding.encode_payload(payload, content_type)
         body, flags = encoding.encode_message(data, id, key, headers)
-        self._outgoing.add(queue, event, content_type, flags, body)
+        self._outgoing.add(queue, event, content_type, flags_with_ttl(flags, ttl_of(ttl)), body)
 
     async def ack(self, message: Message | MessageBatch) -> None:
         """Adds the ack of a message, or of all messages of a batch. They are settled with the rest, or not at all.

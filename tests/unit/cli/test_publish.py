@@ -72,7 +72,7 @@ def test_a_time_that_is_none_is_told(client, capfd):
 @pytest.mark.parametrize("option", [("--delay", "5"), ("--id", "a"), ("--header", "a=b")])
 def test_what_is_for_one_message_is_refused_for_many(option, client, capfd):
     assert run(["publish", "orders", "due", "-", *option]) == 1
-    assert "--header, --id, --key, --delay, --at, --every are for one message" in capfd.readouterr().err
+    assert "--header, --id, --key, --delay, --at, --every, --ttl are for one message" in capfd.readouterr().err
     assert client.calls == []
 
 

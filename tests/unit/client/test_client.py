@@ -834,10 +834,10 @@ async def test_what_is_asked_of_dead_letters_is_what_was_said(server: FakeServer
 async def test_what_is_asked_of_a_queue_is_what_was_said(server: FakeServer, client: tidings.Client) -> None:
     asked = answering(server, lambda _: None)
     await client.configure_queue("orders", history_age=timedelta(hours=1), history_bytes=math.inf, history_messages=0)
-    await client.configure_queue("orders", history_age=math.inf)
+    await client.configure_queue("orders", history_age=math.inf, ttl=1.5)
     assert asked == [
         calls.ConfigureQueue(name="orders", history_age_ms=3_600_000, history_bytes=None, history_messages=0),
-        calls.ConfigureQueue(name="orders", history_age_ms=None),
+        calls.ConfigureQueue(name="orders", history_age_ms=None, ttl_ms=1_500),
     ]
     for settings in ({"history_bytes": -1}, {"history_messages": 1.5}, {"history_age": -1}, {"history_bytes": "much"}):
         with pytest.raises(tidings.InvalidOption, match=next(iter(settings))):

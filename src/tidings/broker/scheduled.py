@@ -35,6 +35,12 @@ def key_of(time_ms: int, number: int) -> str:
     return f"{PREFIX}{time_ms:013}/{number:016}"
 
 
+def key_before(key: str) -> str:
+    """Returns what sorts right before a key, whether or not there is such a message."""
+    begin, _, number = key.rpartition("/")
+    return f"{begin}/{int(number) - 1:016}" if int(number) else f"{begin}/"
+
+
 def time_of(key: str) -> int:
     """Returns when a message is to be published."""
     return int(key[len(PREFIX) :].partition("/")[0])

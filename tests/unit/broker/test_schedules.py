@@ -315,3 +315,39 @@ def test_a_malformed_handle_is_refused(handle: str) -> None:
     client = Harness().connect()
     client.call(CancelSchedule(handle=handle))
     assert_refused(client, InvalidOption, "handle")
+
+
+def test_one_look_brings_all_that_are_due() -> None:
+    harness = Harness()
+    client = harness.connect()
+    for number in range(100):
+        schedule(client, b"%d" % number, delay_ms=1_000 + number // 10)
+    harness.reads_are_held = True
+    harness.advance(2_000)
+    assert len(harness.reads) == 1
+    harness.reads_are_held = False
+    harness.answer_reads()
+    harness.advance(0)
+    assert payloads(harness) == [b"%d" % number for number in range(100)]
+
+
+@pytest.mark.parametrize("cancelled", [0, 1, 5, 9])
+def test_more_than_one_look_brings_come_with_the_next_ones(cancelled: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness()
+    client = harness.connect()
+    harness.advance(0)  # from now on it knows of all
+    handles = [schedule(client, b"%d" % number, delay_ms=1_000) for number in range(10)]
+    monkeypatch.setattr(limits, "SCHEDULES_READ_BYTES", 1)
+    harness.reads_are_held = True
+    harness.advance(1_000)
+    client.call(CancelSchedule(handle=handles[cancelled]))
+    for _ in range(50):
+        harness.answer_reads()
+        harness.advance(1)
+    expected = [b"%d" % number for number in range(10) if number != cancelled]
+    assert [payload for payload in payloads(harness) if payload != b"%d" % cancelled] == expected
+    assert payloads(harness).count(b"%d" % cancelled) <= 1  # the look was under way when it was cancelled
+    harness.reads_are_held = False
+    harness.restart()
+    harness.advance(60_000)
+    assert len(payloads(harness)) <= 10

@@ -47,7 +47,7 @@ class Deliveries:
         state = self._state
         for cursor in queue.wanted_by_idle(rows):
             queue.set_state(cursor, State.WAITING)
-            state.changed_cursor(cursor)
+            state.followed(cursor)  # what it passed by it would pass by again after a restart, and find the same
         queue.committed = rows[-1].last_sequence
         # Where storing took longer than a ttl, they read what is left of it as those who are behind.
         is_late = any(has_expired(row, queue, state.now_ms) for row in rows)

@@ -61,6 +61,8 @@ class Queue:
         """When it is worth to look again whether what waits is gone."""
         self.trim_after_ms = 0
         """When it is worth to look for something to trim again."""
+        self.followed_to = 0
+        """Where it ended when its idle cursors were looked at last."""
         self.cursors: dict[Cursor, None] = {}
         self.live: dict[Cursor, None] = {}
         self._idle: dict[_What, dict[Cursor, None]] = {}

@@ -18,6 +18,7 @@ from tidings.broker.state import BrokerState
 from tidings.transaction import Row, Trim
 
 _LOOKED_AT_MAX = 1_000  # queues looked at in one tick
+_CURSORS_MAX = 20_000  # of their cursors about so many: each is looked at, a microsecond or less
 _STEP_BYTES_MAX = 8 * 1024 * 1024
 _PAUSE_MS = 2_000  # until a queue that had nothing to trim is looked at again
 _EVERYTHING = 2**62
@@ -33,10 +34,14 @@ class Turns:
     def take(self) -> Iterator[Queue]:
         """Yields the next queues; those that are not asked for come next time."""
         self._rest = self._rest or list(self._state.queues.values())
+        cursors = 0
         for _ in range(min(_LOOKED_AT_MAX, len(self._rest))):
             queue = self._rest.pop()
             if queue.epoch in self._state.epochs:
                 yield queue
+                cursors += len(queue.cursors)
+            if cursors >= _CURSORS_MAX:
+                return
 
 
 class Retention:
@@ -116,9 +121,11 @@ class Retention:
         for queue in self._to_follow.take():
             for key in queue.recent_ids.expired(self._state.now_ms):
                 self._state.ledger.deleted(key, self._state.now_ms)
-            for cursor in queue.cursors:
-                if cursor.state is State.IDLE:
-                    self._state.followed(cursor)
+            if queue.committed - queue.followed_to >= limits.FOLLOW_PERSIST_MESSAGES // 4:
+                queue.followed_to = queue.committed
+                for cursor in queue.cursors:
+                    if cursor.state is State.IDLE:
+                        self._state.followed(cursor)
 
     def _look(self) -> None:
         state = self._state

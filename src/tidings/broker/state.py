@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterator
+
 from tidings import limits
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.dead_letters import DeadLetter
@@ -30,6 +33,7 @@ class BrokerState:
         self.queues: dict[str, Queue] = {}
         self.epochs: dict[int, Queue] = {}
         self.subscriptions: dict[str, Subscription] = {}
+        self._names: list[str] | None = None  # of the subscriptions in order, once somebody lists them
         self.numbers: dict[int, Subscription] = {}
         self.literal: dict[str, dict[Subscription, None]] = {}
         """Subscriptions to exactly one queue, by its name."""
@@ -151,9 +155,18 @@ class BrokerState:
             raise Refused(f"client {name!r} has {len(owned)} subscriptions; name one: {names}")
         raise NotFound(f"there is no subscription {name!r}; `tidings subscriptions` lists them")
 
+    def subscriptions_from(self, name: str) -> Iterator[Subscription]:
+        """Yields the subscriptions in the order of their names, from a name on."""
+        names = self._names
+        if names is None:
+            names = self._names = sorted(self.subscriptions)
+        for place in range(bisect_left(names, name), len(names)):
+            yield self.subscriptions[names[place]]
+
     def add_subscription(self, subscription: Subscription) -> None:
         """Lets a subscription be known."""
         self.subscriptions[subscription.name] = subscription
+        self._names = None
         self.numbers[subscription.number] = subscription
         if subscription.filter.literal:
             self.literal.setdefault(subscription.filter.queue, {})[subscription] = None
@@ -171,6 +184,7 @@ class BrokerState:
             self.remove_dead_letter(subscription, letter)
         subscription.redriving.clear()
         del self.subscriptions[subscription.name]
+        self._names = None
         del self.numbers[subscription.number]
         self.wide.pop(subscription, None)
         readers = self.literal.get(subscription.filter.queue)

@@ -1,10 +1,13 @@
 """Presence: messages on `$presence`, and listings."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.unit.broker.harness import START_MS, Harness, assert_delivered, assert_refused
 from tidings import limits
 from tidings.broker import inputs
+from tidings.broker.subscriptions import Subscription
 from tidings.errors import InvalidOption
 
 
@@ -215,3 +218,32 @@ def test_looking_changes_nothing_that_a_subscriber_gets() -> None:
     for what in ("clients", "queues", "subscriptions"):
         client.listing(what)
     assert_delivered(client, "orders", [1])
+
+
+def test_a_page_looks_at_no_more_subscriptions_than_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LISTING_PAGE_COUNT", 3)
+    harness = Harness()
+    client = harness.connect("reader")
+    for queue in ("a", "b", "c", "d", "e"):
+        client.publish(queue)
+    for number in range(20):
+        client.subscribe("*" if number % 4 == 0 else "a", name=f"s{number * 7 % 20:02}")
+    state = harness.broker.state
+    looked_at: list[str] = []
+    all_from = state.subscriptions_from
+
+    def counted(name: str) -> Iterator[Subscription]:
+        for subscription in all_from(name):
+            looked_at.append(subscription.name)
+            yield subscription
+
+    monkeypatch.setattr(state, "subscriptions_from", counted)
+    listed = [(info.name, info.queue) for info in client.listing("subscriptions")]
+    assert listed == sorted(
+        (item.name, cursor.queue.name) for item in state.subscriptions.values() for cursor in item.cursors.values()
+    )
+    assert len(listed) == 5 * 5 + 15
+    assert len(looked_at) <= 6 * (len(listed) // 3 + 1)
+    client.unsubscribe(1)
+    client.delete("subscription", "s00")
+    assert "s00" not in {info.name for info in client.listing("subscriptions")}

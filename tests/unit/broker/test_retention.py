@@ -4,6 +4,8 @@ import pytest
 
 from tests.unit.broker.harness import Harness, assert_delivered
 from tidings import limits
+from tidings.broker.cursors import Cursor
+from tidings.broker.queues import Queue
 
 STEP_MS = 20_000  # long enough that every queue is looked at
 
@@ -207,3 +209,64 @@ def test_an_old_record_of_an_idle_cursor_tells_no_gap_of_what_was_settled() -> N
     client.subscribe("orders", "rare")
     assert_delivered(client, "orders", [4])
     assert client.gaps == []
+
+
+def test_queues_with_many_subscriptions_take_turns_and_none_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.broker.retention._CURSORS_MAX", 10)
+    harness = Harness()
+    client = harness.connect("reader")
+    names = {f"queue{number}" for number in range(6)}
+    for name in sorted(names):
+        for each in range(6):
+            client.subscribe(name, name=f"{name}-{each}")
+        client.publish(name)
+    looked_at: list[str] = []
+    slowest = Queue.slowest
+
+    def counted(queue: Queue) -> Cursor | None:
+        looked_at.append(queue.name)
+        return slowest(queue)
+
+    monkeypatch.setattr(Queue, "slowest", counted)
+    found: set[str] = set()
+    for _ in range(10):
+        looked_at.clear()
+        harness.advance(1_000)
+        assert len(names & set(looked_at)) <= 2
+        found |= set(looked_at)
+    assert found >= names
+
+
+def test_an_idle_cursor_is_written_once_it_has_passed_by_enough_and_not_when_it_is_woken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "FOLLOW_PERSIST_MESSAGES", 20)
+    harness = Harness()
+    client = harness.connect("reader")
+    client.subscribe("orders", "rare")
+    client.disconnect()
+    harness.flush()
+    (cursor,) = harness.broker.state.subscriptions["reader:orders/rare"].cursors.values()
+    other = harness.connect()
+
+    def written() -> int:
+        return sum(key == cursor.key for commit in harness.commits for key, _ in commit.puts)
+
+    before = written()
+    other.publish("orders", *["common"] * 10, "rare")
+    harness.advance(2_000)
+    assert written() == before
+    client = harness.connect("reader")
+    client.subscribe("orders", "rare")
+    client.ack(1, 11)
+    client.disconnect()
+    harness.flush()
+    before = written()
+    for _ in range(4):
+        other.publish("orders", *["common"] * 10)
+        harness.advance(2_000)
+    assert 1 <= written() - before <= 2
+    harness.restart()
+    client = harness.connect("reader")
+    client.subscribe("orders", "rare")
+    assert_delivered(client, "orders", [])

@@ -17,6 +17,9 @@ at least once, without silent loss
     holds for an ephemeral subscription between the first and the last message of a queue's life that it was handed.
     A new subscription to the live end begins no earlier than at the moment it was asked for, and no later than at the
     moment its process was told that it is attached.
+last messages
+    A new subscription that begins with the last message of each event is handed, of each event that it wants, the last
+    one that the queue held when it was made, and none before that. What was published while it was made may come too.
 honest gaps
     A durable subscription is told of a gap only where rows are damaged or a queue was deleted, never for what was
     trimmed, unless that was gone when it asked for it, or was moved back to it: what it has not settled stays. An
@@ -170,9 +173,11 @@ def at_least_once(evidence: Evidence) -> list[str]:
             first, last = (
                 (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
             )
+            if reader.asked.start == "last":
+                first = max(first, place.most + 1)  # what comes before, and what does not, is another promise
             for sequence in sequences:
                 message = evidence.stored.get(epoch, {}).get(sequence)
-                if message is None or not first <= sequence <= last or not reader.filter.wants_event(message.event):
+                if message is None or not first <= sequence <= last or not reader.wants(message):
                     continue
                 if sequence not in handed and sequence not in gaps:
                     broken.append(
@@ -180,8 +185,44 @@ def at_least_once(evidence: Evidence) -> list[str]:
                         f" reached subscription {name!r} {process}, nor was a gap told"
                     )
             early = [sequence for sequence in reader.handed[reading] if sequence <= place.least]
-            if early and not process:
+            if early and not process and reader.asked.start != "last":
                 broken.append(f"subscription {name!r} began after {place} in epoch {epoch} and was handed {early[:5]}")
+    return broken
+
+
+def last_messages(evidence: Evidence) -> list[str]:
+    broken = []
+    known_readers = readers(evidence)
+    for (name, process), reader in known_readers.items():
+        if reader.asked.start != "last" or reader.attached is None or not reader.told_made:
+            continue
+        of_the_name = [
+            known
+            for (other, owner), known in known_readers.items()
+            if owner == process and evidence.name_of.get(other, other) == evidence.name_of.get(name, name)
+        ]
+        for epoch in reader.attached.ends:
+            reading = evidence.reading(name, epoch)
+            if moves_of(reading) or epoch in reader.deleted_before or evidence.is_own(epoch):
+                continue
+            if not reader.filter.wants_queue(evidence.queue_of[epoch]):
+                continue
+            place, handed = reader.place(reading), reader.handed[reading]
+            got = {sequence for known in of_the_name for sequence in known.handed[reading]}
+            gaps = Ranges(span for known in of_the_name for span in known.gaps[epoch])
+            by_event: dict[str, list[int]] = defaultdict(list)
+            for sequence, message in sorted(evidence.stored.get(epoch, {}).items()):
+                if sequence <= place.most and reader.wants(message):
+                    by_event[message.event].append(sequence)
+            for event, sequences in by_event.items():
+                last, before = sequences[-1], [sequence for sequence in sequences if sequence <= place.least][:-1]
+                early = [sequence for sequence in before if sequence in handed]
+                if early:
+                    broken.append(f"{name!r} {process} was handed {early[:5]} of {event} in epoch {epoch}: {sequences}")
+                owed = name in evidence.alive if not process else last < max(handed, default=0)
+                kept = last >= reader.attached.begins.get(epoch, place.most + 1)
+                if owed and kept and last not in got and last not in gaps:
+                    broken.append(f"{name!r} {process} never got {last}, the last {event} in epoch {epoch} at {place}")
     return broken
 
 
@@ -205,7 +246,7 @@ def honest_gaps(evidence: Evidence) -> list[str]:
         for reading, handed in reader.handed.items():
             for sequence, payload in handed.items():
                 message = evidence.stored.get(epoch_of(reading), {}).get(sequence)
-                if message is None or message.payload != payload or not reader.filter.wants_event(message.event):
+                if message is None or message.payload != payload or not reader.wants(message):
                     broken.append(
                         f"subscription {name!r} was handed {payload} at {reading}/{sequence}, stored is {message}"
                     )
@@ -382,6 +423,7 @@ CHECKERS: Final[dict[str, Checker]] = {
     "stored once": stored_once,
     "dense sequences": dense_sequences,
     "at least once": at_least_once,
+    "last messages": last_messages,
     "honest gaps": honest_gaps,
     "order": order,
     "ack means gone": ack_means_gone,
@@ -394,5 +436,5 @@ CHECKERS: Final[dict[str, Checker]] = {
     **WORK_CHECKERS,
 }
 
-AT_REST: Final = {"at least once", "presence", "subscriptions stay", *WORK_AT_REST}
+AT_REST: Final = {"at least once", "last messages", "presence", "subscriptions stay", *WORK_AT_REST}
 """Promises that only a simulation which came to rest can show; all others hold at any moment."""

@@ -21,7 +21,7 @@ from tests.simulation.publisher import confirmed
 from tests.simulation.scenario import SubscriberPlan
 from tests.simulation.world import EVER_S, Process, World
 from tidings import limits
-from tidings.client import Message, Subscription
+from tidings.client import Message, Prefix, Subscription
 from tidings.errors import DeliveryTakenAway, DiskFull, StoreUnavailable, TidingsError
 
 _BEGINNING: Final = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # what the wall clock shows at virtual time 0
@@ -68,12 +68,13 @@ class Consumer:
             backoff_min=0.02,
             backoff_max=1.0,
             expires_after=plan.expires_after_s,
+            headers={each.name: [*each.values, *map(Prefix, each.prefixes)] for each in plan.headers},
             timeout=EVER_S,
             **_naming(plan),
         )
         # The server may not know yet of what the disk has stored already.
         ends = world.watcher.reported_ends()
-        world.fact(Attaching(self._process.name, self._name, plan.queue, plan.event, start, ends))
+        world.fact(Attaching(self._process.name, self._name, plan.queue, plan.event, start, ends, plan.headers))
         await subscription.attach()
         ends = dict(world.watcher.stored_ends())
         attached = Attached(

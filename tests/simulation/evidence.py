@@ -25,6 +25,7 @@ class Stored(NamedTuple):
     commit: int
     """Which of the transactions stored it."""
     time_ms: int
+    headers: dict[str, str] | None = None
 
 
 class Evidence:
@@ -84,8 +85,8 @@ class Evidence:
                     assert run.event is not None, "rows are stored whole"
                     piece = row.batch.body[offset : offset + run.size]
                     offset += run.size
-                    for payload, id, key, _ in decode_items(run.count, run.flags, piece):
-                        message = Stored(run.event, bytes(payload).decode(), id, key, index, row.time_ms)
+                    for payload, id, key, headers in decode_items(run.count, run.flags, piece):
+                        message = Stored(run.event, bytes(payload).decode(), id, key, index, row.time_ms, headers)
                         messages.setdefault(sequence, message)
                         sequence += 1
         return found
@@ -134,7 +135,7 @@ class Reader:
     """What is known of one subscription: a durable one, or an ephemeral one of one process."""
 
     def __init__(self, evidence: Evidence, first: Attaching) -> None:
-        self.filter = Filter(first.queue, first.event)
+        self.filter = Filter(first.queue, first.event, first.headers)
         self.asked = first
         self.attached: Attached | None = None
         self.told_made = False
@@ -145,6 +146,10 @@ class Reader:
         self.gaps: dict[int, Ranges] = defaultdict(Ranges)
         self.told: list[Told] = []
         self._evidence = evidence
+
+    def wants(self, message: Stored) -> bool:
+        """Whether it wants a message of its queues."""
+        return self.filter.wants_event(message.event) and self.filter.wants_headers(message.headers or {})
 
     def place(self, reading: Reading) -> Place:
         """Returns where it began, or to where it was moved."""

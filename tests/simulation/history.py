@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple, TypeAlias, TypeVar
 
+from tidings.model import HeaderFilter
+
 
 class Published(NamedTuple):
     """A process hands these payloads over, in this order."""
@@ -69,6 +71,7 @@ class Attaching(NamedTuple):
     event: str
     start: str | int | datetime
     ends: dict[int, int]
+    headers: tuple[HeaderFilter, ...] = ()
 
 
 class Attached(NamedTuple):

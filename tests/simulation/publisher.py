@@ -3,9 +3,10 @@
 import asyncio
 from collections import deque
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from tests.simulation.history import Confirmed, Duplicate, Published, Refused, Transacted, Transacting
-from tests.simulation.scenario import EVENTS, PublisherPlan
+from tests.simulation.scenario import EVENTS, REGIONS, PublisherPlan
 from tests.simulation.world import EVER_S, Process, World
 from tidings.errors import DiskFull, StoreUnavailable
 from tidings.model import Confirm
@@ -98,7 +99,8 @@ class Publishing:
 
     async def _publish_one(self, process: Process, queue: str, event: str, payload: str) -> None:
         try:
-            confirm = await process.client.publish(queue, event, payload.encode(), key=self._key())
+            headers = {"region": REGIONS[crc32(payload.encode()) % len(REGIONS)]} if self._plan.headers else None
+            confirm = await process.client.publish(queue, event, payload.encode(), key=self._key(), headers=headers)
         except (StoreUnavailable, DiskFull) as error:
             self._world.fact(Refused(process.name, (payload,), error.code))
             return

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tidings.model import HeaderFilter
 from tidings.testing.crashing_store import StoreFaults
 from tidings.testing.network import NetworkFaults
 
@@ -38,6 +39,7 @@ the store takes its time and fails now and then, and bounds are smaller than usu
 OPERATIONS: Final = ("pause", "move", "dead letters")
 """Groups of what is no fault but done on purpose; plain scenarios have none of it."""
 
+REGIONS: Final = ("eu", "eu-west", "us")
 EVENTS: Final = ("created", "file.deleted", "file.moved", "error")
 
 
@@ -57,6 +59,8 @@ class PublisherPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its messages have ids, by which it publishes again what its last process was not told of."""
     transactions: float = 0.0
     """How much of it is published in transactions."""
+    headers: bool = False
+    """Whether messages that are published by themselves say in a header of which region they are."""
 
 
 class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +71,8 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     event: str
     subscription: str | None
-    start: Literal["latest", "earliest"] | int
+    start: Literal["latest", "earliest", "last"] | int
+    headers: tuple[HeaderFilter, ...] = ()
     starts_at_s: float | None = None
     """Begins at this virtual time instead of at `start`."""
     expires_after_s: float | None = None

@@ -14,6 +14,7 @@ from tests.simulation.checkers import CHECKERS
 from tests.simulation.run import run
 from tests.simulation.scenario import FAULTS
 from tidings import limits
+from tidings.batch import Batch
 from tidings.broker import broker, records, schedules, seeking, shares, transactions
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
@@ -21,6 +22,7 @@ from tidings.broker.clients import Clients
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Effect, Fetch
+from tidings.broker.filters import Filter
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import Fetched, Input, StoreReady
 from tidings.broker.ledger import Answer, Ledger
@@ -672,6 +674,40 @@ def _done(connection: int, request: int) -> Any:
     from tidings.broker.effects import Done
 
     return Done(connection, request)
+
+
+@planted()
+def forgets_what_a_subscription_is_to_begin_with(patch: pytest.MonkeyPatch) -> None:
+    begin_with = Cursor.begin_with
+    patch.setattr(Cursor, "begin_with", lambda self, wanted, position: begin_with(self, Ranges(), position))
+
+
+@planted()
+def begins_with_more_than_the_last_messages(patch: pytest.MonkeyPatch) -> None:
+    begin_with = Cursor.begin_with
+
+    def generous(self: Cursor, wanted: Ranges, position: int) -> None:
+        begin_with(self, Ranges([(wanted.first, position)]) if wanted else wanted, position)
+
+    patch.setattr(Cursor, "begin_with", generous)
+
+
+@planted()
+def sends_what_headers_do_not_choose(patch: pytest.MonkeyPatch) -> None:
+    def careless(self: Filter, batch: Batch) -> Batch | None:
+        return batch if self.all_events else batch.select(self.wants_event)
+
+    patch.setattr(Filter, "select", careless)
+
+
+@planted(invariants=False)
+def passes_by_what_an_absentee_chose_by_headers(patch: pytest.MonkeyPatch) -> None:
+    wanted_by_idle = Queue.wanted_by_idle
+
+    def hasty(self: Queue, rows: Any) -> list[Cursor]:
+        return [cursor for cursor in wanted_by_idle(self, rows) if not cursor.filter.headers]
+
+    patch.setattr(Queue, "wanted_by_idle", hasty)
 
 
 @pytest.mark.parametrize(("promise", "group", "name"), ROWS, ids=[" / ".join(row) for row in ROWS])

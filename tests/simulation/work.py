@@ -19,6 +19,7 @@ from tests.simulation.scenario import (
     make_plain,
     make_subscriber,
 )
+from tidings.model import HeaderFilter
 
 _RESULTS = "results"
 _PLAIN_SHARE = 0.2
@@ -26,6 +27,10 @@ _PLAIN_SHARE = 0.2
 
 def make(seed: int, group: str | None = None) -> Scenario:
     """Returns the scenario of a seed; with faults of one group of `FAULTS` only (or "one + other"), if given."""
+    return _with_choosers(random.Random(f"choices {seed}"), _make(seed, group))
+
+
+def _make(seed: int, group: str | None) -> Scenario:
     scenario, chance = make_plain(seed, group), random.Random(f"work {seed}")
     groups = () if group is None else [name for name in group.split(" + ") if name in OPERATIONS]
     if chance.random() < _PLAIN_SHARE and not groups:
@@ -49,6 +54,34 @@ def make(seed: int, group: str | None = None) -> Scenario:
         schedulers=schedulers,
         faults=scenario.faults + _operations(chance, scenario, OPERATIONS if group is None else groups),
         limits=limits,
+    )
+
+
+def _with_choosers(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Adds subscribers that choose by headers, or begin with the last message of each event, or both."""
+    queues = sorted({queue for plan in scenario.publishers for queue in plan.queues})
+    if chance.random() < 0.6:
+        return scenario
+    choosers = []
+    for number in range(chance.randint(1, 2)):
+        plan = make_subscriber(chance, number, queues)
+        name = f"chooser{number}"
+        wanted = chance.choice([HeaderFilter("region", ("eu",)), HeaderFilter("region", ("us",), ("eu-",)), None])
+        begins_with_last = wanted is None or chance.random() < 0.5
+        changed: dict[str, Any] = {
+            "name": name,
+            "client_id": name if plan.client_id else None,
+            "queue": plan.queue if plan.queue != "$presence" else "*",
+            "subscription": None,
+            "headers": (wanted,) if wanted else (),
+        }
+        if begins_with_last:
+            changed |= {"start": "last", "begins_s_max": 20.0}
+        choosers.append(replace(plan, **changed))
+    return replace(
+        scenario,
+        publishers=[replace(plan, headers=True) for plan in scenario.publishers],
+        subscribers=[*scenario.subscribers, *choosers],
     )
 
 

@@ -154,11 +154,9 @@ def _owed(evidence: Evidence, number: int, reader: Reader) -> dict[int, list[int
             owed[epoch] += messages
         elif epoch not in reader.deleted_before and reader.filter.wants_queue(evidence.queue_of[epoch]):
             after = reader.place(evidence.reading(name, epoch)).most
-            wants = reader.filter.wants_event
+            wants = reader.wants
             known = confirmed[epoch]
-            owed[epoch] += [
-                at for at, message in messages.items() if at > after and at in known and wants(message.event)
-            ]
+            owed[epoch] += [at for at, message in messages.items() if at > after and at in known and wants(message)]
     return owed
 
 
@@ -382,7 +380,7 @@ def key_order(evidence: Evidence) -> list[str]:
                     for other in by_key[epoch][message.key]
                     if after < other < sequence
                     and other not in settled
-                    and (evidence.is_own(epoch) or reader.filter.wants_event(evidence.stored[epoch][other].event))
+                    and (evidence.is_own(epoch) or reader.wants(evidence.stored[epoch][other]))
                 ]
                 if before:
                     broken.append(f"at {at:.4f} {sequence} of key {message.key} was sent before {before[0]}: {fact}")
@@ -432,10 +430,10 @@ def moves(evidence: Evidence) -> list[str]:
                 epochs = [epoch for epoch, name in evidence.queue_of.items() if name == queue]
                 number = evidence.numbers[fact.subscription]
                 places = {epoch: evidence.journal.moved_to(number, epoch, fact.commits) for epoch in epochs}
-                wants = known_readers[fact.subscription, ""].filter.wants_event
+                wants = known_readers[fact.subscription, ""].wants
                 if not any(
                     # One that is away follows what it does not want.
-                    cursor <= place and not any(wants(messages[at].event) for at in messages if cursor < at <= place)
+                    cursor <= place and not any(wants(messages[at]) for at in messages if cursor < at <= place)
                     for epoch in epochs
                     if (messages := evidence.stored.get(epoch, {})) is not None
                     for place in places[epoch]

@@ -1,13 +1,15 @@
 """What scheduled messages cost, and how late they are.
 
-    python -m benchmarks.scheduled [--scheduled N] [--due N] [--seconds S] [--runs N] [--directory PATH]
+    python -m benchmarks.scheduled [--scheduled N] [--added N] [--due N] [--seconds S] [--runs N] [--directory PATH]
 
-*Memory*: the server's resident memory while ever more messages of 128 bytes are scheduled by the public client, at
-times chosen by chance within the week that begins in an hour; after the first tenth, which brings the buffers to their
-size, and at the end. *Start*: from the start of the process to the line that says that it is ready, and its memory
-then.
-*Lateness*: beside all of these, as many as asked for become due, evenly, within some seconds; what is measured is the
-time from when each was to be published until a subscriber has it, its store's fsync included.
+Messages of 128 bytes are scheduled at times chosen by chance within the week that begins in an hour: most of them are
+written into the store as a server writes them, the others come from the public client, which says what one costs.
+
+*Memory*: the server's resident memory with none and with all of them. *Start*: from the start of the process to the
+line that says that it is ready, and the processor time of that. *Lateness*: beside all of these, as many as asked for
+become due, evenly, within some seconds: the time from when each was to be published until a subscriber has it, its
+fsync included. Beside it in the same run, without anything scheduled: messages that are published at that rate, from
+the call to the subscriber.
 """
 
 import argparse
@@ -25,11 +27,17 @@ from benchmarks import machine
 from benchmarks.memory import MIB, serve
 from benchmarks.processes import started
 from tidings import calls
-from tidings.model import BYTES
+from tidings.batch import encode_item
+from tidings.broker.records import Counters, encode
+from tidings.broker.scheduled import Scheduled, key_of
+from tidings.model import BYTES, Run
+from tidings.store.sqlite import SqliteStore
+from tidings.transaction import Commit
 
 SIZE_BYTES = 128
 HOUR_MS, WEEK_MS = 3_600_000, 7 * 24 * 3_600_000
 AT_ONCE = 2_000
+WRITTEN_AT_ONCE = 10_000
 TIMEOUT_S = 900.0
 
 
@@ -53,17 +61,55 @@ async def schedule(client: tidings.Client, queue: str, times: Sequence[int]) -> 
         await asyncio.gather(*[client._call(call, TIMEOUT_S) for call in each])
 
 
-async def fill(url: str, server: int, count: int) -> list[float]:
-    """Schedules for later; returns the server's memory in MiB after each tenth."""
-    randomness = random.Random(7)
-    seen = []
-    async with tidings.connect(url) as client:
-        for _ in range(10):
-            first_ms = now_ms() + HOUR_MS
-            await schedule(client, "later", [first_ms + randomness.randrange(WEEK_MS) for _ in range(count // 10)])
-            seen.append(machine.resident_bytes(server) / MIB)
-            print(f"{len(seen) * (count // 10):12,} are scheduled  {seen[-1]:6.1f} MiB", flush=True)
-    return seen
+async def write(file: Path, count: int) -> None:
+    """Writes records of scheduled messages into a store that no server has open."""
+    randomness, first_ms = random.Random(7), now_ms() + HOUR_MS
+    times = sorted(first_ms + randomness.randrange(WEEK_MS) for _ in range(count))  # in the order of their keys: faster
+    store = SqliteStore(file)
+    await store.open()
+    body = encode_item(bytes(SIZE_BYTES), None, None, None)
+    run = Run("due", 1, len(body), BYTES)
+    for start in range(0, count, WRITTEN_AT_ONCE):
+        numbers = range(start, min(count, start + WRITTEN_AT_ONCE))
+        keys = [key_of(times[number], number) for number in numbers]
+        puts = [(key, encode(Scheduled(key, "later", run, body, None))) for key in keys]
+        await store.commit(Commit(puts=[*puts, ("counters", encode(Counters(next_schedule=numbers[-1] + 1)))]))
+    await store.close()
+
+
+async def add(url: str, count: int) -> float:
+    """Schedules more with the public client; returns how many a second."""
+    randomness, begun_s = random.Random(8), time.monotonic()
+    async with tidings.connect(url, timeout=TIMEOUT_S) as client:
+        first_ms = now_ms() + HOUR_MS
+        await schedule(client, "later", [first_ms + randomness.randrange(WEEK_MS) for _ in range(count)])
+    return count / (time.monotonic() - begun_s)
+
+
+async def published(url: str, count: int, seconds: float) -> list[float]:
+    """Returns how long each of some messages took from the call to the subscriber, in ms, in order."""
+    took: list[float] = []
+    async with tidings.connect(url, timeout=TIMEOUT_S) as client, client.subscribe("now") as subscription:
+
+        async def take() -> None:
+            async for message in subscription:
+                took.append(time.time_ns() / 1e6 - float(message.payload))
+                await message.ack()
+                if len(took) == count:
+                    return
+
+        async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:
+            group.create_task(take())
+            begun_s = time.monotonic()
+            for number in range(count):
+                await asyncio.sleep(max(0.0, begun_s + number * seconds / count - time.monotonic()))
+                payload = f"{time.time_ns() / 1e6}".encode().ljust(SIZE_BYTES)
+                group.create_task(_publish(client, payload))
+    return sorted(took)
+
+
+async def _publish(client: tidings.Client, payload: bytes) -> None:
+    await client.publish("now", "made", payload)
 
 
 async def lateness(url: str, due: int, seconds: float) -> list[float]:
@@ -83,26 +129,34 @@ async def lateness(url: str, due: int, seconds: float) -> list[float]:
     return sorted(late)
 
 
-def run(directory: Path, count: int, due: int, seconds: float) -> dict[str, float]:
+def percentiles(times: list[float], what: str) -> dict[str, float]:
+    percent = quantiles(times, n=100)
+    return {f"{what} ms, p50": percent[49], f"{what} ms, p99": percent[98], f"{what} ms, most": times[-1]}
+
+
+def run(directory: Path, chosen: argparse.Namespace) -> dict[str, float]:
     """Returns the figures of one run."""
-    file = directory / "scheduled.db"
+    empty, full = directory / "empty.db", directory / "scheduled.db"
     figures: dict[str, float] = {}
-    with started(serve(file), directory) as server:
-        url = server.hear("ready", 60).split()[0]
+    asyncio.run(write(full, chosen.scheduled - chosen.added))
+    with started(serve(full), directory) as server:
+        url = server.hear("ready", TIMEOUT_S).split()[0]
+        figures["scheduled per s, by a client"] = asyncio.run(add(url, chosen.added))
+        figures["MiB after that"] = machine.resident_bytes(server.id) / MIB
+    for file, what in ((empty, "none"), (full, "all")):
         begun_s = time.monotonic()
-        seen = asyncio.run(fill(url, server.id, count))
-        figures["scheduled per s"] = count / (time.monotonic() - begun_s)
-        figures["MiB after a tenth"], figures["MiB at the end"] = seen[0], seen[-1]
-    begun_s = time.monotonic()
-    with started(serve(file), directory) as server:
-        url = server.hear("ready", 60).split()[0]
-        figures["s until ready"] = time.monotonic() - begun_s
-        figures["MiB after the start"] = machine.resident_bytes(server.id) / MIB
-        late = asyncio.run(lateness(url, due, seconds))
-        percent = quantiles(late, n=100)
-        figures |= {"late ms, p50": percent[49], "late ms, p99": percent[98], "late ms, most": late[-1]}
-        figures["early ms, most"] = max(0.0, -late[0])
-        figures["MiB then"] = machine.resident_bytes(server.id) / MIB
+        with started(serve(file), directory) as server:
+            url = server.hear("ready", TIMEOUT_S).split()[0]
+            figures[f"s until ready, {what}"] = time.monotonic() - begun_s
+            figures[f"processor s until ready, {what}"] = machine.processor_s(server.id)
+            if file is empty:
+                figures |= percentiles(asyncio.run(published(url, chosen.due, chosen.seconds)), "published")
+            else:
+                late = asyncio.run(lateness(url, chosen.due, chosen.seconds))
+                figures |= percentiles(late, "late")
+                figures["early ms, most"] = max(0.0, -late[0])
+            figures[f"MiB then, {what}"] = machine.resident_bytes(server.id) / MIB
+    figures["late to published, p99"] = figures["late ms, p99"] / figures["published ms, p99"]
     return figures
 
 
@@ -110,6 +164,7 @@ def main(arguments: Sequence[str]) -> None:
     """Runs as often as asked, and prints medians."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scheduled")
     parser.add_argument("--scheduled", type=int, default=1_000_000, help="messages that wait")
+    parser.add_argument("--added", type=int, default=100_000, help="how many of them the client schedules")
     parser.add_argument("--due", type=int, default=10_000, help="messages that become due")
     parser.add_argument("--seconds", type=float, default=20.0, help="within which they do")
     parser.add_argument("--runs", type=int, default=3)
@@ -119,7 +174,7 @@ def main(arguments: Sequence[str]) -> None:
     runs = []
     for _ in range(chosen.runs):
         with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=chosen.directory) as name:
-            runs.append(run(Path(name).resolve(), chosen.scheduled, chosen.due, chosen.seconds))
+            runs.append(run(Path(name).resolve(), chosen))
             print(", ".join(f"{what} {value:,.2f}" for what, value in runs[-1].items()), flush=True)
     for what in runs[0]:
         values = [figures[what] for figures in runs]

@@ -1,7 +1,7 @@
 """What the handlers of the HTTP door share: the node, the conversation in which all of them ask, and who pulls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -30,6 +30,8 @@ class Door:
         self._streams: dict[_Reader, dict[EventStream, None]] = {}
         self._clerk: Conversation | None = None
         self._opening = asyncio.Lock()
+        self.connections: Collection[object] = ()
+        """The connections of the HTTP door, as its gateway keeps them."""
         self.answered: dict[tuple[str, int], int] = {}
         """Requests by method and status."""
         self.seconds: dict[str, Histogram] = {}

@@ -45,6 +45,7 @@ class HttpGateway:
         mounts = {"/ws": WebSocketDoor(self.door), **(mounts or {})}
         self._doorkeeper = Doorkeeper(make_application(self.door), mounts=mounts, hosts=hosts, origins=origins)
         self._state = ServerState()
+        self.door.connections = self._state.connections
         self._config = uvicorn.Config(
             self._doorkeeper,
             http=HttpConnection,

@@ -126,6 +126,7 @@ def _of_requests(door: Door) -> Iterator[Metric]:
     for (method, status), count in door.answered.items():
         requests.add_metric((method, str(status)), count)
     yield requests
+    yield GaugeMetricFamily("tidings_http_connections", "Connections for HTTP.", value=len(door.connections))
     seconds = HistogramMetricFamily(
         "tidings_http_request_seconds", "Until a request was answered; GETs may wait.", labels=("method",)
     )

@@ -150,6 +150,7 @@ class Server:
         program: what python runs, if it is not `-m tidings`.
         prefix: a command that runs the server, such as a tracer.
         http: whether it has the web doors, too.
+        options: more of `serve`.
     """
 
     def __init__(
@@ -159,7 +160,9 @@ class Server:
         program: Sequence[str | Path] = ("-m", "tidings"),
         prefix: Sequence[str | Path] = (),
         http: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
+        self._options = options
         self._program = program
         self.prefix = prefix
         self.data_file = directory / "events.db"
@@ -192,7 +195,7 @@ class Server:
     def start(self) -> None:
         """Starts a process and waits until it accepts connections."""
         assert self._process is None or not self._process.running, "it runs already"
-        options = ["serve", "--store", f"sqlite:{self.data_file}", "--listen", self.url]
+        options = ["serve", "--store", f"sqlite:{self.data_file}", "--listen", self.url, *self._options]
         if self._http_port is not None:
             options += ["--listen", self.http_url]
         self._process = Process(*self._program, *options, log=self.log, prefix=self.prefix)

@@ -38,6 +38,8 @@ class Evidence:
         self.queue_of = queue_of
         """The queue's name, by epoch."""
         self.commits = commits
+        self.end_ms = 0
+        """The server's time when all was quiet."""
         self.commits_at_rest = 0
         """How many there were when all was quiet, before everybody left."""
         self.numbers: dict[str, int] = {}

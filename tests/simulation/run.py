@@ -127,6 +127,7 @@ class Simulation:
         if world.mistakes:
             # Stopped somewhere: what holds at any moment held until then, or was what led to the mistake.
             return {"no mistakes": world.mistakes} | self.check(set(CHECKERS) - AT_REST)
+        self._evidence.end_ms = world.watcher.now_ms()
         self._evidence.alive = {reader for reader, _ in world.watcher.living().values()}
         await world.drain()
         world.faults["(batch arrives again)"] += world.watcher.sent_again

@@ -401,6 +401,7 @@ def counts_acks_from_before_a_move(patch: pytest.MonkeyPatch) -> None:
         ack(self, subscriber, now)  # type: ignore[arg-type]
 
     patch.setattr(Deliveries, "ack", late)
+    patch.setattr(ClientSubscriber, "_moved", lambda self, reading: None)
 
 
 @planted()

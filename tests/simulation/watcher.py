@@ -25,6 +25,7 @@ from tidings.broker.effects import Deliver, Effect, Subscribed
 from tidings.broker.inputs import Ack, Delete, Input, Nack, Publish, Subscribe, Transact
 from tidings.broker.invariants import Invariants
 from tidings.broker.records import CursorRecord, DeadLetterRecord
+from tidings.broker.scheduled import time_of
 from tidings.broker.subscriptions import Subscription
 from tidings.model import epoch_of, moves_of, reading_of
 from tidings.testing.crashing_store import Disk
@@ -320,9 +321,18 @@ class Watcher:
             return record.moves > moves_of(reading)  # it was moved since then
         return sequence <= record.position and not any(first <= sequence <= last for first, last in record.unsettled)
 
+    def now_ms(self) -> int:
+        """Returns the server's time, when it last had something to do."""
+        assert self._broker is not None
+        return self._broker.state.now_ms
+
     def scheduled(self) -> list[str]:
-        """Returns what the disk has that is to be published."""
-        return [key for key in self._disk.content._keys if key.startswith("schedule/")]
+        """Returns what the disk has that is to be published within the next hour.
+
+        What is farther away was scheduled before the clock was set back by days.
+        """
+        due = [key for key in self._disk.content._keys if key.startswith("schedule/")]
+        return [key for key in due if time_of(key) < self.now_ms() + 3_600_000]
 
     def waits(self, subscription: str, key: str | None) -> list[tuple[int, int]]:
         """Returns (epoch, sequence) of what a subscription has not settled of other keys than this one."""
@@ -340,7 +350,8 @@ class Watcher:
 
     def is_scheduled(self, payload: str) -> bool:
         """Whether the disk has a message that is to be published, or was."""
-        scheduled = (self._disk.content._records[key] for key in self.scheduled())
+        records = self._disk.content._records
+        scheduled = (record for key, record in records.items() if key.startswith("schedule/"))
         stored = (row.batch.body for _, row in self._disk.appended)
         return any(payload.encode() in body for body in (*scheduled, *stored))
 

@@ -313,7 +313,10 @@ def schedules_come(evidence: Evidence) -> list[str]:
     return [
         f"{fact} never came"
         for fact in evidence.history.of(Scheduled)
-        if fact.payload not in asked and fact.queue not in deleted and fact.payload not in evidence.places
+        if fact.payload not in asked
+        and fact.queue not in deleted
+        and fact.payload not in evidence.places
+        and fact.at_ms < evidence.end_ms + 3_600_000
     ]
 
 

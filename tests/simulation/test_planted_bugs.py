@@ -44,7 +44,6 @@ from tidings.client.subscriber import Subscriber as ClientSubscriber
 from tidings.client.transaction import Transaction as ClientTransaction
 from tidings.errors import StoreUnavailable, TakenOver
 from tidings.gateways.native import NativePeer
-from tidings.model import epoch_of
 from tidings.node.clock import SystemClock
 from tidings.node.node import Node
 from tidings.ranges import Ranges
@@ -393,15 +392,17 @@ def gives_up_without_a_dead_letter(patch: pytest.MonkeyPatch) -> None:
 
 @planted(invariants=False)
 def counts_acks_from_before_a_move(patch: pytest.MonkeyPatch) -> None:
-    ack = Deliveries.ack
+    move = Cursor.move
 
-    def late(self: Deliveries, subscriber: Subscriber, ranges: list[tuple[int, int, int]]) -> None:
-        cursors = subscriber.subscription.cursors
-        now = [(cursors[epoch_of(reading)].reading, *span) for reading, *span in ranges if epoch_of(reading) in cursors]
-        ack(self, subscriber, now)  # type: ignore[arg-type]
+    def keep(self: Cursor, target: int) -> int:
+        unsettled, position = Ranges(self.unsettled), self.position
+        skipped = move(self, target)
+        if target < position:
+            waiting = unsettled.within(target + 1, position)
+            self.position, self.unsettled, self.due = position, Ranges(waiting), Ranges(waiting)
+        return skipped
 
-    patch.setattr(Deliveries, "ack", late)
-    patch.setattr(ClientSubscriber, "_moved", lambda self, reading: None)
+    patch.setattr(Cursor, "move", keep)
 
 
 @planted()

@@ -29,6 +29,7 @@ from tidings.errors import DiskFull, InvalidOption, NotFound, StoreUnavailable, 
 from tidings.model import Flags, Run, check_name
 
 _END: Final = "\uffff"  # after every key
+_SIZE_BYTES: Final = 512  # of a record, before one was seen
 _PAUSE_MS: Final = 1_000  # until what could not be published is tried again
 
 
@@ -47,6 +48,7 @@ class Schedules:
         self._cancelling = 0
         self._published: set[str] = set()  # keys whose messages were published while some were being cancelled
         self._paused_to_ms = 0
+        self._size_bytes = _SIZE_BYTES  # of a record, as those that were read last
 
     def begin(self) -> None:
         """Starts after a restart."""
@@ -152,9 +154,10 @@ class Schedules:
             heappop(self._next)
         if keys:
             self._firing = set(keys)
-            # They follow each other in the store, so one look brings them all: a look for each took 0.1 ms.
+            # They follow each other in the store, so one look brings them all, and not many that are not due yet.
+            limit_bytes = min(len(keys) * self._size_bytes, limits.SCHEDULES_READ_BYTES)
             listing = state.lookups.listing(
-                PREFIX, key_before(keys[0]), limits.SCHEDULES_READ_BYTES, lambda records: self._fire(keys[-1], records)
+                PREFIX, key_before(keys[0]), limit_bytes, lambda records: self._fire(keys[-1], records)
             )
             state.effects.append(listing)
         self._watch()
@@ -162,6 +165,8 @@ class Schedules:
 
     def _fire(self, last: str, records: Listed) -> None:
         firing, self._firing = self._firing, set()
+        if records:
+            self._size_bytes = 1 + sum(len(record) for _, record in records) // len(records)
         for key, record in records:
             if key in firing:
                 self._publish(decode_scheduled(key, record))

@@ -51,6 +51,8 @@ class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
     history_bytes: int | UnsetType | None = UNSET
     history_messages: int | UnsetType | None = UNSET
     ttl_ms: int | UnsetType | None = UNSET
+    waiting_messages: int | UnsetType | None = UNSET
+    when_full: Literal["refuse-new", "drop-oldest"] | UnsetType = UNSET
 
 
 class DeadLetterGroups(_Call, frozen=True, kw_only=True, tag="dead_letter_groups"):

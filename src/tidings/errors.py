@@ -24,6 +24,7 @@ TidingsError
 │   ├── Unanswered
 │   ├── StoreUnavailable
 │   ├── DiskFull
+│   ├── QueueFull
 │   ├── Draining
 │   └── TakenOver
 ├── StoreUnusable         the data file cannot be opened as it is
@@ -200,6 +201,12 @@ class DiskFull(Unavailable):
 
     code = "disk_full"
     status = 507
+
+
+class QueueFull(Unavailable):
+    """As much waits in a queue as its settings allow; nothing was stored."""
+
+    code = "queue_full"
 
 
 class Draining(Unavailable):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from enum import IntFlag
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -305,13 +305,17 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     What every durable subscription has settled is history. It stays until it is older than `history_age_ms`, or more
     than `history_bytes` or `history_messages`, whichever comes first. `ttl_ms` after it was stored a message is not
-    delivered any more; where it has a ttl of its own the shorter one counts.
+    delivered any more; where it has a ttl of its own the shorter one counts. Once `waiting_messages` wait for a durable
+    subscription, neither settled nor in flight, `when_full` says what is done: new ones are refused, or the oldest of
+    them are cut, and told as a gap.
     """
 
     history_age_ms: int | None = msgspec.field(default_factory=lambda: limits.HISTORY_AGE_MS)
     history_bytes: int | None = msgspec.field(default_factory=lambda: limits.HISTORY_BYTES)
     history_messages: int | None = None
     ttl_ms: int | None = None
+    waiting_messages: int | None = None
+    when_full: Literal["refuse-new", "drop-oldest"] = "refuse-new"
 
 
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):

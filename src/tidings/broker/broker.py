@@ -62,6 +62,7 @@ from tidings.broker.settings import Settings
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import attached
 from tidings.broker.transactions import Transactions
+from tidings.broker.waiting import Waiting
 from tidings.broker.webhooks import Webhooks
 from tidings.calls import (
     AwaitReceipt,
@@ -114,7 +115,8 @@ class Broker:
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
         self._pausing = Pausing(self.state, self._deliveries)
         self._webhooks = Webhooks(self.state)
-        self._settings = Settings(self.state)
+        self._waiting = Waiting(self.state, self._deliveries)
+        self._settings = Settings(self.state, self._waiting)
         self._forgetting = Forgetting(self.state, self._deliveries)
         self._peeking = Peeking(self.state)
         self._expiry = Expiry(self.state, self._deliveries)
@@ -340,6 +342,7 @@ class Broker:
             queue.size_bytes += sum(len(row.batch.body) for row in rows)
             self._expiry.committed(queue, rows)
             self._deliveries.committed(queue, rows, bursts)
+            self._waiting.bound(queue)
         for answer in round.answers:
             answer.reached()
         self._retention.trimmed(round.trims, stored=True)

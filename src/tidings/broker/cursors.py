@@ -160,6 +160,23 @@ class Cursor:
         return self.unsettled.count - self.due.count - len(self.parked)
 
     @property
+    def waiting(self) -> int:
+        """How many messages are neither settled nor in flight, nor on their way to be settled."""
+        return self.due.count + len(self._waiting_parked()) + max(0, self.queue.committed - self.position)
+
+    def end_of_oldest(self, count: int) -> int:
+        """Returns up to which sequence the oldest `count` of the messages that wait are."""
+        known = Ranges(self.due)
+        for sequence in self._waiting_parked():
+            known.add(sequence, sequence)
+        if count >= known.count:
+            return self.position + count - known.count
+        return split(list(known), count)[0][-1][1]
+
+    def _waiting_parked(self) -> list[int]:
+        return [sequence for sequence, until_ms in self.parked.items() if until_ms not in (None, HELD)]
+
+    @property
     def is_held(self) -> bool:
         """Whether nothing new is to be delivered, although its subscriber may have room."""
         return self.moving > 0 or self.subscription.paused or self.queue.paused
@@ -266,8 +283,8 @@ class Cursor:
         """
         assert first <= self.position + 1, "what is before it would be passed over"
         waiting = Ranges(self.due.within(first, last))
-        for sequence, until_ms in self.parked.items():
-            if first <= sequence <= last and until_ms not in (None, HELD):
+        for sequence in self._waiting_parked():
+            if first <= sequence <= last:
                 waiting.add(sequence, sequence)
         for low, high in waiting:
             self.settle(low, high)

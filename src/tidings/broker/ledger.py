@@ -88,6 +88,16 @@ class Ledger:
         under_way = self.round.pending if self.round else []
         return sum(len(pending.batch.body) for pending in (*self._pending, *under_way) if pending.producer)
 
+    def arriving(self, queue: str) -> int:
+        """Returns how many messages are on their way into a queue."""
+        under_way = self.round.pending if self.round else []
+        return sum(
+            part.batch.count
+            for pending in (*self._pending, *under_way)
+            for part in (pending.transaction.parts if pending.transaction else (pending,))
+            if part.queue == queue
+        )
+
     def publish_own(self, pending: Pending, now_ms: int, *, hurry: bool = False) -> None:
         """Adds a message of the server itself."""
         self._own.append(pending)

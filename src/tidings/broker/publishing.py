@@ -16,11 +16,13 @@ from tidings.broker.inputs import Publish, Request, Transact
 from tidings.broker.ledger import Round
 from tidings.broker.sessions import Pending, Producer, Session
 from tidings.broker.state import BrokerState
+from tidings.broker.waiting import check_room
 from tidings.errors import (
     DiskFull,
     Draining,
     LimitReached,
     ProtocolViolation,
+    QueueFull,
     StoreUnavailable,
     SystemQueue,
     TidingsError,
@@ -77,7 +79,8 @@ class Publishing:
             if refusal:
                 raise refusal
         except TidingsError as error:
-            if error.retryable:
+            # A full queue says nothing of what the client publishes into others.
+            if error.retryable and not isinstance(error, QueueFull):
                 producer.refusal = input.number, error
             raise
         unanswered = len(producer.pending) + len(producer.stored) + len(producer.transactions)
@@ -176,6 +179,8 @@ class Publishing:
         queue = state.queues.get(name)
         if queue is None:
             check_name(name, "queue")
+        else:
+            check_room(state, queue)
         for event in {run.event for run in batch.runs if run.event is not None}:
             if queue is None or not queue.knows_event(event):
                 check_name(event, "event")

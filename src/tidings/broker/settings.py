@@ -16,23 +16,27 @@ from tidings import limits
 from tidings.broker.answers import answered_when_durable
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
+from tidings.broker.waiting import Waiting
 from tidings.calls import ConfigureQueue
 from tidings.errors import InvalidOption, SystemQueue
 
 _MOST: Final = 2**53  # what every JSON reader keeps exact
+_POLICIES: Final = ("refuse-new", "drop-oldest")
 _RANGES: Final[dict[str, tuple[int, int]]] = {
     "history_age_ms": (0, _MOST),
     "history_bytes": (0, _MOST),
     "history_messages": (0, _MOST),
     "ttl_ms": (1, limits.TTL_MS_MAX),
+    "waiting_messages": (1, _MOST),
 }
 
 
 class Settings:
     """The rules of settings, on the broker's state."""
 
-    def __init__(self, state: BrokerState) -> None:
+    def __init__(self, state: BrokerState, waiting: Waiting) -> None:
         self._state = state
+        self._waiting = waiting
 
     def configure(self, session: Session, request: int, call: ConfigureQueue) -> None:
         """Changes the settings of a queue, which is made if there is none of the name.
@@ -50,7 +54,12 @@ class Settings:
             for name in call.__struct_fields__
             if name != "name" and (value := getattr(call, name)) is not UNSET
         }
+        when_full = given.get("when_full", _POLICIES[0])
+        if when_full not in _POLICIES:
+            raise InvalidOption(f"when_full is {when_full!r}; it can be {' or '.join(map(repr, _POLICIES))}")
         for name, value in given.items():
+            if name not in _RANGES:
+                continue
             least, most = _RANGES[name]
             if value is not None and not least <= value <= most:
                 raise InvalidOption(f"{name} is {value}; it can be {least} to {most}, or nil for no limit")
@@ -58,4 +67,5 @@ class Settings:
         queue.settings = msgspec.structs.replace(queue.settings, **given)
         queue.trim_after_ms = queue.expire_after_ms = 0  # history may be too long by now, or the ttl over
         self._state.changed(queue)
+        self._waiting.bound(queue)
         answered_when_durable(self._state, session.connection, request, None)

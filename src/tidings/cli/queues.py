@@ -1,7 +1,7 @@
 """`tidings queues`: what each queue holds, how to change its settings, and how to delete one."""
 
 from math import inf
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
@@ -13,6 +13,8 @@ from tidings.model import QueueInfo
 HISTORY_AGE_HELP: Final = "How long messages stay that all durable subscriptions have settled; `none` is for ever."
 HISTORY_BYTES_HELP: Final = "How many bytes of them stay at most; `none` is no limit."
 HISTORY_MESSAGES_HELP: Final = "How many of them stay at most; `none` is no limit."
+WAITING_HELP: Final = "How many may wait for a durable subscription; `none` is no limit."
+WHEN_FULL_HELP: Final = "When so many wait: refuse what is published, or cut the oldest of them."
 TTL_HELP: Final = "After which age a message is not delivered any more; `none` is never."
 
 app = App(name=("queues", "queue"))
@@ -51,6 +53,8 @@ def set_(
     history_bytes: Annotated[str | None, Parameter(metavar="BYTES", help=HISTORY_BYTES_HELP)] = None,
     history_messages: Annotated[str | None, Parameter(metavar="N", help=HISTORY_MESSAGES_HELP)] = None,
     ttl: Annotated[str | None, Parameter(metavar="SECONDS", help=TTL_HELP)] = None,
+    waiting_messages: Annotated[str | None, Parameter(metavar="N", help=WAITING_HELP)] = None,
+    when_full: Annotated[Literal["refuse-new", "drop-oldest"] | None, Parameter(help=WHEN_FULL_HELP)] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Change the settings of a queue, for what it holds and for what comes. What is left out stays as it is.
@@ -64,8 +68,11 @@ def set_(
         "history_bytes": history_bytes,
         "history_messages": history_messages,
         "ttl": ttl,
+        "waiting_messages": waiting_messages,
     }
-    settings = {option: _number(option, text) for option, text in given.items() if text is not None}
+    settings: dict[str, Any] = {option: _number(option, text) for option, text in given.items() if text is not None}
+    if when_full is not None:
+        settings["when_full"] = when_full
     if not settings:
         raise InvalidOption("nothing to change; for example --history-age 3600")
     run_async(_set(server, name, settings))

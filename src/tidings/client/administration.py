@@ -1,10 +1,11 @@
 """The verbs that look at the server and tidy it up: listings, settings, deleting, copies."""
 
-from typing import Any
+from typing import Any, Literal
 
 from tidings import calls, limits
 from tidings.client.options import Seconds, Start, amount, duration, milliseconds, policy, start_of, within
 from tidings.client.requests import Requests
+from tidings.errors import InvalidOption
 from tidings.model import ClientInfo, MovedInfo, QueueInfo, SubscriptionInfo
 
 
@@ -111,6 +112,8 @@ class Administration(Requests):
         history_bytes: float | None = None,
         history_messages: float | None = None,
         ttl: Seconds | None = None,
+        waiting_messages: float | None = None,
+        when_full: Literal["refuse-new", "drop-oldest"] | None = None,
         timeout: float | None = 30.0,
     ) -> None:
         """Changes the settings of a queue, which exists from then on; durable on return. None leaves one as it is.
@@ -125,6 +128,10 @@ class Administration(Requests):
             history_messages: how many of them stay at most; no limit by default.
             ttl: seconds or timedelta after which a message is not delivered any more, from 1 ms to ten years; no limit
                 by default. Where a message has a ttl of its own, the shorter one counts.
+            waiting_messages: how many may wait for a durable subscription, neither settled nor in flight, from 1; no
+                limit by default. With a filter all count that come after the oldest of them.
+            when_full: what is done when so many wait: "refuse-new" (the default) raises QueueFull for what is
+                published, "drop-oldest" cuts the oldest of them, which the subscription is told as a gap.
             timeout: time limit in seconds.
 
         Raises:
@@ -138,7 +145,12 @@ class Administration(Requests):
             "history_bytes": amount(history_bytes, "history_bytes"),
             "history_messages": amount(history_messages, "history_messages"),
             "ttl_ms": duration(ttl, "ttl"),
+            "waiting_messages": amount(waiting_messages, "waiting_messages"),
         }
+        if when_full is not None:
+            if when_full not in ("refuse-new", "drop-oldest"):
+                raise InvalidOption(f"when_full is {when_full!r}; it can be 'refuse-new' or 'drop-oldest'")
+            settings["when_full"] = when_full
         await self._call(calls.ConfigureQueue(name=name, **settings), timeout)
 
     async def pause(

@@ -181,6 +181,15 @@ def test_settings_of_a_queue_are_changed(client, capfd, noun):
     assert "--history-bytes much: write a number, or none" in capfd.readouterr().err
 
 
+def test_a_queue_is_limited(client, capfd):
+    limits = ["--ttl", "60", "--waiting-messages", "1000", "--when-full", "drop-oldest"]
+    assert run(["queue", "set", "orders", *limits]) == 0
+    settings = {"ttl": 60, "waiting_messages": 1000, "when_full": "drop-oldest"}
+    assert client.calls == [("configure_queue", "orders", settings)]
+    assert run(["queue", "set", "orders", "--when-full", "drop-new"]) == 2
+    assert "drop-oldest" in capfd.readouterr().err
+
+
 def test_a_name_goes_before_a_client_id():
     infos = [subscription_info("a", client_id="b"), subscription_info("b", client_id="a")]
     assert resolve(infos, "b") == "b"

@@ -835,11 +835,19 @@ async def test_what_is_asked_of_a_queue_is_what_was_said(server: FakeServer, cli
     asked = answering(server, lambda _: None)
     await client.configure_queue("orders", history_age=timedelta(hours=1), history_bytes=math.inf, history_messages=0)
     await client.configure_queue("orders", history_age=math.inf, ttl=1.5)
+    await client.configure_queue("orders", waiting_messages=9, when_full="drop-oldest")
     assert asked == [
         calls.ConfigureQueue(name="orders", history_age_ms=3_600_000, history_bytes=None, history_messages=0),
         calls.ConfigureQueue(name="orders", history_age_ms=None, ttl_ms=1_500),
+        calls.ConfigureQueue(name="orders", waiting_messages=9, when_full="drop-oldest"),
     ]
-    for settings in ({"history_bytes": -1}, {"history_messages": 1.5}, {"history_age": -1}, {"history_bytes": "much"}):
+    for settings in (
+        {"history_bytes": -1},
+        {"history_messages": 1.5},
+        {"history_age": -1},
+        {"history_bytes": "much"},
+        {"when_full": "drop"},
+    ):
         with pytest.raises(tidings.InvalidOption, match=next(iter(settings))):
             await client.configure_queue("orders", **settings)  # type: ignore[arg-type]
 

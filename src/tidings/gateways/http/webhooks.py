@@ -2,11 +2,12 @@
 
 import base64
 import secrets
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from litestar import Response, delete, get, put
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
 from tidings import calls, limits
@@ -44,7 +45,16 @@ class WebhookEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     secret: str | None = None
 
 
-@put("/webhooks/{name:str}", tags=["webhooks"], summary="Make or change a webhook", opt=takes_struct(WantedWebhook))
+_MADE: Final = {201: ResponseSpec(WebhookEntry, description="It was made.", generate_examples=False)}
+
+
+@put(
+    "/webhooks/{name:str}",
+    tags=["webhooks"],
+    summary="Make or change a webhook",
+    opt=takes_struct(WantedWebhook),
+    responses=_MADE,
+)
 async def put_webhook(request: AnyRequest, door: NamedDependency[Door], name: FromPath[str]) -> Response[WebhookEntry]:
     """Posts what the durable subscription NAME is delivered to a URL; the subscription is made if there is none."""
     data = await read_struct(request, WantedWebhook)

@@ -207,8 +207,6 @@ class _Connection:
             raise InvalidOption("say which queue to subscribe to, or the name of a subscription that there is")
         if frame.queue is None and frame.event is not None:
             raise InvalidOption("event is for a queue; name it, or leave event out to take the subscription as it is")
-        if frame.name in self._attached:
-            raise Refused(f"this connection has subscription {frame.name!r} already")
         start, value = parse_start(str(frame.start))
         wanted = inputs.Subscribe(
             queue=frame.queue or "",
@@ -222,6 +220,9 @@ class _Connection:
             attempts_max=frame.attempts_max or 0,
         )
         attachment = await self._conversation.subscribe(wanted, self._news.set)
+        if attachment.name in self._attached:  # a shared one lets itself be attached twice, and has one name here
+            await attachment.detach()
+            raise Refused(f"this connection has subscription {attachment.name!r} already")
         settles = frame.ack == "write" if frame.ack else not attachment.durable
         self._attached[attachment.name] = _Attached(attachment, settles=settles)
         self._news.set()

@@ -179,6 +179,21 @@ async def test_unsubscribed_nothing_comes_and_the_durable_one_stays(url: str) ->
         assert (await client.next())["message"]["payload"] == 1
 
 
+async def test_a_connection_has_a_subscription_once_and_goes_on_with_it(url: str) -> None:
+    async with socket(url) as client:
+        for _ in range(2):
+            await client.send("subscribe", request="x", queue="orders", name="team", shared=True)
+        answers = sorted([await client.receive(), await client.receive()], key=lambda answer: str(answer["type"]))
+        assert [answer["type"] for answer in answers] == ["error", "subscribed"]
+        assert answers[0]["code"] == "refused"
+        for number in range(10):
+            await client.ask("publish", queue="orders", event="created", payload=number)
+        for number in range(10):
+            message = (await client.next())["message"]
+            assert message["payload"] == number
+            await client.ask("ack", subscription="team", position=message["position"])
+
+
 async def test_publishes_keep_their_order_and_many_wait_for_their_confirms_at_once(url: str) -> None:
     async with socket(url) as client:
         await client.ask("subscribe", queue="q")

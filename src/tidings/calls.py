@@ -4,13 +4,14 @@ Each call is a struct; its tag is its name on every wire. What a call leaves out
 be added; a server refuses a field that it does not know, since it could not do what was asked.
 """
 
+from hashlib import blake2b
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from tidings import limits
-from tidings.errors import InvalidOption
+from tidings.errors import Changed, InvalidOption
 from tidings.model import (
     JSON,
     DeadLetterGroup,
@@ -22,6 +23,8 @@ from tidings.model import (
     ScheduledInfo,
     WebhookInfo,
 )
+
+_NO_SETTINGS: Final = frozenset(("name", "subscription", "number", "if_match"))
 
 
 class _Call(
@@ -41,6 +44,7 @@ class ConfigureSubscription(_Call, frozen=True, kw_only=True, tag="configure_sub
     backoff_max_ms: int | UnsetType = UNSET
     expires_after_ms: int | UnsetType | None = UNSET
     single_active: bool | UnsetType = UNSET
+    if_match: str | None = None
 
 
 class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
@@ -53,6 +57,7 @@ class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
     ttl_ms: int | UnsetType | None = UNSET
     waiting_messages: int | UnsetType | None = UNSET
     when_full: Literal["refuse-new", "drop-oldest"] | UnsetType = UNSET
+    if_match: str | None = None
 
 
 class DeadLetterGroups(_Call, frozen=True, kw_only=True, tag="dead_letter_groups"):
@@ -79,6 +84,7 @@ class EditDeadLetter(_Call, frozen=True, kw_only=True, tag="edit_dead_letter"):
     payload: bytes | UnsetType = UNSET
     content_type: str | UnsetType = UNSET
     headers: dict[str, str] | UnsetType = UNSET
+    if_match: str | None = None
 
 
 class DeleteDeadLetters(_Call, frozen=True, kw_only=True, tag="delete_dead_letters"):
@@ -311,6 +317,29 @@ ANSWERS: Final[dict[type[Call], object]] = {
     Respond: bool,
 }
 """The type of each call's answer."""
+
+
+def tag_of(call: type[Call], item: object) -> str:
+    """Returns the tag of what a call changes: it is the same as long as that is. `item` has the fields of the call.
+
+    A call whose `if_match` is another one is refused with `Changed`: somebody else was there in between.
+    """
+    values = [getattr(item, name) for name in call.__struct_fields__ if name not in _NO_SETTINGS]
+    return blake2b(msgspec.msgpack.encode(values), digest_size=8).hexdigest()
+
+
+def check_tag(call: ConfigureSubscription | ConfigureQueue | EditDeadLetter, item: object | None) -> None:
+    """Refuses a change of what is not as its client has seen it, or is not there (None).
+
+    Raises:
+        Changed: it is not.
+    """
+    if call.if_match is None:
+        return
+    now = tag_of(type(call), item) if item is not None else None
+    if call.if_match != now:
+        raise Changed(f"it was changed in between: its tag is {now!r}, not {call.if_match!r}; look at it again")
+
 
 _DECODER: Final["msgspec.msgpack.Decoder[Call]"] = msgspec.msgpack.Decoder(Call)
 

@@ -14,6 +14,7 @@ TidingsError
 │   ├── SubscriptionInUse
 │   ├── SystemQueue
 │   ├── NotFound
+│   ├── Changed
 │   ├── NeverDelivered
 │   ├── DeliveryTakenAway
 │   ├── GivenUp
@@ -136,6 +137,13 @@ class NotFound(Refused):
 
     code = "not_found"
     status = 404
+
+
+class Changed(Refused):
+    """What was to be changed is not any more as it was when its tag was given."""
+
+    code = "changed"
+    status = 412
 
 
 class NeverDelivered(Refused):

@@ -26,7 +26,7 @@ from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
-from tidings.calls import ConfigureSubscription
+from tidings.calls import ConfigureSubscription, check_tag
 from tidings.errors import (
     InvalidOption,
     LimitReached,
@@ -394,12 +394,14 @@ class Catalog:
         Raises:
             NotFound: there is no such subscription.
             InvalidOption: a setting is out of its range.
+            Changed: it is not as `if_match` says.
         """
         subscription = self._state.find(call.name)
+        check_tag(call, subscription)
         given = {
             name: value
             for name in call.__struct_fields__
-            if name != "name" and (value := getattr(call, name)) is not UNSET
+            if name not in ("name", "if_match") and (value := getattr(call, name)) is not UNSET
         }
         if "single_active" in given and not subscription.shared:
             raise InvalidOption(f"subscription {subscription.name!r} is not shared; single_active is for those")

@@ -32,8 +32,8 @@ from tidings.broker.records import decode_dead_content
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscriptions import Subscription
-from tidings.calls import DeadLetterGroups, DeleteDeadLetters, EditDeadLetter, ListDeadLetters, Redrive
-from tidings.errors import InvalidOption, NotFound, TidingsError
+from tidings.calls import DeadLetterGroups, DeleteDeadLetters, EditDeadLetter, ListDeadLetters, Redrive, check_tag
+from tidings.errors import Changed, InvalidOption, NotFound, TidingsError
 from tidings.model import DeadLetterGroup, DeadLetterInfo, Failure, Flags, Run, check_name
 
 
@@ -207,6 +207,11 @@ class GivingUp:
                 state.effects.append(Refuse(session.connection, "call", request, error))
                 return
             content = decode_dead_content(letter.content_key, records[0])
+            try:
+                check_tag(call, _info(letter, content))
+            except Changed as changed:
+                state.effects.append(Refuse(session.connection, "call", request, changed))
+                return
             _edit(content, call)
             state.ledger.changed(content, state.now_ms)
             answered_when_durable(state, session.connection, request, None)

@@ -17,7 +17,7 @@ from tidings.broker.answers import answered_when_durable
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.waiting import Waiting
-from tidings.calls import ConfigureQueue
+from tidings.calls import ConfigureQueue, check_tag
 from tidings.errors import InvalidOption, SystemQueue
 
 _MOST: Final = 2**53  # what every JSON reader keeps exact
@@ -46,13 +46,14 @@ class Settings:
             InvalidName: the name breaks the rules.
             InvalidOption: a setting is out of its range.
             LimitReached: there are too many queues.
+            Changed: it is not as `if_match` says.
         """
         if call.name.startswith("$"):
             raise SystemQueue(f"queue {call.name!r} is the server's own and cannot be configured")
         given: dict[str, Any] = {
             name: value
             for name in call.__struct_fields__
-            if name != "name" and (value := getattr(call, name)) is not UNSET
+            if name not in ("name", "if_match") and (value := getattr(call, name)) is not UNSET
         }
         when_full = given.get("when_full", _POLICIES[0])
         if when_full not in _POLICIES:
@@ -63,6 +64,8 @@ class Settings:
             least, most = _RANGES[name]
             if value is not None and not least <= value <= most:
                 raise InvalidOption(f"{name} is {value}; it can be {least} to {most}, or nil for no limit")
+        there = self._state.queues.get(call.name)
+        check_tag(call, there.settings if there else None)
         queue = self._state.open_queue(call.name)
         queue.settings = msgspec.structs.replace(queue.settings, **given)
         queue.trim_after_ms = queue.expire_after_ms = 0  # history may be too long by now, or the ttl over

@@ -3,7 +3,7 @@
 from typing import Annotated, Final, cast
 
 import msgspec
-from litestar import delete, get, patch, post
+from litestar import Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
@@ -22,6 +22,7 @@ from tidings.gateways.http.bodies import AnyRequest, read_struct
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes_struct
+from tidings.gateways.http.tags import IfMatch, etag, wanted_tag
 from tidings.gateways.messages import new_payload, payload_entry
 from tidings.model import DeadLetterGroup, DeadLetterInfo
 
@@ -116,9 +117,11 @@ async def group_dead_letters(door: NamedDependency[Door], name: FromPath[str]) -
 
 
 @get(f"{_PATH}/{{number:int}}", tags=["dead letters"], summary="Look at a dead letter")
-async def get_dead_letter(door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]) -> DeadLetterEntry:
+async def get_dead_letter(
+    door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]
+) -> Response[DeadLetterEntry]:
     """With all it holds."""
-    return _entry(await _letter(door, decode_segment(name), number))
+    return await _told(door, decode_segment(name), number)
 
 
 @patch(
@@ -128,9 +131,16 @@ async def get_dead_letter(door: NamedDependency[Door], name: FromPath[str], numb
     opt=takes_struct(DeadLetterChanges),
 )
 async def patch_dead_letter(
-    request: AnyRequest, door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]
-) -> DeadLetterEntry:
-    """The message in its queue stays as it is; this is the subscription's copy."""
+    request: AnyRequest,
+    door: NamedDependency[Door],
+    name: FromPath[str],
+    number: FromPath[int],
+    if_match: IfMatch = None,
+) -> Response[DeadLetterEntry]:
+    """The message in its queue stays as it is; this is the subscription's copy.
+
+    With If-Match only if nobody corrected it in between (412).
+    """
     subscription = decode_segment(name)
     changes = await read_struct(request, DeadLetterChanges)
     payload, content_type = await _payload(door, subscription, number, changes)
@@ -141,9 +151,10 @@ async def patch_dead_letter(
         payload=payload,
         content_type=content_type,
         headers=changes.headers,
+        if_match=wanted_tag(if_match),
     )
     await _call(door, call)
-    return _entry(await _letter(door, subscription, number))
+    return await _told(door, subscription, number)
 
 
 @delete(_PATH, status_code=200, tags=["dead letters"], summary="Delete all dead letters, or those of a fingerprint")
@@ -176,6 +187,11 @@ async def redrive_dead_letters(request: AnyRequest, door: NamedDependency[Door],
 
 async def _call(door: Door, call: Call) -> object:
     return await (await door.clerk()).call(call)
+
+
+async def _told(door: Door, subscription: str, number: int) -> Response[DeadLetterEntry]:
+    letter = await _letter(door, subscription, number)
+    return Response(_entry(letter), headers=etag(EditDeadLetter, letter))
 
 
 async def _letter(door: Door, subscription: str, number: int) -> DeadLetterInfo:

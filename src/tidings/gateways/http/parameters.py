@@ -24,9 +24,11 @@ def check_parameters(request: AnyRequest) -> None:
         for name in request.query_params:
             if name not in queries:
                 raise InvalidOption(f"parameter {name!r} is not known here{_instead(name, queries)}")
+    is_message = "tidings-id" in headers
     for name in request.headers:
-        if name.startswith(_OURS) and name not in headers and not (headers and name.startswith(_MESSAGE_HEADER)):
-            raise InvalidOption(f"header {name!r} is not known here{_instead(name, headers)}")
+        if not name.startswith(_OURS) or name in headers or (is_message and name.startswith(_MESSAGE_HEADER)):
+            continue
+        raise InvalidOption(f"header {name!r} is not known here{_instead(name, headers)}")
 
 
 @lru_cache(maxsize=1_000)

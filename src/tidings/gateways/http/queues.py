@@ -14,9 +14,10 @@ from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.listings import queue_info
 from tidings.gateways.http.reference import takes_struct
+from tidings.gateways.http.tags import IfMatch, etag, wanted_tag
 from tidings.model import QueueInfo
 
-_SETTINGS: Final = takes_struct(ConfigureQueue, without=("name",), required=False)
+_SETTINGS: Final = takes_struct(ConfigureQueue, without=("name", "if_match"), required=False)
 
 
 class QueuePage(msgspec.Struct, frozen=True):
@@ -34,29 +35,37 @@ async def list_queues(door: NamedDependency[Door], after: After = "") -> QueuePa
 
 
 @get("/queues/{queue:str}", tags=["queues"], summary="Look at a queue")
-async def get_queue(door: NamedDependency[Door], queue: FromPath[str]) -> QueueInfo:
+async def get_queue(door: NamedDependency[Door], queue: FromPath[str]) -> Response[QueueInfo]:
     """What it holds, what was asked of it, and which subscription holds it back from being trimmed."""
-    return await queue_info(await door.clerk(), decode_segment(queue))
+    return _told(await queue_info(await door.clerk(), decode_segment(queue)))
 
 
 @put("/queues/{queue:str}", status_code=200, tags=["queues"], summary="Make a queue, or configure it", opt=_SETTINGS)
-async def put_queue(request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str]) -> Response[QueueInfo]:
+async def put_queue(
+    request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str], if_match: IfMatch = None
+) -> Response[QueueInfo]:
     """A queue exists from its first use; this is one. What is left out stays as it is, null is no limit."""
-    return await _configure(request, door, decode_segment(queue))
+    return await _configure(request, door, decode_segment(queue), if_match)
 
 
 @patch("/queues/{queue:str}", tags=["queues"], summary="Configure a queue", opt=_SETTINGS)
-async def patch_queue(request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str]) -> Response[QueueInfo]:
-    """As PUT, of a queue that is there."""
+async def patch_queue(
+    request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str], if_match: IfMatch = None
+) -> Response[QueueInfo]:
+    """As PUT, of a queue that is there. With If-Match only if nobody changed its settings in between (412)."""
     name = decode_segment(queue)
     await queue_info(await door.clerk(), name)
-    return await _configure(request, door, name)
+    return await _configure(request, door, name, if_match)
 
 
-async def _configure(request: AnyRequest, door: Door, name: str) -> Response[QueueInfo]:
+async def _configure(request: AnyRequest, door: Door, name: str, if_match: str | None) -> Response[QueueInfo]:
     clerk = await door.clerk()
-    await clerk.call(await read_struct(request, ConfigureQueue, name=name))
-    return Response(await queue_info(clerk, name))
+    await clerk.call(await read_struct(request, ConfigureQueue, name=name, if_match=wanted_tag(if_match)))
+    return _told(await queue_info(clerk, name))
+
+
+def _told(info: QueueInfo) -> Response[QueueInfo]:
+    return Response(info, headers=etag(ConfigureQueue, info.settings))
 
 
 @delete("/queues/{queue:str}", tags=["queues"], summary="Delete a queue and all it holds")

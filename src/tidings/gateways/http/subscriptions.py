@@ -18,6 +18,7 @@ from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.listings import subscription_infos
 from tidings.gateways.http.reference import takes_struct
+from tidings.gateways.http.tags import IfMatch, etag, wanted_tag
 from tidings.model import MovedInfo, SubscriptionInfo, parse_header_filters
 from tidings.node import Conversation
 
@@ -76,7 +77,7 @@ async def list_subscriptions(door: NamedDependency[Door], after: After = "") -> 
 
 
 @get("/subscriptions/{name:str}", tags=["subscriptions"], summary="Look at a subscription")
-async def get_subscription(door: NamedDependency[Door], name: FromPath[str]) -> SubscriptionState:
+async def get_subscription(door: NamedDependency[Door], name: FromPath[str]) -> Response[SubscriptionState]:
     """Where it stands in each of its queues."""
     return await _state(await door.clerk(), decode_segment(name))
 
@@ -107,23 +108,26 @@ async def put_subscription(
     else:
         _check_same(there[0], new, client_id)
         await clerk.call(_changes(name, new))
-    return Response(await _state(clerk, name), status_code=200 if there else 201)
+    return await _state(clerk, name, status_code=200 if there else 201)
 
 
 @patch(
     "/subscriptions/{name:str}",
     tags=["subscriptions"],
     summary="Configure a subscription",
-    opt=takes_struct(ConfigureSubscription, without=("name",)),
+    opt=takes_struct(ConfigureSubscription, without=("name", "if_match")),
 )
 async def patch_subscription(
-    request: AnyRequest, door: NamedDependency[Door], name: FromPath[str]
+    request: AnyRequest, door: NamedDependency[Door], name: FromPath[str], if_match: IfMatch = None
 ) -> Response[SubscriptionState]:
-    """What is left out stays as it is. It holds from now on, for what is in flight, too."""
+    """What is left out stays as it is. It holds from now on, for what is in flight, too.
+
+    With If-Match only if nobody changed its settings in between (412).
+    """
     name = decode_segment(name)
     clerk = await door.clerk()
-    await clerk.call(await read_struct(request, ConfigureSubscription, name=name))
-    return Response(await _state(clerk, name))
+    await clerk.call(await read_struct(request, ConfigureSubscription, name=name, if_match=wanted_tag(if_match)))
+    return await _state(clerk, name)
 
 
 @delete("/subscriptions/{name:str}", tags=["subscriptions"], summary="Delete a subscription")
@@ -157,11 +161,12 @@ async def seek_subscription(request: AnyRequest, door: NamedDependency[Door], na
     return MovedQueues(cast("list[MovedInfo]", await (await door.clerk()).call(call)))
 
 
-async def _state(conversation: Conversation, name: str) -> SubscriptionState:
+async def _state(conversation: Conversation, name: str, status_code: int = 200) -> Response[SubscriptionState]:
     infos = await subscription_infos(conversation, name)
     if not infos:
         raise NotFound(f"there is no subscription {name!r}; GET /subscriptions lists them")
-    return SubscriptionState(name, infos)
+    headers = etag(ConfigureSubscription, infos[0])
+    return Response(SubscriptionState(name, infos), status_code=status_code, headers=headers)
 
 
 def _wanted(name: str, new: NewSubscription) -> inputs.Subscribe:

@@ -264,3 +264,37 @@ async def test_what_is_misspelled_is_refused_and_nothing_is_done(
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_option")
     assert says in answer.json()["detail"]
     assert (await http.get("/queues/q")).status_code == 404
+
+
+# --- changes that are guarded ---
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "other"),
+    [
+        ("/queues/orders", {"history_messages": 1}, {"history_messages": 2}),
+        ("/subscriptions/billing", {"attempts_max": 1}, {"attempts_max": 2}),
+        ("/subscriptions/billing/dead-letters/1", {"payload": 1}, {"payload": 2}),
+    ],
+)
+async def test_a_change_holds_only_for_what_was_seen(
+    http: httpx.AsyncClient, path: str, change: dict[str, Any], other: dict[str, Any]
+) -> None:
+    await with_dead_letters(http)
+    seen = (await http.get(path)).headers["etag"]
+    assert (await http.get(path)).headers["etag"] == seen
+    changed = await http.patch(path, json=change, headers={"If-Match": seen})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != seen
+    late = await http.patch(path, json=other, headers={"If-Match": seen})
+    assert (late.status_code, late.json()["code"]) == (412, "changed")
+    assert (await http.get(path)).headers["etag"] == changed.headers["etag"]
+    for tag, status in ((changed.headers["etag"], 200), ("*", 200), ("unquoted", 400), ('W/"weak"', 400)):
+        answer = await http.patch(path, json=other, headers={"If-Match": tag})
+        assert answer.status_code == status, tag
+
+
+async def test_what_is_not_there_matches_no_tag(http: httpx.AsyncClient) -> None:
+    answer = await http.put("/queues/orders", json={}, headers={"If-Match": '"any"'})
+    assert (answer.status_code, answer.json()["code"]) == (412, "changed")
+    assert (await http.get("/queues/orders")).status_code == 404

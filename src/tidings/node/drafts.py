@@ -19,6 +19,7 @@ class Draft(NamedTuple):
     id: str | None = None
     key: str | None = None
     headers: dict[str, str] | None = None
+    ttl_ms: int = 0
 
 
 def batches(drafts: Iterable[Draft]) -> Iterator[Batch]:
@@ -26,7 +27,7 @@ def batches(drafts: Iterable[Draft]) -> Iterator[Batch]:
 
     Raises:
         InvalidName: an event's name breaks the rules.
-        InvalidOption: an id, key, content type or header is not a text of the right length.
+        InvalidOption: an id, key, content type or header is not a text of the right length, or a ttl is out of range.
         PayloadTooLarge: a payload, or the headers beside it, exceed their limit.
     """
     pieces = [_encode(draft) for draft in drafts]
@@ -45,9 +46,9 @@ def batches(drafts: Iterable[Draft]) -> Iterator[Batch]:
 
 
 class _Piece(NamedTuple):
-    """An encoded message, and what its run says of it: event, content type and flags."""
+    """An encoded message, and what its run says of it: event, content type, flags and ttl."""
 
-    kind: tuple[str, str, int]
+    kind: tuple[str, str, int, int]
     data: bytes
 
 
@@ -55,6 +56,8 @@ def _encode(draft: Draft) -> _Piece:
     check_name(draft.event, "event")
     check_payload_size(len(draft.payload))
     _check_text(draft.content_type, "content type")
+    if not 0 <= draft.ttl_ms <= limits.TTL_MS_MAX:
+        raise InvalidOption(f"a ttl of {draft.ttl_ms} ms; it can be 0 (none) to {limits.TTL_MS_MAX}")
     flags = Flags(0)
     if draft.id is not None:
         _check_text(draft.id, "id")
@@ -72,7 +75,7 @@ def _encode(draft: Draft) -> _Piece:
         data = encode_item(draft.payload, draft.id, draft.key, draft.headers or None)
     except UnicodeEncodeError as error:
         raise InvalidOption(f"id, key and headers must be valid UTF-8: {error}") from None
-    return _Piece((draft.event, draft.content_type, int(flags)), data)
+    return _Piece((draft.event, draft.content_type, int(flags), draft.ttl_ms), data)
 
 
 def _check_text(text: str, what: str) -> None:
@@ -84,7 +87,7 @@ def _check_text(text: str, what: str) -> None:
 
 def _join(pieces: list[_Piece]) -> Batch:
     runs: list[Run] = []
-    for (event, content_type, flags), group in groupby(pieces, lambda piece: piece.kind):
+    for (event, content_type, flags, ttl_ms), group in groupby(pieces, lambda piece: piece.kind):
         sizes = [len(piece.data) for piece in group]
-        runs.append(Run(event, len(sizes), sum(sizes), content_type, flags))
+        runs.append(Run(event, len(sizes), sum(sizes), content_type, flags, ttl_ms))
     return Batch(runs, b"".join([piece.data for piece in pieces]))

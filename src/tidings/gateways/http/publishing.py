@@ -39,6 +39,7 @@ Key = Annotated[str | None, HeaderParameter(name="Tidings-Key", description="Wha
 Delay = Annotated[str | None, HeaderParameter(name="Tidings-Delay", description="Seconds until it is published.")]
 At = Annotated[str | None, HeaderParameter(name="Tidings-At", description="When: ISO 8601, with its offset.")]
 Every = Annotated[str | None, HeaderParameter(name="Tidings-Every", description="Seconds after which it comes again.")]
+Ttl = Annotated[str | None, HeaderParameter(name="Tidings-Ttl", description="Seconds in which it is of use.")]
 IsBatch = Annotated[str | None, QueryParameter(name="batch", description="The body is many payloads.")]
 
 
@@ -81,6 +82,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     id: str | None = None
     key: str | None = None
     headers: dict[str, str] | None = None
+    ttl_ms: int = 0
 
 
 _NEW: Final = msgspec.json.Decoder(NewMessage)
@@ -109,6 +111,7 @@ async def publish(
     delay: Delay = None,
     at: At = None,
     every: Every = None,
+    ttl: Ttl = None,
     batch: IsBatch = None,
 ) -> Response[Confirmed | BatchConfirmed]:
     """Stores the body, as it is, as a message; answers once that is durable.
@@ -117,7 +120,7 @@ async def publish(
     `Tidings-At` or `Tidings-Every` it is scheduled (202): DELETE on /schedules/HANDLE takes it back.
     """
     queue, event = decode_segment(queue), decode_segment(event)
-    one = (message_id, key, delay, at, every)
+    one = (message_id, key, delay, at, every, ttl)
     body = await request.body()
     kind = media_type(request)
     if kind == cloudevents.BATCH or _is_true(batch):
@@ -127,7 +130,7 @@ async def publish(
             return await _publish_many(door, queue, cloudevents.parse_batch(body, event))
         return await _publish_many(door, queue, [Draft(event, payload) for payload in _entries(kind, body)])
     draft = _draft(request, kind, body, event)
-    draft = draft._replace(id=message_id or draft.id, key=key or draft.key)
+    draft = draft._replace(id=message_id or draft.id, key=key or draft.key, ttl_ms=_ttl_ms(ttl))
     if (delay, at, every) != (None, None, None):
         return await _schedule(door, queue, draft, delay, at, every)
     [confirm] = await (await door.clerk()).publish(queue, [draft])
@@ -233,7 +236,7 @@ def _new_message(entry: bytes, place: int) -> Draft:
         payload, content_type = new_payload(new.payload, new.payload_base64, new.content_type)
     except (msgspec.MsgspecError, RecursionError, InvalidPayload) as error:
         raise InvalidPayload(f"message {place} of the batch: {error}") from None
-    return Draft(new.event, payload, content_type, new.id, new.key, new.headers)
+    return Draft(new.event, payload, content_type, new.id, new.key, new.headers, new.ttl_ms)
 
 
 def _seconds(text: str | None, what: str) -> int | None:
@@ -243,6 +246,13 @@ def _seconds(text: str | None, what: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,3})?", text):
         raise InvalidOption(f"{what}: {text}: write seconds, such as 90 or 0.5")
     return round(float(text) * 1000)
+
+
+def _ttl_ms(text: str | None) -> int:
+    ttl_ms = _seconds(text, "Tidings-Ttl")
+    if ttl_ms == 0:
+        raise InvalidOption("Tidings-Ttl: 0: a message that is of use for no time cannot be delivered")
+    return ttl_ms or 0
 
 
 def _time_ms(text: str | None) -> int | None:
@@ -320,6 +330,7 @@ async def _schedule(
         at_ms=_time_ms(at),
         delay_ms=_seconds(delay, "Tidings-Delay"),
         every_ms=_seconds(every, "Tidings-Every"),
+        ttl_ms=draft.ttl_ms or None,
     )
     scheduled = await (await door.clerk()).call(call)
     assert isinstance(scheduled, ScheduledInfo)

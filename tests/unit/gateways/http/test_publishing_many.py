@@ -149,3 +149,27 @@ async def test_a_time_that_is_past_means_at_once(http: httpx.AsyncClient) -> Non
 async def test_what_is_no_time_is_a_problem(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
     answer = await http.post("/queues/orders/events/due", json=1, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_option")
+
+
+# --- for a time ---
+
+
+async def test_a_message_whose_time_is_over_is_a_gap(http: httpx.AsyncClient) -> None:
+    await http.put("/subscriptions/all", json={"queue": "orders"})
+    path = "/queues/orders/events/created"
+    assert (await http.post(path, json=1, headers={"Tidings-Ttl": "0.001"})).status_code == 201
+    await http.post("/queues/orders/events", json=[{"event": "created", "payload": 2, "ttl_ms": 1}])
+    assert (await http.post(path, json=3, headers={"Tidings-Ttl": "3600"})).status_code == 201
+    answer = (await http.get("/subscriptions/all/messages", params={"wait": 10})).json()
+    gone = sum(gap["count"] for gap in answer["gaps"])
+    while not answer["messages"]:
+        answer = (await http.get("/subscriptions/all/messages", params={"wait": 10})).json()
+        gone += sum(gap["count"] for gap in answer["gaps"])
+    assert [message["payload"] for message in answer["messages"]] == [3]
+    assert gone == 2
+
+
+@pytest.mark.parametrize("ttl", ["0", "-1", "soon", "999999999999"])
+async def test_what_is_no_ttl_is_a_problem(http: httpx.AsyncClient, ttl: str) -> None:
+    answer = await http.post("/queues/orders/events/created", json=1, headers={"Tidings-Ttl": ttl})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_option")

@@ -82,8 +82,11 @@ def accounting(evidence: Evidence) -> list[str]:
     broken = []
     acked, sure = _acked(evidence)
     dead: dict[tuple[int, Reading], set[int]] = defaultdict(set)
+    stay: dict[tuple[int, Reading], set[int]] = defaultdict(set)
     for letter in evidence.journal.letters:
         dead[letter.subscription, letter.reading].add(letter.record.sequence)
+        if letter.removed is None:
+            stay[letter.subscription, letter.reading].add(letter.record.sequence)
     deleted = {fact.epoch for fact in evidence.history.of(Deleted)}
     last = len(evidence.commits) - 1
     discarded = _discarded(evidence)
@@ -104,8 +107,11 @@ def accounting(evidence: Evidence) -> list[str]:
                     broken.append(f"{where} vanished: settled, neither acked, nor dead, nor in a gap")
                 if not settled and given_up:
                     broken.append(f"{where} is a dead letter and still waits")
-                if given_up and (cut or sequence in sure[name, reading]):
-                    broken.append(f"{where} is a dead letter and {'in a gap' if cut else 'durably acked'}")
+                if given_up and cut:
+                    broken.append(f"{where} is a dead letter and in a gap")
+                # Once it was redriven or deleted an ack of it settles nothing, and is not refused any more.
+                if sequence in stay[number, reading] and sequence in sure[name, reading]:
+                    broken.append(f"{where} is a dead letter and durably acked")
         broken += _overlapping_gaps(evidence, name, reader)
     return broken
 
@@ -355,9 +361,8 @@ def sharing(evidence: Evidence) -> list[str]:
 def key_order(evidence: Evidence) -> list[str]:
     broken = []
     may_be_settled: Ways = defaultdict(Ranges)
-    for letter in evidence.journal.letters:
-        name = next(reader for reader, number in evidence.numbers.items() if number == letter.subscription)
-        may_be_settled[name, letter.reading].add(letter.record.sequence, letter.record.sequence)
+    for died in evidence.history.of(Died):  # a crash may undo it, as it does with what was acked in the last moment
+        may_be_settled[died.subscription, died.reading].add(died.sequence, died.sequence)
     latest: dict[tuple[int, str, Reading, str], int] = {}
     by_key: dict[int, dict[str, list[int]]] = {}
     for epoch, messages in evidence.stored.items():

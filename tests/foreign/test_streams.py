@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 import tidings
 from tests.foreign.programs import Browser, NodeProgram, needs_browser, needs_node
@@ -220,3 +224,21 @@ async def test_websockets_from_pypi_is_away_while_the_server_is_killed(server: S
         for number in range(1, COUNT + 1):
             message = json.loads(await socket.recv())["message"]
             assert (message["payload"], message["attempt"]) == (number, 1)
+
+
+async def test_a_server_that_drains_tells_who_is_connected_to_come_back(server: Server) -> None:
+    url = server.http_url.replace("http", "ws") + "/ws"
+    async with connect(url, proxy=None) as socket, httpx.AsyncClient(base_url=server.http_url, trust_env=False) as http:
+        await socket.send(json.dumps({"type": "subscribe", "queue": "orders"}))
+        assert json.loads(await socket.recv())["type"] == "subscribed"
+        async with http.stream("GET", "/queues/orders/events") as response, asyncio.timeout(DEADLINE_S):
+            chunks = response.aiter_text()
+            assert (await anext(chunks)).startswith("retry: ")
+            server.process.signal(signal.SIGTERM)
+            assert [chunk async for chunk in chunks if chunk != ":\n\n"] == [], "it ends as a stream does"
+        assert json.loads(await socket.recv())["code"] == "draining"
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4503, "draining")
+    assert server.terminate() == 0

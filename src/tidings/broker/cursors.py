@@ -198,7 +198,9 @@ class Cursor:
             self.position = last
             return Taken(row, [(first, last)], redelivered=False, cut_short=False)
         selected, wanted = self.wanted(row)
-        ranges, rest = split(wanted, room)
+        pieces, more = in_pieces(wanted)
+        ranges, rest = split(pieces, room)
+        rest += more
         taken = self.hand_out(row, selected, ranges)
         if rest:
             self.position = max(self.position, ranges[-1][1] if ranges else 0)
@@ -428,11 +430,14 @@ def _forget(kept: dict[int, I], first: int, last: int) -> int:
     return count - len(kept)
 
 
+def in_pieces(ranges: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Returns as many ranges as fit into one delivery, and the rest."""
+    return ranges[: limits.DELIVERY_PIECES_MAX], ranges[limits.DELIVERY_PIECES_MAX :]
+
+
 def split(ranges: list[tuple[int, int]], count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Returns the first `count` sequences of ranges, in at most `DELIVERY_PIECES_MAX` pieces, and the rest."""
+    """Returns the first `count` sequences of ranges, and the rest."""
     for place, (first, last) in enumerate(ranges):
-        if place == limits.DELIVERY_PIECES_MAX:
-            return ranges[:place], ranges[place:]
         if last - first + 1 > count:
             if count <= 0:
                 return ranges[:place], ranges[place:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidings.batch import StoredBatch
-from tidings.broker.cursors import Cursor, split
+from tidings.broker.cursors import Cursor, in_pieces, split
 from tidings.broker.keys import Keys, has_keys
 from tidings.broker.members import Members
 from tidings.broker.parcels import Parcel
@@ -50,13 +50,15 @@ class Shares:
         self, row: StoredBatch, wanted: list[tuple[int, int]], room: int
     ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         cursor = self._cursor
+        wanted, more = in_pieces(wanted)
         if not has_keys(row):
-            return split(wanted, room)
+            ready, rest = split(wanted, room)
+            return ready, rest + more
         cursor.keys = cursor.keys or Keys()
         admission = cursor.keys.admit(row, wanted, room, len(cursor.parked))
         for sequence in admission.waiting:
             cursor.let_follow(sequence)
-        return admission.ready, admission.rest
+        return admission.ready, admission.rest + more
 
     def send(self) -> None:
         """Sends what was taken."""

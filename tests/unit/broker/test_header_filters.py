@@ -173,3 +173,23 @@ def test_who_attaches_to_a_subscription_as_it_is_gets_what_it_wants() -> None:
     client.subscribe("", "", name=NAME)
     client.publish("orders", headers=regions("us", "eu"))
     assert_delivered(client, "orders", [2])
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+@pytest.mark.parametrize("members", [1, 3])
+def test_members_lose_nothing_of_many_matches_far_apart(members: int, with_keys: bool) -> None:
+    count = 2 * limits.DELIVERY_PIECES_MAX + 100
+    harness = Harness()
+    clients = [harness.connect(f"member-{number}") for number in range(members)]
+    for client in clients:
+        client.subscribe("orders", name="team", shared=True, in_flight_max=10 * count, headers=[EU])
+    keys = [f"key-{number}" for number in range(2 * count)] if with_keys else ()
+    clients[0].publish("orders", headers=regions(*("eu", "us") * count), keys=keys)
+    got: list[int] = []
+    for _ in range(20):
+        for client in clients:
+            for message in client.take():
+                got.append(message.sequence)
+                client.ack(1, message.sequence)
+    assert sorted(got) == list(range(1, 2 * count, 2))
+    assert clients[0].subscriptions()["team"].cursor == 2 * count

@@ -33,6 +33,7 @@ from tidings.errors import (
     PayloadTooLarge,
     ProtocolViolation,
     QueueFull,
+    QuotaExceeded,
     Refused,
     StoreDamaged,
     StoreForeign,
@@ -51,6 +52,7 @@ from tidings.errors import (
 )
 from tidings.model import (
     ClientInfo,
+    ClientQuotas,
     DeadLetterGroup,
     Failure,
     QueueInfo,
@@ -66,6 +68,7 @@ __all__ = [
     "Client",
     "ClientIdInUse",
     "ClientInfo",
+    "ClientQuotas",
     "Confirm",
     "ConnectionLost",
     "DeadLetter",
@@ -92,6 +95,7 @@ __all__ = [
     "QueueFull",
     "QueueInfo",
     "QueueSettings",
+    "QuotaExceeded",
     "Receipt",
     "Refused",
     "Reject",

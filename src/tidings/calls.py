@@ -57,7 +57,20 @@ class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
     ttl_ms: int | UnsetType | None = UNSET
     waiting_messages: int | UnsetType | None = UNSET
     when_full: Literal["refuse-new", "drop-oldest"] | UnsetType = UNSET
+    publish_rate: int | UnsetType | None = UNSET
+    publish_rate_bytes: int | UnsetType | None = UNSET
+    subscriptions_max: int | UnsetType | None = UNSET
     if_match: str | None = None
+
+
+class ConfigureClient(_Call, frozen=True, kw_only=True, tag="configure_client"):
+    """Changes the quotas of a client, see `ClientQuotas`; it is known from then on. None is no limit. Answer: None."""
+
+    client_id: str
+    publish_rate: int | UnsetType | None = UNSET
+    publish_rate_bytes: int | UnsetType | None = UNSET
+    in_flight_max: int | UnsetType | None = UNSET
+    subscriptions_max: int | UnsetType | None = UNSET
 
 
 class DeadLetterGroups(_Call, frozen=True, kw_only=True, tag="dead_letter_groups"):
@@ -270,6 +283,7 @@ class ListWebhooks(_Call, frozen=True, kw_only=True, tag="list_webhooks"):
 Call: TypeAlias = (
     ConfigureSubscription
     | ConfigureQueue
+    | ConfigureClient
     | DeadLetterGroups
     | ListDeadLetters
     | EditDeadLetter
@@ -295,6 +309,7 @@ Call: TypeAlias = (
 ANSWERS: Final[dict[type[Call], object]] = {
     ConfigureSubscription: None,
     ConfigureQueue: None,
+    ConfigureClient: None,
     DeadLetterGroups: list[DeadLetterGroup],
     ListDeadLetters: list[DeadLetterInfo],
     EditDeadLetter: None,

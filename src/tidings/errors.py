@@ -19,6 +19,7 @@ TidingsError
 │   ├── DeliveryTakenAway
 │   ├── GivenUp
 │   └── LimitReached
+│       └── QuotaExceeded
 ├── Unavailable           it may work later; nothing was stored unless the text says otherwise
 │   ├── ConnectionLost
 │   ├── TimedOut
@@ -169,6 +170,13 @@ class LimitReached(Refused):
 
     code = "limit_reached"
     status = 429
+
+
+class QuotaExceeded(LimitReached):
+    """More was published than a client or a queue may in the time; it can be published a moment later."""
+
+    code = "quota_exceeded"
+    retryable = True
 
 
 class Unavailable(TidingsError):

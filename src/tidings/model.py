@@ -283,6 +283,19 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     dead letter was redriven or deleted: of what is settled only ranges are kept."""
 
 
+class ClientQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How much one client may ask of the server, changeable at any time; None is no limit."""
+
+    publish_rate: int | None = None
+    """Messages a second that it may publish, on average."""
+    publish_rate_bytes: int | None = None
+    """Bytes a second that it may publish, on average."""
+    in_flight_max: int | None = None
+    """Messages in flight to all its subscriptions together."""
+    subscriptions_max: int | None = None
+    """How many subscriptions it may have; those that are there stay."""
+
+
 class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A client, connected or away. Times are UTC milliseconds since 1970.
 
@@ -298,6 +311,8 @@ class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
     queues: list[str]
     subscriptions: list[str]
     waiting: int
+    quotas: ClientQuotas = msgspec.field(default_factory=ClientQuotas)
+    """How much it may ask of the server, see `configure_client`."""
 
 
 class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -316,6 +331,12 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     ttl_ms: int | None = None
     waiting_messages: int | None = None
     when_full: Literal["refuse-new", "drop-oldest"] = "refuse-new"
+    publish_rate: int | None = None
+    """Messages a second that are taken, on average."""
+    publish_rate_bytes: int | None = None
+    """Bytes a second that are taken, on average."""
+    subscriptions_max: int | None = None
+    """How many subscriptions may read it; those that are there stay."""
 
 
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -318,6 +318,7 @@ class Client:
     delete_queue = _waiting(asynchronous.Client.delete_queue)
     delete_subscription = _waiting(asynchronous.Client.delete_subscription)
     backup = _waiting(asynchronous.Client.backup)
+    configure_client = _waiting(asynchronous.Client.configure_client)
     configure_queue = _waiting(asynchronous.Client.configure_queue)
     configure_subscription = _waiting(asynchronous.Client.configure_subscription)
     seek = _waiting(asynchronous.Client.seek)

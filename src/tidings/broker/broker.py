@@ -51,6 +51,7 @@ from tidings.broker.pausing import Pausing
 from tidings.broker.peeking import Peeking
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
+from tidings.broker.quotas import Quotas
 from tidings.broker.receipts import Receipts
 from tidings.broker.replies import Replies
 from tidings.broker.retention import Retention
@@ -68,6 +69,7 @@ from tidings.calls import (
     AwaitReceipt,
     AwaitReply,
     CancelSchedule,
+    ConfigureClient,
     ConfigureQueue,
     ConfigureSubscription,
     DeadLetterGroups,
@@ -100,23 +102,26 @@ class Broker:
 
     def __init__(self, now_ms: int) -> None:
         self.state = BrokerState(now_ms)
-        self._publishing = Publishing(self.state)
         self._deliveries = Deliveries(self.state)
+        self._quotas = Quotas(self.state, self._deliveries)
+        self._publishing = Publishing(self.state, self._quotas)
         self._presence = Presence(self.state, self._publishing)
         self._giving_up = GivingUp(self.state, self._deliveries, self._publishing)
         self._retries = Retries(self.state, self._deliveries, self._giving_up)
         self._retention = Retention(self.state)
-        self._catalog = Catalog(self.state, self._deliveries, self._retries, self._presence, self._retention)
+        self._catalog = Catalog(
+            self.state, self._deliveries, self._retries, self._presence, self._retention, self._quotas
+        )
         self._receipts = Receipts(self.state)
         self._replies = Replies(self.state)
-        self._clients = Clients(self.state, self._catalog, self._presence, self._receipts, self._replies)
+        self._clients = Clients(self.state, self._catalog, self._presence, self._receipts, self._replies, self._quotas)
         self._schedules = Schedules(self.state, self._publishing)
         self._transactions = Transactions(self.state, self._publishing, self._deliveries)
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
         self._pausing = Pausing(self.state, self._deliveries)
         self._webhooks = Webhooks(self.state)
         self._waiting = Waiting(self.state, self._deliveries)
-        self._settings = Settings(self.state, self._waiting)
+        self._settings = Settings(self.state, self._waiting, self._quotas)
         self._forgetting = Forgetting(self.state, self._deliveries)
         self._peeking = Peeking(self.state)
         self._expiry = Expiry(self.state, self._deliveries)
@@ -125,6 +130,7 @@ class Broker:
     def begin(self, lost: list[tuple[str, str | None, str, str]]) -> None:
         """Starts after a restart: (token, client id, address, protocol) of clients that were connected before."""
         self.state.open_queue(PRESENCE_QUEUE)
+        self._quotas.begin()
         self._catalog.watch_expiries()
         self._schedules.begin()
         for subscription in self.state.subscriptions.values():
@@ -198,6 +204,8 @@ class Broker:
                 state.draining = True
             case _:
                 assert_never(input)
+        if state.limited:
+            self._quotas.go_on(input)
         self._deliveries.scan()
         if state.moved:
             self._receipts.look()
@@ -299,6 +307,8 @@ class Broker:
                 self._forgetting.delete(session, input.request, input.call)
             case Peek():
                 self._peeking.peek(session, input.request, input.call)
+            case ConfigureClient():
+                self._quotas.configure(session, input.request, input.call)
             case ListReceipts():
                 self._receipts.page(session, input.request, input.call)
             case AwaitReceipt():

@@ -20,6 +20,7 @@ from tidings.broker.members import Member
 from tidings.broker.pace import Pace
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
+from tidings.broker.quotas import Quotas
 from tidings.broker.retention import Retention
 from tidings.broker.retries import Retries
 from tidings.broker.sessions import Session
@@ -56,10 +57,17 @@ class Catalog:
     """The rules of subscriptions and queues, on the broker's state."""
 
     def __init__(
-        self, state: BrokerState, deliveries: Deliveries, retries: Retries, presence: Presence, retention: Retention
+        self,
+        state: BrokerState,
+        deliveries: Deliveries,
+        retries: Retries,
+        presence: Presence,
+        retention: Retention,
+        quotas: Quotas,
     ) -> None:
         self._state = state
         self._retention = retention
+        self._quotas = quotas
         self._deliveries = deliveries
         self._retries = retries
         self._presence = presence
@@ -277,6 +285,7 @@ class Catalog:
 
     def _create(self, session: Session, input: Subscribe, chosen: Filter, name: str) -> Subscription:
         state = self._state
+        self._quotas.admit_subscription(session, chosen)
         names = [chosen.queue] if chosen.literal else [name for name in state.queues if chosen.wants_queue(name)]
         queues = [state.open_queue(name) for name in names]
         positions = [_start(input, queue) for queue in queues]

@@ -6,6 +6,7 @@ from tidings.broker.catalog import Catalog
 from tidings.broker.effects import Close, Welcome
 from tidings.broker.inputs import Connect
 from tidings.broker.presence import Presence
+from tidings.broker.quotas import Quotas
 from tidings.broker.receipts import Receipts
 from tidings.broker.replies import Replies
 from tidings.broker.sessions import Client, Producer, Session
@@ -18,12 +19,19 @@ class Clients:
     """The rules of sessions, on the broker's state."""
 
     def __init__(
-        self, state: BrokerState, catalog: Catalog, presence: Presence, receipts: Receipts, replies: Replies
+        self,
+        state: BrokerState,
+        catalog: Catalog,
+        presence: Presence,
+        receipts: Receipts,
+        replies: Replies,
+        quotas: Quotas,
     ) -> None:
         self._state = state
         self._catalog = catalog
         self._receipts = receipts
         self._replies = replies
+        self._quotas = quotas
         self._presence = presence
 
     def connect(self, input: Connect) -> None:
@@ -59,6 +67,7 @@ class Clients:
         if input.client_id is not None:
             state.client_ids[input.client_id] = session
             self._remember(session)
+            self._quotas.connected(session)
             self._presence.announce(session)
 
     def disconnect(self, session: Session, *, farewell: bool, reason: str) -> None:
@@ -69,6 +78,7 @@ class Clients:
         for subscriber in list(session.subscribers.values()):
             self._catalog.detach(subscriber, lost=not farewell)
         self._receipts.forget(session)
+        self._quotas.left(session)
         self._replies.left(session, farewell=farewell)
         producer = session.producer
         producer.last_seen_ms = state.now_ms
@@ -99,5 +109,8 @@ class Clients:
     def _remember(self, session: Session) -> None:
         assert session.client_id is not None, "anonymous clients are not remembered"
         client = Client(session.client_id, session.address, session.protocol, self._state.now_ms)
+        known = self._state.clients.get(session.client_id)
+        if known is not None:
+            client.quotas, client.quota = known.quotas, known.quota
         self._state.clients[session.client_id] = client
         self._state.changed(client)

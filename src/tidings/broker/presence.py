@@ -24,7 +24,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
 from tidings.errors import InvalidOption
-from tidings.model import PRESENCE_QUEUE, ClientInfo, QueueInfo, Run, SubscriberInfo, SubscriptionInfo
+from tidings.model import PRESENCE_QUEUE, ClientInfo, ClientQuotas, QueueInfo, Run, SubscriberInfo, SubscriptionInfo
 
 I = TypeVar("I")  # noqa: E741  an entry of a listing
 
@@ -110,6 +110,7 @@ class Presence:
         }
         if session.client_id is not None:
             attached |= {subscription.name: subscription for subscription in owned.get(session.client_id, [])}
+        known = self._state.clients.get(session.client_id) if session.client_id is not None else None
         queues = set(session.queues)
         for subscription in attached.values():
             queues |= {cursor.queue.shown_as for cursor in subscription.cursors.values()}
@@ -123,6 +124,7 @@ class Presence:
             queues=_first(queues),
             subscriptions=_first(attached),
             waiting=sum(subscription.outstanding() for subscription in attached.values()),
+            quotas=known.quotas if known is not None else ClientQuotas(),
         )
 
     def _away(self, client: Client, owned: list[Subscription]) -> ClientInfo:
@@ -136,6 +138,7 @@ class Presence:
             queues=_first({cursor.queue.shown_as for item in owned for cursor in item.cursors.values()}),
             subscriptions=_first(subscription.name for subscription in owned),
             waiting=sum(subscription.outstanding() for subscription in owned),
+            quotas=client.quotas,
         )
 
     def _queue(self, name: str) -> QueueInfo:

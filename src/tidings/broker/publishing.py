@@ -14,6 +14,7 @@ from tidings.batch import Batch
 from tidings.broker.effects import Confirm, Refuse, Transacted
 from tidings.broker.inputs import Publish, Request, Transact
 from tidings.broker.ledger import Round
+from tidings.broker.quotas import Quotas
 from tidings.broker.sessions import Pending, Producer, Session
 from tidings.broker.state import BrokerState
 from tidings.broker.waiting import check_room
@@ -33,19 +34,21 @@ from tidings.model import check_name
 class Publishing:
     """The rules of publishing, on the broker's state."""
 
-    def __init__(self, state: BrokerState) -> None:
+    def __init__(self, state: BrokerState, quotas: Quotas) -> None:
         self._state = state
+        self._quotas = quotas
 
     def publish(self, session: Session, input: Publish) -> None:
         """Takes a batch, or confirms it once more if it is stored already.
 
         Raises:
-            SystemQueue, InvalidName, DiskFull, Draining, LimitReached, ProtocolViolation: why it is refused.
+            SystemQueue, InvalidName, DiskFull, Draining, LimitReached, QuotaExceeded, ProtocolViolation: why it is
+                refused.
         """
         if self.is_repeated(session, input, [input.batch]):
             return
         batches = [(input.queue, input.batch)]
-        self.admit(session.producer, input, batches)
+        self.admit(session, input, batches)
         self.open(session, batches)
         self.take(Pending(session.connection, session.producer, input.number, input.queue, input.batch))
 
@@ -70,14 +73,16 @@ class Publishing:
         self._confirm(session.connection, producer, number, batches)
         return True
 
-    def admit(self, producer: Producer, input: Publish | Transact, batches: list[tuple[str, Batch]]) -> None:
-        """Raises why batches are not taken, if they are not; changes nothing else."""
+    def admit(self, session: Session, input: Publish | Transact, batches: list[tuple[str, Batch]]) -> None:
+        """Raises why batches are not taken, if they are not; else they are counted where there are quotas."""
+        producer = session.producer
         refusal = self._refusal(producer, input)
         try:
             for queue, batch in batches:
                 self._check(queue, batch)
             if refusal:
                 raise refusal
+            self._quotas.admit(session, batches)
         except TidingsError as error:
             # A full queue says nothing of what the client publishes into others.
             if error.retryable and not isinstance(error, QueueFull):
@@ -112,6 +117,14 @@ class Publishing:
     def publish_own(self, queue: str, batch: Batch, *, hurry: bool = False) -> None:
         """Publishes a message of the server itself; it rides along with others unless it is to hurry."""
         self._state.ledger.publish_own(Pending(None, None, 0, queue, batch), self._state.now_ms, hurry=hurry)
+
+    def count_later(self, session: Session, queue: str, batch: Batch) -> None:
+        """Counts what is to be published later.
+
+        Raises:
+            QuotaExceeded: it is too much for the moment.
+        """
+        self._quotas.admit(session, [(queue, batch)])
 
     def stored(self, round: Round) -> None:
         """Confirms the batches of a round."""

@@ -7,7 +7,7 @@ message comes back to the subscription that failed and to no other. Its name is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
@@ -17,6 +17,9 @@ from tidings.model import PRESENCE_QUEUE, HeaderFilter, QueueSettings
 from tidings.ranges import Ranges
 
 _EVENTS_REMEMBERED_MAX = 1_024
+if TYPE_CHECKING:
+    from tidings.broker.quotas import Quota
+
 _EVERYTHING = Filter("*", "#")
 _What: TypeAlias = tuple[str, tuple[HeaderFilter, ...]]  # of a filter: the event pattern, and what it says of headers
 
@@ -51,6 +54,8 @@ class Queue:
         """Whether nobody gets anything new of it until somebody resumes it."""
         self.settings = QueueSettings()
         """What is asked of it."""
+        self.quota: Quota | None = None
+        """The rates of that, where there are any."""
         self.purged_to = 0
         """Up to this sequence nothing is delivered any more, whether or not it is trimmed yet."""
         self.deleted = Ranges()

@@ -39,7 +39,7 @@ from tidings.broker.recent_ids import IdPage
 from tidings.broker.scheduled import Scheduled
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscriptions import MissedGap, Subscription
-from tidings.model import Failure, HeaderFilter, QueueSettings, Run, Webhook
+from tidings.model import ClientQuotas, Failure, HeaderFilter, QueueSettings, Run, Webhook
 from tidings.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ class ClientRecord(msgspec.Struct, array_like=True):
     address: str
     protocol: str
     last_seen_ms: int
+    quotas: ClientQuotas = msgspec.field(default_factory=ClientQuotas)
 
 
 class SessionRecord(msgspec.Struct, array_like=True):
@@ -331,7 +332,7 @@ _SPELLINGS: Final[dict[type, Callable[[Any], object]]] = {
     DeadLetter: _dead_letter,
     DeadContent: _dead_content,
     WebhookItem: _webhook,
-    Client: lambda item: ClientRecord(item.address, item.protocol, item.last_seen_ms),
+    Client: lambda item: ClientRecord(item.address, item.protocol, item.last_seen_ms, item.quotas),
     Session: lambda item: SessionRecord(item.client_id, item.address, item.protocol, item.connected_ms),
     Producer: lambda item: ProducerRecord(
         item.last_seen_ms, item.answered, item.stored, item.duplicates, item.transactions

@@ -71,7 +71,8 @@ def restore(
     _restore_cursors(state, records)
     for key, value in _each(records, "client/"):
         client = msgspec.msgpack.decode(value, type=ClientRecord)
-        state.clients[key] = Client(key, client.address, client.protocol, client.last_seen_ms)
+        known = state.clients[key] = Client(key, client.address, client.protocol, client.last_seen_ms)
+        known.quotas = client.quotas
     for key, value in _each(records, "producer/"):
         found = msgspec.msgpack.decode(value, type=ProducerRecord)
         producer = state.producers[key] = Producer(key, found.last_seen_ms)

@@ -69,9 +69,10 @@ class Schedules:
             Flags.IDS * (call.id is not None) | Flags.KEYS * (call.key is not None) | Flags.HEADERS * bool(call.headers)
         )
         body = encode_item(call.payload, call.id, call.key, call.headers or None)
+        run = Run(call.event, 1, len(body), call.content_type, flags, call.ttl_ms or 0)
+        self._publishing.count_later(session, call.queue, Batch([run], body))
         key = key_of(time_ms, state.counters.next_schedule)
         state.counters.next_schedule += 1
-        run = Run(call.event, 1, len(body), call.content_type, flags, call.ttl_ms or 0)
         item = Scheduled(key, call.queue, run, body, call.every_ms)
         state.ledger.changed_together([state.counters, item], state.now_ms)
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from tidings.batch import Batch
 from tidings.broker.subscribers import Subscriber
 from tidings.errors import TidingsError
-from tidings.model import Flags
+from tidings.model import ClientQuotas, Flags
 
 if TYPE_CHECKING:
+    from tidings.broker.quotas import Quota
     from tidings.broker.transactions import Transaction
 
 
@@ -95,6 +96,7 @@ class Session:
         "client_id",
         "connected_ms",
         "connection",
+        "in_flight_max",
         "only_looks",
         "producer",
         "protocol",
@@ -124,6 +126,8 @@ class Session:
         self.subscribers: dict[int, Subscriber] = {}
         """By the client's handle."""
         self.send_buffer_full = False
+        self.in_flight_max: int | None = None
+        """How many messages may be in flight to all its subscribers together; None is no limit."""
         self.receipts: dict[int, None] = {}
         """The numbers of the receipts that it waits for."""
         self.replies: dict[str, None] = {}
@@ -138,13 +142,16 @@ class Session:
 class Client:
     """A known client id, connected or away."""
 
-    __slots__ = ("address", "client_id", "last_seen_ms", "protocol")
+    __slots__ = ("address", "client_id", "last_seen_ms", "protocol", "quota", "quotas")
 
     def __init__(self, client_id: str, address: str, protocol: str, last_seen_ms: int) -> None:
         self.client_id = client_id
         self.address = address
         self.protocol = protocol
         self.last_seen_ms = last_seen_ms
+        self.quotas = ClientQuotas()
+        self.quota: Quota | None = None
+        """The rates of these, where there are any."""
 
     @property
     def key(self) -> str:

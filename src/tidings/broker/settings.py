@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from tidings import limits
 from tidings.broker.answers import answered_when_durable
+from tidings.broker.quotas import Quotas, check_quota
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.waiting import Waiting
@@ -30,13 +31,16 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "waiting_messages": (1, _MOST),
 }
 
+_QUOTAS: Final = ("publish_rate", "publish_rate_bytes", "subscriptions_max")
+
 
 class Settings:
     """The rules of settings, on the broker's state."""
 
-    def __init__(self, state: BrokerState, waiting: Waiting) -> None:
+    def __init__(self, state: BrokerState, waiting: Waiting, quotas: Quotas) -> None:
         self._state = state
         self._waiting = waiting
+        self._quotas = quotas
 
     def configure(self, session: Session, request: int, call: ConfigureQueue) -> None:
         """Changes the settings of a queue, which is made if there is none of the name.
@@ -59,6 +63,8 @@ class Settings:
         if when_full not in _POLICIES:
             raise InvalidOption(f"when_full is {when_full!r}; it can be {' or '.join(map(repr, _POLICIES))}")
         for name, value in given.items():
+            if name in _QUOTAS:
+                check_quota(name, value)
             if name not in _RANGES:
                 continue
             least, most = _RANGES[name]
@@ -69,6 +75,7 @@ class Settings:
         queue = self._state.open_queue(call.name)
         queue.settings = msgspec.structs.replace(queue.settings, **given)
         queue.trim_after_ms = queue.expire_after_ms = 0  # history may be too long by now, or the ttl over
+        self._quotas.queue_changed(queue)
         self._state.changed(queue)
         self._waiting.bound(queue)
         answered_when_durable(self._state, session.connection, request, None)

@@ -47,6 +47,8 @@ class BrokerState:
         self.webhooks: dict[str, Webhook] = {}
         self.trash: dict[int, int] = {}
         """Epochs of deleted queues whose rows are still to be removed, and up to which sequence they are."""
+        self.limited: dict[int, Session] = {}
+        """Sessions whose subscribers share a quota of messages in flight, by connection."""
         self.lookups = Lookups()
         self.scans: dict[Cursor, None] = {}
         self.moved: dict[Cursor, None] = {}

@@ -86,13 +86,17 @@ class Subscriber:
 
     def window(self) -> int:
         """Returns how many messages may be in flight to it."""
-        return self.subscription.in_flight_max
+        most = self.session.in_flight_max
+        return self.subscription.in_flight_max if most is None else min(self.subscription.in_flight_max, most)
 
     def room(self) -> int:
         """Returns how many messages may be sent now."""
         if self.in_flight_bytes >= limits.IN_FLIGHT_BYTES_MAX:
             return 0
         room = self.window() - self.in_flight
+        most = self.session.in_flight_max
+        if most is not None:
+            room = min(room, most - sum(each.in_flight for each in self.session.subscribers.values()))
         return room if self.credit is None else min(room, self.credit)
 
     def has_room(self) -> bool:

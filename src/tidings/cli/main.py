@@ -97,7 +97,7 @@ def application() -> "App":
     app.command(publish.publish, usage="Usage: tidings publish QUEUE EVENT [PAYLOAD | -] [OPTIONS]")
     app.command(subscribe.subscribe, usage="Usage: tidings subscribe QUEUE [EVENT] [OPTIONS]")
     app.command(watch.watch)
-    app.command(clients.clients)
+    app.command(clients.app)
     app.command(queues.app)
     app.command(subscriptions.app)
     app.command(dead_letters.dead_letters)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Coroutine
 from datetime import datetime
+from math import inf
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cyclopts import Parameter
@@ -109,3 +110,17 @@ def parse_header_filters(texts: tuple[str, ...]) -> dict[str, list[str | tidings
     """
     wanted = model.parse_header_filters(texts)
     return {each.name: [*each.values, *map(tidings.Prefix, each.prefixes)] for each in wanted}
+
+
+def parse_limit(option: str, text: str) -> float:
+    """Returns a limit as the client takes it: a number, or for `none` infinity.
+
+    Raises:
+        InvalidOption: it is neither.
+    """
+    if text == "none":
+        return inf
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise InvalidOption(f"--{option.replace('_', '-')} {text}: write a number, or none for no limit") from None

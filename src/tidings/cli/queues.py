@@ -1,11 +1,10 @@
 """`tidings queues`: what each queue holds, how to change its settings, and how to delete one."""
 
-from math import inf
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
-from tidings.cli.options import SERVER_DEFAULT, Json, Server, connect, run_async
+from tidings.cli.options import SERVER_DEFAULT, Json, Server, connect, parse_limit, run_async
 from tidings.cli.output import as_entry, print_entries, print_table, printable, readable_size
 from tidings.errors import InvalidOption
 from tidings.model import QueueInfo
@@ -16,6 +15,9 @@ HISTORY_MESSAGES_HELP: Final = "How many of them stay at most; `none` is no limi
 WAITING_HELP: Final = "How many may wait for a durable subscription; `none` is no limit."
 WHEN_FULL_HELP: Final = "When so many wait: refuse what is published, or cut the oldest of them."
 TTL_HELP: Final = "After which age a message is not delivered any more; `none` is never."
+RATE_HELP: Final = "Messages a second that are taken, on average; `none` is no limit."
+RATE_BYTES_HELP: Final = "Bytes a second that are taken, on average; `none` is no limit."
+SUBSCRIPTIONS_HELP: Final = "How many subscriptions may read it; `none` is no limit."
 
 app = App(name=("queues", "queue"))
 
@@ -55,6 +57,9 @@ def set_(
     ttl: Annotated[str | None, Parameter(metavar="SECONDS", help=TTL_HELP)] = None,
     waiting_messages: Annotated[str | None, Parameter(metavar="N", help=WAITING_HELP)] = None,
     when_full: Annotated[Literal["refuse-new", "drop-oldest"] | None, Parameter(help=WHEN_FULL_HELP)] = None,
+    publish_rate: Annotated[str | None, Parameter(metavar="N", help=RATE_HELP)] = None,
+    publish_rate_bytes: Annotated[str | None, Parameter(metavar="BYTES", help=RATE_BYTES_HELP)] = None,
+    subscriptions_max: Annotated[str | None, Parameter(metavar="N", help=SUBSCRIPTIONS_HELP)] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Change the settings of a queue, for what it holds and for what comes. What is left out stays as it is.
@@ -69,24 +74,17 @@ def set_(
         "history_messages": history_messages,
         "ttl": ttl,
         "waiting_messages": waiting_messages,
+        "publish_rate": publish_rate,
+        "publish_rate_bytes": publish_rate_bytes,
+        "subscriptions_max": subscriptions_max,
     }
-    settings: dict[str, Any] = {option: _number(option, text) for option, text in given.items() if text is not None}
+    settings: dict[str, Any] = {option: parse_limit(option, text) for option, text in given.items() if text is not None}
     if when_full is not None:
         settings["when_full"] = when_full
     if not settings:
         raise InvalidOption("nothing to change; for example --history-age 3600")
     run_async(_set(server, name, settings))
     print(f"changed queue {printable(name)}")
-
-
-def _number(option: str, text: str) -> float:
-    """Returns a limit as the client takes it."""
-    if text == "none":
-        return inf
-    try:
-        return int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        raise InvalidOption(f"--{option.replace('_', '-')} {text}: write a number, or none for no limit") from None
 
 
 async def _set(server: str, name: str, settings: dict[str, Any]) -> None:

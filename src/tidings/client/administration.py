@@ -114,6 +114,9 @@ class Administration(Requests):
         ttl: Seconds | None = None,
         waiting_messages: float | None = None,
         when_full: Literal["refuse-new", "drop-oldest"] | None = None,
+        publish_rate: float | None = None,
+        publish_rate_bytes: float | None = None,
+        subscriptions_max: float | None = None,
         timeout: float | None = 30.0,
     ) -> None:
         """Changes the settings of a queue, which exists from then on; durable on return. None leaves one as it is.
@@ -132,6 +135,9 @@ class Administration(Requests):
                 limit by default. With a filter all count that come after the oldest of them.
             when_full: what is done when so many wait: "refuse-new" (the default) raises QueueFull for what is
                 published, "drop-oldest" cuts the oldest of them, which the subscription is told as a gap.
+            publish_rate: messages a second that are taken, on average; no limit by default.
+            publish_rate_bytes: bytes a second that are taken, on average; no limit by default.
+            subscriptions_max: how many subscriptions may read it; no limit by default.
             timeout: time limit in seconds.
 
         Raises:
@@ -146,12 +152,50 @@ class Administration(Requests):
             "history_messages": amount(history_messages, "history_messages"),
             "ttl_ms": duration(ttl, "ttl"),
             "waiting_messages": amount(waiting_messages, "waiting_messages"),
+            "publish_rate": amount(publish_rate, "publish_rate"),
+            "publish_rate_bytes": amount(publish_rate_bytes, "publish_rate_bytes"),
+            "subscriptions_max": amount(subscriptions_max, "subscriptions_max"),
         }
         if when_full is not None:
             if when_full not in ("refuse-new", "drop-oldest"):
                 raise InvalidOption(f"when_full is {when_full!r}; it can be 'refuse-new' or 'drop-oldest'")
             settings["when_full"] = when_full
         await self._call(calls.ConfigureQueue(name=name, **settings), timeout)
+
+    async def configure_client(
+        self,
+        client_id: str,
+        *,
+        publish_rate: float | None = None,
+        publish_rate_bytes: float | None = None,
+        in_flight_max: float | None = None,
+        subscriptions_max: float | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Changes the quotas of a client, connected or not; durable on return. None leaves one as it is.
+
+        They hold from now on. `math.inf` is no limit, which is the default of all.
+
+        Args:
+            client_id: its client id, also if it was never here.
+            publish_rate: messages a second that it may publish, on average.
+            publish_rate_bytes: bytes a second that it may publish, on average.
+            in_flight_max: most messages in flight to all its subscriptions together.
+            subscriptions_max: how many subscriptions it may have.
+            timeout: time limit in seconds.
+
+        Raises:
+            InvalidName: it can be no client id.
+            InvalidOption: a quota is out of its range.
+            TimedOut: the time limit passed; it may be changed.
+        """
+        quotas: dict[str, Any] = {
+            "publish_rate": amount(publish_rate, "publish_rate"),
+            "publish_rate_bytes": amount(publish_rate_bytes, "publish_rate_bytes"),
+            "in_flight_max": amount(in_flight_max, "in_flight_max"),
+            "subscriptions_max": amount(subscriptions_max, "subscriptions_max"),
+        }
+        await self._call(calls.ConfigureClient(client_id=client_id, **quotas), timeout)
 
     async def pause(
         self, subscription: str | None = None, *, queue: str | None = None, timeout: float | None = 30.0

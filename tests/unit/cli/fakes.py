@@ -169,6 +169,10 @@ class FakeClient:
         self._fail()
         self.calls.append(("configure_subscription", name, {key: each for key, each in settings.items() if each}))
 
+    async def configure_client(self, client_id: str, **quotas: Any) -> None:
+        self._fail()
+        self.calls.append(("configure_client", client_id, quotas))
+
     async def configure_queue(self, name: str, **settings: Any) -> None:
         self._fail()
         self.calls.append(("configure_queue", name, settings))

@@ -81,6 +81,7 @@ def test_clients_as_json_have_iso_times_and_null_for_what_is_not(client, capfd):
         "queues": ["orders"],
         "subscriptions": ["billing"],
         "waiting": 1234,
+        "quotas": {},
     }
     assert second["client_id"] is None
     assert second["connected_since"] is None
@@ -239,3 +240,15 @@ def test_a_schedule_is_cancelled_by_its_handle(client, capfd):
     assert run(["schedules", "cancel", "1700003600000-7"]) == 0
     assert client.calls == [("cancel_schedule", "1700003600000-7")]
     assert capfd.readouterr().out == "cancelled 1700003600000-7\n"
+
+
+def test_quotas_of_clients_and_queues_are_set_and_none_is_no_limit(client, capfd):
+    assert run(["client", "set", "shop", "--publish-rate", "100", "--in-flight-max", "none"]) == 0
+    assert run(["queue", "set", "orders", "--publish-rate-bytes", "5000", "--subscriptions-max", "3"]) == 0
+    assert client.calls == [
+        ("configure_client", "shop", {"publish_rate": 100, "in_flight_max": math.inf}),
+        ("configure_queue", "orders", {"publish_rate_bytes": 5000, "subscriptions_max": 3}),
+    ]
+    assert capfd.readouterr().out == "changed client shop\nchanged queue orders\n"
+    assert run(["client", "set", "shop"]) == 1
+    assert "nothing to change" in capfd.readouterr().err

@@ -1,0 +1,76 @@
+"""Quotas: a client that asks for too much is told so, others are not held up, and `kill -9` lifts nothing."""
+
+from math import inf
+
+import pytest
+
+import tidings
+import tidings.sync
+from tests.integration.processes import Server, eventually
+
+
+async def publish_until_refused(client: tidings.Client) -> tidings.QuotaExceeded:
+    """Publishes until it is too much, and returns what that says."""
+    for _ in range(10_000):
+        try:
+            await client.publish("orders", "created", 1)
+        except tidings.QuotaExceeded as error:
+            return error
+    raise AssertionError("never refused")
+
+
+async def test_too_fast_a_client_is_refused_and_others_are_not_also_after_a_crash(server: Server) -> None:
+    async with tidings.connect(server.url) as admin, tidings.connect(server.url, client_id="shop") as shop:
+        await admin.configure_client("shop", publish_rate=5)
+        error = await publish_until_refused(shop)
+        assert error.retryable
+        assert "client 'shop' may publish 5 messages a second" in error.text
+        for _ in range(50):
+            await admin.publish("orders", "created", 2)
+        server.kill()
+        server.start()
+        assert "5 messages a second" in (await publish_until_refused(shop)).text
+
+        async def taken() -> bool:
+            try:
+                await shop.publish("orders", "created", 3)
+            except tidings.QuotaExceeded:
+                return False
+            return True
+
+        await eventually(taken)
+        await admin.configure_client("shop", publish_rate=inf)
+        for _ in range(50):
+            await shop.publish("orders", "created", 4)
+
+
+async def test_messages_in_flight_and_subscriptions_are_bounded(server: Server) -> None:
+    async with tidings.connect(server.url, client_id="shop") as shop:
+        await shop.configure_client("shop", in_flight_max=2, subscriptions_max=1)
+        await shop.configure_queue("orders", subscriptions_max=1)
+        async with shop.subscribe("orders") as subscription:
+            await shop.publish_many("orders", "created", range(100))
+            with pytest.raises(tidings.LimitReached, match="has 1 subscriptions, its quota is 1"):
+                await shop.subscribe("others").attach()
+            async with tidings.connect(server.url) as other:
+                with pytest.raises(tidings.LimitReached, match="queue 'orders' has 1 subscriptions"):
+                    await other.subscribe("orders").attach()
+            seen = 0
+            async for message in subscription:
+                [info] = await shop.subscriptions()
+                assert info.in_flight <= 2
+                await message.ack()
+                seen += 1
+                if seen == 20:
+                    break
+
+
+def test_the_sync_client_sets_quotas_as_well(server: Server) -> None:
+    with tidings.sync.connect(server.url, client_id="shop") as client:
+        client.configure_client("shop", publish_rate_bytes=1_000)
+        for _ in range(2):  # a second's worth, and a message more
+            client.publish("orders", "created", "x" * 1_000)
+        with pytest.raises(tidings.QuotaExceeded, match="1000 bytes a second"):
+            client.publish("orders", "created", "x")
+        [info] = client.clients()
+        assert info.quotas.publish_rate_bytes == 1_000

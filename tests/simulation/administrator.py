@@ -1,11 +1,21 @@
-"""The administrator: deletes, pauses, moves and redrives; each of these kinds of `scenario.FAULTS` is a function."""
+"""The administrator: deletes, pauses, moves, redrives, forgets; each kind of `scenario.FAULTS` is a function."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
-from tests.simulation.history import Forgotten, LettersDeleted, Moved, Moving, Paused, Resuming, ToldForgotten
+from tests.simulation.history import (
+    Forgetting,
+    Forgotten,
+    LettersDeleted,
+    Moved,
+    Moving,
+    Paused,
+    Resuming,
+    ToldForgotten,
+)
 from tests.simulation.scenario import FaultPlan, SubscriberPlan
 from tests.simulation.world import EVER_S, World
 from tidings.client import Client
@@ -220,6 +230,73 @@ async def _with_letters(
     return False
 
 
+# --- forgetting ---
+
+
+async def _purge(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    async def purge(client: Client, name: str) -> bool:
+        return await client.purge(name, timeout=EVER_S) > 0
+
+    return await _forget(world, plan, chance, "purged", purge)
+
+
+async def _delete_a_message(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    async def delete(client: Client, name: str) -> bool:
+        stored = await client.peek(name, start=chance.choice(["earliest", "latest"]), count=20, timeout=EVER_S)
+        if stored:
+            await client.delete_message(name, chance.choice(stored).sequence, timeout=EVER_S)
+        return bool(stored)
+
+    return await _forget(world, plan, chance, "deleted", delete)
+
+
+async def _set_a_ttl(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    settings = {"ttl": chance.choice([0.1, 1.0, 5.0])}
+    return await _forget(world, plan, chance, "expired", _for_a_time(world, plan, settings, {"ttl": math.inf}))
+
+
+async def _limit_a_queue(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    settings = {"waiting_messages": chance.choice([1, 3, 10]), "when_full": "drop-oldest"}
+    after = {"waiting_messages": math.inf}
+    return await _forget(world, plan, chance, "too many waited", _for_a_time(world, plan, settings, after))
+
+
+def _for_a_time(
+    world: World, plan: FaultPlan, settings: dict[str, Any], after: dict[str, Any]
+) -> Callable[[Client, str], Coroutine[Any, Any, bool]]:
+    async def configure(client: Client, name: str) -> bool:
+        await client.configure_queue(name, **settings, timeout=EVER_S)
+        await world.until_quiet(plan.for_s)
+        while True:
+            try:
+                await client.configure_queue(name, **after, timeout=EVER_S)
+            except (StoreUnavailable, DiskFull):
+                await asyncio.sleep(0.2)
+            else:
+                return True
+
+    return configure
+
+
+async def _forget(
+    world: World,
+    plan: FaultPlan,
+    chance: random.Random,
+    reason: str,
+    act: Callable[[Client, str], Coroutine[Any, Any, bool]],
+) -> bool:
+    name = _some_queue(world, chance)
+    if name is None:
+        return False
+    world.fact(Forgetting(name, reason))
+    async with _client(world, plan) as client:
+        try:
+            return await act(client, name)
+        except (NotFound, StoreUnavailable, DiskFull) as error:
+            world.note(f"{reason}, queue {name}: {error}")
+            return False
+
+
 ADMINISTRATION: Final[dict[str, Fault]] = {
     "queue deleted": _delete_a_queue,
     "subscription deleted": _delete_a_subscription,
@@ -229,5 +306,9 @@ ADMINISTRATION: Final[dict[str, Fault]] = {
     "moved forward": _move_forward,
     "redriven": _redrive,
     "dead letters deleted": _delete_letters,
+    "queue purged": _purge,
+    "message deleted": _delete_a_message,
+    "ttl set": _set_a_ttl,
+    "queue limited": _limit_a_queue,
 }
 """How each kind is made."""

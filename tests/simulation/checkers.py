@@ -21,10 +21,11 @@ last messages
     A new subscription that begins with the last message of each event is handed, of each event that it wants, the last
     one that the queue held when it was made, and none before that. What was published while it was made may come too.
 honest gaps
-    A durable subscription is told of a gap only where rows are damaged or a queue was deleted, never for what was
-    trimmed, unless that was gone when it asked for it, or was moved back to it: what it has not settled stays. An
-    ephemeral one is told of what it gave up. A subscription is handed nothing that it did not ask for, and what it is
-    handed is what was published at that sequence.
+    A durable subscription is told of a gap only where rows are damaged, a queue was deleted, or an administrator asked
+    for what has this reason (a purge, a ttl, a limit); never for what was trimmed, unless that was gone when it asked
+    for it, or was moved back to it: what it has not settled stays. An ephemeral one is told of what it gave up. A
+    subscription is handed nothing that it did not ask for, and what it is handed is what was published at that
+    sequence.
 order
     To one subscription that is not shared the first delivery of each message of a queue's life, and again after each
     move, comes in the order of sequences; one whose time ran out, or whose connection was lost, before it was handed
@@ -74,6 +75,7 @@ from tests.simulation.history import (
     Deleted,
     Died,
     Duplicate,
+    Forgetting,
     Forgotten,
     Handed,
     Made,
@@ -229,6 +231,7 @@ def last_messages(evidence: Evidence) -> list[str]:
 def honest_gaps(evidence: Evidence) -> list[str]:
     broken = []
     deleted = {fact.epoch for fact in evidence.history.of(Deleted)}
+    forgotten = {(fact.queue, fact.reason) for fact in evidence.history.of(Forgetting)}
     for (name, process), reader in readers(evidence).items():
         if reader.filter.queue == PRESENCE_QUEUE:
             continue
@@ -241,6 +244,7 @@ def honest_gaps(evidence: Evidence) -> list[str]:
                 # (One that is away follows what it does not want, so it may be beyond that place when it is written.)
                 or (told.reason == "trimmed" and told.last <= max(evidence.moved_to(name, told.epoch), default=0))
                 or (told.reason.startswith("given up") and process and told.first == told.last)
+                or (evidence.queue_of.get(told.epoch), told.reason) in forgotten
             )
             if not honest or told.first > told.last:
                 broken.append(f"subscription {name!r} was told of a gap without reason: {told}")

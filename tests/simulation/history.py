@@ -349,6 +349,13 @@ class Deleted(NamedTuple):
     epoch: int
 
 
+class Forgetting(NamedTuple):
+    """An administrator asks for something by which messages of a queue may become gaps with this reason."""
+
+    queue: str
+    reason: str
+
+
 class Note(NamedTuple):
     """Anything else: faults, restarts, comings and goings."""
 
@@ -391,6 +398,7 @@ Fact: TypeAlias = (
     | LettersDeleted
     | Told
     | Deleted
+    | Forgetting
     | Note
 )
 F = TypeVar("F", bound=Fact)

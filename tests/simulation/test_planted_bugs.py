@@ -15,7 +15,7 @@ from tests.simulation.run import run
 from tests.simulation.scenario import FAULTS
 from tidings import limits
 from tidings.batch import Batch
-from tidings.broker import broker, records, schedules, seeking, shares, transactions
+from tidings.broker import broker, gone, records, schedules, seeking, shares, transactions
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
@@ -340,6 +340,37 @@ def tells_nothing_of_damaged_rows(patch: pytest.MonkeyPatch) -> None:
             skip(self, cursor, parcel, first, last, reason)
 
     patch.setattr(Deliveries, "_skip", silent)
+
+
+@planted()
+def purges_without_a_word(patch: pytest.MonkeyPatch) -> None:
+    cut = Deliveries.cut
+
+    def silent(self: Deliveries, cursor: Cursor, to_sequence: int, reason: str) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Deliveries, "tell_gap", lambda *_: None)
+            cut(self, cursor, to_sequence, reason)
+
+    patch.setattr(Deliveries, "cut", silent)
+
+
+@planted()
+def takes_what_is_in_flight_for_cut(patch: pytest.MonkeyPatch) -> None:
+    cut = Cursor.cut_waiting
+
+    def too_much(self: Cursor, first: int, last: int) -> list[tuple[int, int]]:
+        return cut(self, first, last) or ([(first, last)] if self.unsettled.within(first, last) else [])
+
+    patch.setattr(Cursor, "cut_waiting", too_much)
+
+
+@planted()
+def lets_messages_expire_that_have_no_ttl(patch: pytest.MonkeyPatch) -> None:
+    def early(row: Any, queue: Queue, chosen: Any, now_ms: int) -> Any:
+        found = gone.gone_of(row, queue, chosen, now_ms)
+        return found or ([(row.first_sequence, row.first_sequence, "expired")] if queue.deleted else [])
+
+    patch.setattr("tidings.broker.deliveries.gone_of", early)
 
 
 @planted(invariants=False)

@@ -43,8 +43,11 @@ def _make(seed: int, group: str | None) -> Scenario:
         subscribers += _members(chance, queues, with_keys=with_keys)
     schedulers = [_scheduler(chance, queues)] if chance.random() < 0.4 else []
     limits = dict(scenario.limits)
-    if any(plan.failing_key for plan in subscribers):
-        limits.pop("HOLES_MAX", None)  # at this bound deliveries pause, so that everything would wait for the key
+    operations = _operations(chance, scenario, OPERATIONS if group is None else groups)
+    cuts = any(plan.kind in FAULTS["forgetting"] for plan in operations)
+    if cuts or any(plan.failing_key for plan in subscribers):
+        # At this bound deliveries pause, so that everything would wait for the key; and clients remember so many gaps.
+        limits.pop("HOLES_MAX", None)
     if any(plan.ids for plan in publishers) and chance.random() < 0.5:
         limits["ID_WINDOW_MS"] = chance.choice([1_000, 10_000])
     return replace(
@@ -52,7 +55,7 @@ def _make(seed: int, group: str | None) -> Scenario:
         publishers=publishers,
         subscribers=subscribers,
         schedulers=schedulers,
-        faults=scenario.faults + _operations(chance, scenario, OPERATIONS if group is None else groups),
+        faults=scenario.faults + operations,
         limits=limits,
     )
 

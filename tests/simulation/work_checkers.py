@@ -178,10 +178,11 @@ def _overlapping_gaps(evidence: Evidence, name: str, reader: Reader) -> Iterator
 
 
 def dead_letters(evidence: Evidence) -> list[str]:
+    known = readers(evidence)  # what was removed meanwhile is a gap instead
     broken = [
         f"{fact.process} was told of a dead letter before it was one: {fact}"
         for fact in evidence.history.of(RejectedDurably)
-        if not fact.stored
+        if not fact.stored and fact.sequence not in known[fact.subscription, ""].gaps[epoch_of(fact.reading)]
     ]
     reader_of = {number: reader for reader, number in evidence.numbers.items()}
     rejected: Ways = defaultdict(Ranges)
@@ -388,6 +389,7 @@ def key_order(evidence: Evidence) -> list[str]:
                     for other in by_key[epoch][message.key]
                     if after < other < sequence
                     and other not in settled
+                    and other not in reader.gaps[epoch]
                     and (evidence.is_own(epoch) or reader.wants(evidence.stored[epoch][other]))
                 ]
                 if before:

@@ -13,6 +13,7 @@ import msgspec
 from tests.simulation.history import Fact, History, Note, Opened, Opening
 from tests.simulation.scenario import Scenario
 from tests.simulation.watcher import Watcher
+from tidings.broker.records import QueueRecord
 from tidings.client import Client
 from tidings.errors import StoreNewer
 from tidings.node import SystemClock
@@ -225,9 +226,16 @@ class World:
         self.store.injected.clear()
 
     async def begins(self) -> dict[int, int]:
-        """Returns the first sequence that the disk has of each queue's life."""
-        bounds = await self.disk.content.bounds(list(self.watcher.stored_ends()))
-        return {epoch: found.first_sequence for epoch, found in bounds.items()}
+        """Returns the first sequence that the disk has of each queue's life and that nobody purged."""
+        content = self.disk.content
+        bounds = await content.bounds(list(self.watcher.stored_ends()))
+        found = {epoch: each.first_sequence for epoch, each in bounds.items()}
+        for epoch in found:
+            record = await content.get(f"queue/{epoch}")
+            if record is not None:
+                purged_to = msgspec.msgpack.decode(record, type=QueueRecord).purged_to
+                found[epoch] = max(found[epoch], purged_to + 1)
+        return found
 
     # --- client processes ---
 

@@ -198,6 +198,8 @@ class Catalog:
             if stood.received >= stood.begin_to:
                 return  # it had got all of them
             first, last = max(1, stood.received + 1), min(stood.begin_to, last)
+        if first > last:
+            return  # nothing is there, as after a purge; a search would end before those in other queues begin
         subscription.locating += 1
 
         def found(wanted: Ranges | LimitReached) -> None:

@@ -253,3 +253,17 @@ def test_what_was_purged_is_not_looked_for() -> None:
     client.subscribe("orders", start="last")
     assert_delivered(client, "orders", [4])
     assert not client.gaps
+
+
+def test_queues_that_were_purged_do_not_let_it_begin_before_the_others_are_looked_through() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    for queue in ("a", "b"):
+        client.publish(queue, "x", "y", "x")
+    client.call(Purge(queue="a"))
+    harness.reads_are_held = True
+    client.subscribe("*", start="last")
+    assert client.subscribed == {}, "it is not placed yet"
+    harness.reads_are_held = False
+    harness.answer_reads()
+    assert [(message.queue, message.sequence) for message in client.take()] == [("b", 2), ("b", 3)]

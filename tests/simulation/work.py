@@ -23,6 +23,7 @@ from tidings.model import HeaderFilter
 
 _RESULTS = "results"
 _PLAIN_SHARE = 0.2
+_OFTEN = tuple(name for name in OPERATIONS if name != "forgetting")  # which takes away what others look for
 
 
 def make(seed: int, group: str | None = None) -> Scenario:
@@ -43,7 +44,7 @@ def _make(seed: int, group: str | None) -> Scenario:
         subscribers += _members(chance, queues, with_keys=with_keys)
     schedulers = [_scheduler(chance, queues)] if chance.random() < 0.4 else []
     limits = dict(scenario.limits)
-    operations = _operations(chance, scenario, OPERATIONS if group is None else groups)
+    operations = _operations(chance, scenario, _OFTEN if group is None else groups)
     cuts = any(plan.kind in FAULTS["forgetting"] for plan in operations)
     if cuts or any(plan.failing_key for plan in subscribers):
         # At this bound deliveries pause, so that everything would wait for the key; and clients remember so many gaps.

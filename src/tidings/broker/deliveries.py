@@ -80,6 +80,7 @@ class Deliveries:
     def start(self, subscriber: Subscriber) -> None:
         """Begins deliveries to a subscriber that was told that it is attached."""
         subscriber.starting = False
+        subscriber.subscription.untold = 0
         for gap in subscriber.subscription.gaps:
             self._show_gap(subscriber, gap)
         self.pump(subscriber.subscription)
@@ -292,7 +293,7 @@ class Deliveries:
             if not subscriber.starting:
                 self._show_gap(subscriber, gap)
         if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
-            subscription.remember(gap)
+            subscription.remember(gap, told=any(not each.starting for each in subscription.attached()))
             self._state.changed(subscription)
 
     def _show_gap(self, subscriber: Subscriber, gap: MissedGap) -> None:

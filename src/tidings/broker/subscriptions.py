@@ -58,6 +58,7 @@ class Subscription:
         "shared",
         "single_active",
         "subscriber",
+        "untold",
     )
 
     def __init__(
@@ -85,6 +86,8 @@ class Subscription:
         self.paused = False
         """Whether it gets nothing new until somebody resumes it."""
         self.gaps: list[MissedGap] = []
+        self.untold = 0
+        """How many of them, the latest, nobody was told of yet."""
         self.cursors: dict[int, Cursor] = {}
         self.shared = False
         """Whether several subscribers may be attached, each message going to one of them."""
@@ -135,9 +138,10 @@ class Subscription:
             return list(self.subscriber)
         return [] if self.subscriber is None else [self.subscriber]
 
-    def remember(self, gap: MissedGap) -> None:
-        """Keeps a gap until it is acked; one that continues the last one is joined to it."""
-        if self.gaps:
+    def remember(self, gap: MissedGap, *, told: bool) -> None:
+        """Keeps a gap until it is acked; one that continues the last one is joined to it, unless that was told."""
+        self.untold = 0 if told else self.untold + 1
+        if self.gaps and self.untold > 1:
             before = self.gaps[-1]
             joined = before._replace(last_sequence=gap.last_sequence)
             if gap == joined._replace(first_sequence=before.last_sequence + 1):
@@ -157,6 +161,7 @@ class Subscription:
             if gap.last_sequence > last:
                 kept.append(gap._replace(first_sequence=last + 1))
         changed = kept != self.gaps
+        self.untold = min(self.untold, len(kept))
         self.gaps = kept
         return changed
 

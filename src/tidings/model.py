@@ -1,7 +1,6 @@
 """The nouns of Tidings as data: names, runs, stored batches, confirms, and what listings show."""
 
 from collections.abc import Iterable
-from enum import IntFlag
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -86,12 +85,15 @@ def _check_characters(name: str, what: str) -> None:
             )
 
 
-class Flags(IntFlag):
-    """What the messages of a run carry beside their payload."""
+class Flags:
+    """What the messages of a run carry beside their payload.
 
-    IDS = 1
-    KEYS = 2
-    HEADERS = 4
+    Numbers, and no IntFlag: each `&` with one of those makes an object, and every batch is asked several times.
+    """
+
+    IDS: Final = 1
+    KEYS: Final = 2
+    HEADERS: Final = 4
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):

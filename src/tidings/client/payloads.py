@@ -109,7 +109,7 @@ def encode_message(data: bytes, id: str | None, key: str | None, headers: dict[s
     try:
         if headers:
             check_headers_size(headers)
-        return encode_item(data, id, key, headers or None), int(flags)
+        return encode_item(data, id, key, headers or None), flags
     except UnicodeEncodeError as error:
         raise InvalidOption(f"id, key and headers must be valid UTF-8: {error}") from None
 

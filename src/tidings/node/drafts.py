@@ -58,7 +58,7 @@ def _encode(draft: Draft) -> _Piece:
     _check_text(draft.content_type, "content type")
     if not 0 <= draft.ttl_ms <= limits.TTL_MS_MAX:
         raise InvalidOption(f"a ttl of {draft.ttl_ms} ms; it can be 0 (none) to {limits.TTL_MS_MAX}")
-    flags = Flags(0)
+    flags = 0
     if draft.id is not None:
         _check_text(draft.id, "id")
         flags |= Flags.IDS

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from tidings.store.port import Bounds, Commit, Damage, Row
 from tidings.store.sqlite import schema
 from tidings.store.sqlite.lock import FileLock
 from tidings.store.sqlite.reader import Reader
+from tidings.store.sqlite.thread import StoreThread
 from tidings.store.sqlite.writer import Writer
 
 _T = TypeVar("_T")
@@ -40,9 +40,9 @@ class SqliteStore:
         self._lock = FileLock(self._path)
         self._writer: Writer | None = None
         self._reader: Reader | None = None
-        self._write_thread: ThreadPoolExecutor | None = None
-        self._read_thread: ThreadPoolExecutor | None = None
-        self._backup_thread: ThreadPoolExecutor | None = None
+        self._write_thread: StoreThread | None = None
+        self._read_thread: StoreThread | None = None
+        self._backup_thread: StoreThread | None = None
         self._closing = False
         # Held by a commit, and by a backup for each of its steps.
         self._writing = threading.Lock()
@@ -63,9 +63,9 @@ class SqliteStore:
             raise AssertionError(f"{self._path} is open already")
         await asyncio.get_running_loop().run_in_executor(None, self._open)
         self._closing = False
-        self._backup_thread = ThreadPoolExecutor(1, "tidings-backup")
-        self._write_thread = ThreadPoolExecutor(1, "tidings-write")
-        self._read_thread = ThreadPoolExecutor(1, "tidings-read")
+        self._backup_thread = StoreThread("tidings-backup")
+        self._write_thread = StoreThread("tidings-write")
+        self._read_thread = StoreThread("tidings-read")
 
     async def close(self) -> None:
         """Finishes what was begun and closes the file; may be called twice."""
@@ -75,7 +75,7 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         for thread in threads:
             if thread is not None:
-                await loop.run_in_executor(None, thread.shutdown)
+                await loop.run_in_executor(None, thread.finish)
         await loop.run_in_executor(None, self._close)
 
     async def commit(self, commit: Commit) -> None:
@@ -215,10 +215,10 @@ class SqliteStore:
             # A page that only shows its damage once it is read; rows of messages have been dealt with before.
             raise _unusable(self._path, error) from error
 
-    async def _run(self, thread: ThreadPoolExecutor | None, call: Callable[..., _T], *arguments: object) -> _T:
+    async def _run(self, thread: StoreThread | None, call: Callable[..., _T], *arguments: object) -> _T:
         if thread is None:
             raise AssertionError(f"{self._path} is not open")
-        return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
+        return await thread.run(call, *arguments)
 
     def _opened_reader(self) -> Reader:
         if self._reader is None:

@@ -213,8 +213,10 @@ class Broker:
 
     def next_deadline_ms(self) -> int | None:
         """Returns when a Tick (and then a StoreReady) is wanted at the latest."""
-        times = [self.state.deadlines.next_ms(), self.state.ledger.deadline_ms()]
-        return min((time for time in times if time is not None), default=None)
+        due_ms, written_ms = self.state.deadlines.next_ms(), self.state.ledger.deadline_ms()
+        if due_ms is None or written_ms is None:
+            return written_ms if due_ms is None else due_ms
+        return min(due_ms, written_ms)
 
     def pending_bytes(self) -> int:
         """Returns how many published bytes wait for the store."""

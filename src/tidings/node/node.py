@@ -95,6 +95,7 @@ class Node:
         self._inbox_bytes = 0  # of the batches in it
         self._round_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0  # what it is set for
         self._commits: asyncio.Queue[Commit] = asyncio.Queue()
         self._committing = False
         self._commit_number = 0
@@ -272,12 +273,17 @@ class Node:
         self._rounds_over.set()
 
     def _wake_at(self, deadline_ms: int | None, now_ms: int) -> None:
+        # A timer that is set for earlier stays: one round too many now and then costs less than a timer for each round.
+        if deadline_ms is None or (self._timer and self._timer_ms <= deadline_ms):
+            return
         if self._timer:
             self._timer.cancel()
-            self._timer = None
-        if deadline_ms is not None:
-            delay_s = max(0, deadline_ms - now_ms) / 1000
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._schedule)
+        self._timer_ms = deadline_ms
+        self._timer = asyncio.get_running_loop().call_later(max(0, deadline_ms - now_ms) / 1000, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._schedule()
 
     def _obey(self, effects: list[Effect], touched: dict[Peer, None]) -> None:
         for effect in effects:

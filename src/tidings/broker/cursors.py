@@ -191,14 +191,15 @@ class Cursor:
 
     def take(self, row: StoredBatch, room: int) -> Taken:
         """Takes from a row what is wanted and due, at most `room` messages, and moves on past it."""
-        batch, first, last = row.batch, row.first_sequence, row.last_sequence
-        whole = self.filter.everything and not self.due and self.position == first - 1 and last <= self.end
-        if whole and batch.count <= room:
+        first, last = row.first_sequence, row.last_sequence
+        selected = self.filter.select(row.batch)
+        # What most rows are: all of it is new and wanted, and there is room for it.
+        whole = selected is row.batch and not self.due and self.position == first - 1 and last <= self.end
+        if whole and last - first < room:
             self.unsettled.add(first, last)
             self.position = last
             return Taken(row, [(first, last)], redelivered=False, cut_short=False)
-        selected, wanted = self.wanted(row)
-        pieces, more = in_pieces(wanted)
+        pieces, more = in_pieces(self._to_deliver(row, selected))
         ranges, rest = split(pieces, room)
         rest += more
         taken = self.hand_out(row, selected, ranges)
@@ -210,16 +211,17 @@ class Cursor:
 
     def wanted(self, row: StoredBatch) -> tuple[Batch | None, list[tuple[int, int]]]:
         """Returns a row's messages that the filter wants, and which sequences are to be delivered now."""
+        selected = self.filter.select(row.batch)
+        return selected, self._to_deliver(row, selected)
+
+    def _to_deliver(self, row: StoredBatch, selected: Batch | None) -> list[tuple[int, int]]:
         first, last = row.first_sequence, row.last_sequence
-        chosen = self.filter
-        selected = chosen.select(row.batch)
         wanted = [(first + low, first + high) for low, high in selected.present()] if selected else []
-        if not chosen.everything and self.due:
+        if not self.filter.everything and self.due:
             self._forget_unwanted(first, min(last, self.position), wanted)
         again = self.due.within(first, min(last, self.position))
         begin, end = self.position + 1, self.end
-        new = [(max(low, begin), min(high, end)) for low, high in wanted if high >= begin <= end >= low]
-        return selected, again + new
+        return again + [(max(low, begin), min(high, end)) for low, high in wanted if high >= begin <= end >= low]
 
     def hand_out(self, row: StoredBatch, selected: Batch | None, ranges: list[tuple[int, int]]) -> Taken:
         """Takes sequences of what is wanted of a row."""

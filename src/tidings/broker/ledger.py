@@ -114,9 +114,10 @@ class Ledger:
 
     def changed(self, item: Recorded, now_ms: int) -> None:
         """Takes note that the record of `item` is out of date."""
+        key = item.key
         # Not always the same object: an edited dead letter is another one.
-        (self._together if item.key in self._together else self._changes)[item.key] = item
-        self._deletions.pop(item.key, None)
+        (self._together if key in self._together else self._changes)[key] = item
+        self._deletions.pop(key, None)
         self._touch(now_ms)
 
     def changed_together(self, items: Iterable[Recorded], now_ms: int) -> None:

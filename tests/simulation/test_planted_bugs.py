@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from tidings.gateways.native import NativePeer
 from tidings.node.clock import SystemClock
 from tidings.node.node import Node
 from tidings.ranges import Ranges
-from tidings.store.port import Commit, OutcomeUnknown
+from tidings.store.port import OutcomeUnknown
 from tidings.testing.crashing_store import CrashingStore
 from tidings.wire import Goodbye
 
@@ -86,9 +86,9 @@ def confirms_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def takes_an_unknown_outcome_for_success(patch: pytest.MonkeyPatch) -> None:
-    async def hopeful(self: Node, commit: Commit, number: bytes) -> None:
+    async def hopeful(self: Node, under_way: Awaitable[None], number: bytes) -> None:
         try:
-            await self.store.commit(commit)
+            await under_way
         except OutcomeUnknown:
             return
 

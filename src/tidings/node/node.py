@@ -11,10 +11,10 @@ round's inputs collect: the longer the disk takes, the larger the group.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import msgspec
 
@@ -72,6 +72,16 @@ _DRAIN_REFUSALS_MAX = 20  # refused transactions after which a drain gives up on
 _DISK_INTERVAL_S = 1.0
 
 
+class _UnderWay(NamedTuple):
+    """A commit that the store has begun, or will when its end is awaited."""
+
+    commit: Commit
+    number: bytes
+    end: Awaitable[None]
+    began_s: float
+    oldest_s: float | None
+
+
 class Node:
     """One broker on one store.
 
@@ -96,7 +106,7 @@ class Node:
         self._round_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0  # what it is set for
-        self._commits: asyncio.Queue[Commit] = asyncio.Queue()
+        self._commits: asyncio.Queue[_UnderWay] = asyncio.Queue()
         self._committing = False
         self._commit_number = 0
         self._reads: asyncio.Queue[Read] = asyncio.Queue()
@@ -291,8 +301,7 @@ class Node:
                 case WebhooksChanged():
                     self.webhooks_changed.set()
                 case StartCommit():
-                    self._committing = True
-                    self._commits.put_nowait(effect.commit)
+                    self._start_commit(effect.commit)
                 case Fetch():
                     rows = self._pages.read(effect.epoch, effect.after, effect.limit_bytes)
                     if rows:
@@ -330,16 +339,23 @@ class Node:
             if peer:
                 peer.resume_reading()
 
+    def _start_commit(self, commit: Commit) -> None:
+        self._committing = True
+        self._commit_number += 1
+        number = msgspec.msgpack.encode(self._commit_number)
+        began_s, oldest_s = perf_counter(), self.metrics.begin_commit()
+        # Begun here and not where it is waited for: the disk works while this round still tells its peers.
+        end = self.store.commit(commit._replace(puts=[*commit.puts, (_COMMIT_KEY, number)]))
+        self._commits.put_nowait(_UnderWay(commit, number, end, began_s, oldest_s))
+
     # --- workers ---
 
     async def _commit(self) -> None:
         while True:
-            commit = await self._commits.get()
-            self._commit_number += 1
-            number = msgspec.msgpack.encode(self._commit_number)
-            began_s, oldest_s = perf_counter(), self.metrics.begin_commit()
+            under_way = await self._commits.get()
+            commit = under_way.commit
             try:
-                await self._commit_surely(commit._replace(puts=[*commit.puts, (_COMMIT_KEY, number)]), number)
+                await self._commit_surely(under_way.end, under_way.number)
             except CommitFailed as error:
                 _log.warning("nothing of commit %d was stored: %s", self._commit_number, error)
                 self._committing = False
@@ -353,13 +369,13 @@ class Node:
                     self._pages.trim(trim.queue, trim.to_sequence)
                 self._committing = False
                 self._refusals = 0
-                self.metrics.committed(commit, oldest_s, began_s, perf_counter())
+                self.metrics.committed(commit, under_way.oldest_s, under_way.began_s, perf_counter())
                 self.submit(Committed())
 
-    async def _commit_surely(self, commit: Commit, number: bytes) -> None:
-        """Commits; where the outcome is unknown, reads until it is known."""
+    async def _commit_surely(self, end: Awaitable[None], number: bytes) -> None:
+        """Waits for the end of a commit; where its outcome is unknown, reads until it is known."""
         try:
-            await self.store.commit(commit)
+            await end
             return
         except OutcomeUnknown as error:
             _log.warning("outcome of commit %d is unknown, reading it: %s", self._commit_number, error)

@@ -2,13 +2,13 @@
 
 A store keeps two things: the batches of queues, by epoch and sequence, and records, small documents by key.
 Queues are known here by their epoch (an integer that is never used again), not by name. One node at a time has
-a store open. All methods are coroutines, since an engine may be elsewhere; calls of one method do not overlap
+a store open. All methods are awaited, since an engine may be elsewhere; calls of one method do not overlap
 for `commit`, and reads may run beside a commit: they see all of it or nothing.
 
 `tidings.testing.store_contract` states what every store must keep, as tests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from tidings.batch import StoredBatch
@@ -68,8 +68,8 @@ class Store(Protocol):
         """Closes the store; committed work stays. May be called twice."""
         ...
 
-    async def commit(self, commit: Commit) -> None:
-        """Makes a transaction durable; returns only then.
+    def commit(self, commit: Commit) -> Awaitable[None]:
+        """Makes a transaction durable; done only then. May begin when it is called, or when it is awaited.
 
         Appends to one queue must continue it without a gap: the store refuses others with AssertionError.
         If the caller is cancelled, the commit still happens or not as a whole.

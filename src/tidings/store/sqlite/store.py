@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,9 +78,9 @@ class SqliteStore:
                 await loop.run_in_executor(None, thread.finish)
         await loop.run_in_executor(None, self._close)
 
-    async def commit(self, commit: Commit) -> None:
-        """Makes a transaction durable; see the port."""
-        await self._run(self._write_thread, self._commit, commit)
+    def commit(self, commit: Commit) -> Awaitable[None]:
+        """Makes a transaction durable, beginning at once; see the port."""
+        return self._run(self._write_thread, self._commit, commit)
 
     async def read(self, queue: int, after: int, limit_bytes: int) -> list[StoredBatch | Damage]:
         """Returns rows that hold sequences above `after`; what is damaged is returned as such."""
@@ -215,10 +215,10 @@ class SqliteStore:
             # A page that only shows its damage once it is read; rows of messages have been dealt with before.
             raise _unusable(self._path, error) from error
 
-    async def _run(self, thread: StoreThread | None, call: Callable[..., _T], *arguments: object) -> _T:
+    def _run(self, thread: StoreThread | None, call: Callable[..., _T], *arguments: object) -> Awaitable[_T]:
         if thread is None:
             raise AssertionError(f"{self._path} is not open")
-        return await thread.run(call, *arguments)
+        return thread.run(call, *arguments)
 
     def _opened_reader(self) -> Reader:
         if self._reader is None:

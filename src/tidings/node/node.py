@@ -262,7 +262,9 @@ class Node:
             self._stopped.set()
 
     def _round(self) -> None:
-        self._round_handle = None
+        if self._round_handle:
+            self._round_handle.cancel()  # it may be the one that runs
+            self._round_handle = None
         now_ms = self.clock.now_ms()
         broker, touched = self._broker, dict[Peer, None]()
         inbox, self._inbox = self._inbox, []
@@ -370,7 +372,8 @@ class Node:
                 self._committing = False
                 self._refusals = 0
                 self.metrics.committed(commit, under_way.oldest_s, under_way.began_s, perf_counter())
-                self.submit(Committed())
+                self._inbox.append(Committed())
+                self._try_round()  # at once: what is durable is told before the loop looks at its sockets again
 
     async def _commit_surely(self, end: Awaitable[None], number: bytes) -> None:
         """Waits for the end of a commit; where its outcome is unknown, reads until it is known."""

@@ -18,6 +18,7 @@ DRAFTS = st.builds(
     TEXTS,
     TEXTS,
     st.none() | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+    st.integers(0, 3),
 )
 
 
@@ -31,7 +32,7 @@ def test_a_batch_says_what_its_drafts_said(drafts):
         offset = 0
         for run in batch.runs:
             items = decode_items(run.count, run.flags, batch.body[offset : offset + run.size])
-            found += [Draft(run.event, item[0], run.content_type, *item[1:]) for item in items]
+            found += [Draft(run.event, item[0], run.content_type, *item[1:], run.ttl_ms) for item in items]
             offset += run.size
     assert found == [draft._replace(headers=draft.headers or None) for draft in drafts]
 

@@ -102,7 +102,7 @@ async def test_an_ephemeral_reader_whose_backlog_is_trimmed_is_told_the_gap(
             messages = aiter(subscription)
             first = await anext(messages)
             # An ephemeral subscription holds nothing back.
-            monkeypatch.setattr(limits, "HISTORY_BYTES", 0)
+            await client.configure_queue("orders", history_bytes=0)
             monkeypatch.setattr(limits, "PAGE_CACHE_BYTES", 0)
             await eventually(lambda: _begins_at(client, "orders", 51))
             await first.ack()

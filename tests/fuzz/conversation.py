@@ -37,10 +37,12 @@ from tidings.wire import (
     Connection,
     Delete,
     Done,
+    Extend,
     Frame,
     Goodbye,
     List,
     Listing,
+    Nack,
     Publish,
     Refusal,
     Role,
@@ -58,6 +60,8 @@ _ROGUES_MAX: Final = 4
 _SETTLE_S: Final = 5.0
 _SILENCE_S: Final = 9.0
 """Silence after which the server may rightly give up a connection."""
+_SETTLING: Final = (KIND_OF[Ack], KIND_OF[Nack], KIND_OF[Extend])
+"""Kinds that ask for no answer with request 0."""
 _INTEGERS: Final = range(-(2**63), 2**63)
 QUEUE: Final = "well-behaved"
 
@@ -128,9 +132,9 @@ class Rogue(asyncio.Protocol):
             match frame:
                 case Publish():
                     self.published.add(frame.number)
-                case Ack() if frame.request == 0:
+                case Ack() | Nack() | Extend() if frame.request == 0:
                     pass
-                case Ack() | Subscribe() | Unsubscribe() | List() | Delete() | Backup():
+                case Ack() | Nack() | Extend() | Subscribe() | Unsubscribe() | List() | Delete() | Backup():
                     self.asked[frame.request] += 1
         self.transport.write(data)
 
@@ -172,7 +176,7 @@ class Rogue(asyncio.Protocol):
                     confirmed.add(frame.number)
                 case Refusal() if frame.kind == KIND_OF[Publish]:
                     confirmed.add(frame.request)
-                case Refusal() if (frame.kind, frame.request) != (KIND_OF[Ack], 0):
+                case Refusal() if frame.request or frame.kind not in _SETTLING:
                     answers[frame.request] += 1
         assert confirmed == self.published, f"{self.name}: published {self.published}, answered {confirmed}"
         assert answers == self.asked, f"{self.name}: asked {self.asked}, answered {answers}"

@@ -41,7 +41,7 @@ _TEXTS: Final[dict[str, tuple[str, ...]]] = {
     "end": (*[""] * 12, "latest", "sequence", "time", "never"),
     "path": ("", "/", "\0", "backup", "x" * 5000),
 }
-_KINDS: Final = (*[3, 9, 5] * 16, *[7, 11, 13] * 5, 15, 64, 65, 1)
+_KINDS: Final = (*[3, 9, 5] * 16, *[7, 11, 13, 17, 19] * 5, 15, 64, 65, 1)
 """How often each kind is said; the last two end a connection."""
 _EXTREMES: Final = (-1, 0, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**63))
 _FLOATS: Final = (*[0.0] * 12, 1.5, -1.0, 1e300, float("inf"), float("nan"))

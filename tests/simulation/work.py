@@ -75,10 +75,12 @@ def _with_choosers(chance: random.Random, scenario: Scenario) -> Scenario:
         changed: dict[str, Any] = {
             "name": name,
             "client_id": name if plan.client_id else None,
-            "queue": plan.queue if plan.queue != "$presence" else "*",
             "subscription": None,
             "headers": (wanted,) if wanted else (),
         }
+        if plan.queue == "$presence":
+            # A sequence is a place in one queue only.
+            changed |= {"queue": "*", "start": "earliest" if plan.start == 1 else plan.start}
         if begins_with_last:
             changed |= {"start": "last", "begins_s_max": 20.0}
         choosers.append(replace(plan, **changed))

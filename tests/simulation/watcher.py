@@ -1,7 +1,7 @@
 """What is seen of a server from inside: what it sends, who comes and goes, and what the disk has."""
 
 import asyncio
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -31,6 +31,9 @@ from tidings.model import epoch_of, moves_of, reading_of
 from tidings.testing.crashing_store import Disk
 
 R = TypeVar("R")
+
+SOON_MS: Final = 60_000
+"""What comes later than this was scheduled before the clock was set back: nobody schedules so far ahead."""
 
 
 class Watcher:
@@ -327,12 +330,9 @@ class Watcher:
         return self._broker.state.now_ms
 
     def scheduled(self) -> list[str]:
-        """Returns what the disk has that is to be published within the next hour.
-
-        What is farther away was scheduled before the clock was set back by days.
-        """
+        """Returns what the disk has that is to be published soon."""
         due = [key for key in self._disk.content._keys if key.startswith("schedule/")]
-        return [key for key in due if time_of(key) < self.now_ms() + 3_600_000]
+        return [key for key in due if time_of(key) < self.now_ms() + SOON_MS]
 
     def waits(self, subscription: str, key: str | None) -> list[tuple[int, int]]:
         """Returns (epoch, sequence) of what a subscription has not settled of other keys than this one."""

@@ -323,7 +323,7 @@ def schedules_come(evidence: Evidence) -> list[str]:
         if fact.payload not in asked
         and fact.queue not in deleted
         and fact.payload not in evidence.places
-        and fact.at_ms < evidence.end_ms + 3_600_000
+        and fact.at_ms < evidence.end_ms
     ]
 
 

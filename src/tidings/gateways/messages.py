@@ -1,4 +1,4 @@
-"""Messages, gaps, errors and positions as JSON shows them: the same objects at every web door, and on the command line.
+"""Messages, confirms, gaps, errors and positions as JSON shows them: the same at every web door and in the shell.
 
 A payload is shown by its content type:
 
@@ -31,7 +31,7 @@ from tidings.errors import InvalidOption, InvalidPayload, TidingsError
 from tidings.model import BYTES, JSON, Reading, epoch_of
 
 if TYPE_CHECKING:  # the command line uses this module too, and needs no node
-    from tidings.broker.effects import Gap
+    from tidings.broker.effects import Confirm, Gap
     from tidings.node import Delivery
 
 _JSON_CHECK: Final = msgspec.json.Decoder(msgspec.Raw)
@@ -77,6 +77,21 @@ class GapEntry(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class ConfirmEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message is stored as safely as `durability` says ("disk" is fsynced), at this place of its queue.
+
+    `subscriptions` counts those whose filters match, connected or away. `duplicate_of` is the sequence of a message
+    that the queue had stored before under the same id; then this one was not stored again.
+    """
+
+    queue: str
+    sequence: int
+    epoch: int
+    durability: str
+    subscriptions: int
+    duplicate_of: int | None = None
+
+
 class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An error of the registry. `retryable` says whether the same may succeed later."""
 
@@ -117,6 +132,19 @@ def gap_entry(gap: "Gap") -> GapEntry:
         count=gap.last_sequence - gap.first_sequence + 1,
         position=spell_position({gap.epoch: gap.last_sequence}),
         reason=gap.reason,
+    )
+
+
+def confirm_entry(queue: str, confirm: "Confirm", durability: str) -> ConfirmEntry:
+    """Returns the confirm of a single message."""
+    duplicate_of = confirm.duplicates[0][1] if confirm.duplicates else None
+    return ConfirmEntry(
+        queue=queue,
+        sequence=confirm.first_sequence if duplicate_of is None else duplicate_of,
+        epoch=confirm.epoch,
+        durability=durability,
+        subscriptions=confirm.subscriptions[0],
+        duplicate_of=duplicate_of,
     )
 
 

@@ -258,7 +258,6 @@ async def queue_events(
 
     Nothing of it is kept for the reader: each message has an `id`, and who hands over the last one goes on there.
     """
-    _check_parameters(request, "event", "from", "catch_all", "position")
     queue = decode_segment(queue)
     place = last_event_id or position
     start, value = ("earliest", 0) if place else parse_start(from_ or "latest")
@@ -314,9 +313,6 @@ async def subscription_events(
     Each message is acked by a request (POST /subscriptions/NAME/ack, with the id of the message), or once it is
     written. What is not acked comes again.
     """
-    _check_parameters(
-        request, "queue", "event", "from", "shared", "in_flight_max", "client_id", "ack", "catch_all", "position"
-    )
     if queue is None and (event is not None or from_ is not None):
         raise InvalidOption("event and from are for a new subscription; say of which queue, or leave them out")
     place = last_event_id or position
@@ -390,12 +386,6 @@ def _forgotten(queue: str, places: dict[Reading, int], begins: dict[Reading, int
         for epoch, sequence in places.items()
         if epoch_of(epoch) not in known
     ]
-
-
-def _check_parameters(request: AnyRequest, *known: str) -> None:
-    for name in request.query_params:
-        if name not in known:
-            raise InvalidOption(f"parameter {name!r} is not known here; there are {', '.join(known)}")
 
 
 HANDLERS = [queue_events, subscription_events]

@@ -25,7 +25,7 @@ from tidings.gateways.http.bodies import FORM, AnyRequest, media_type
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes
-from tidings.gateways.messages import is_json, new_payload
+from tidings.gateways.messages import ConfirmEntry, confirm_entry, is_json, new_payload
 from tidings.model import BYTES, JSON, ScheduledInfo
 from tidings.node import Draft
 from tidings.node.drafts import batches
@@ -41,21 +41,6 @@ At = Annotated[str | None, HeaderParameter(name="Tidings-At", description="When:
 Every = Annotated[str | None, HeaderParameter(name="Tidings-Every", description="Seconds after which it comes again.")]
 Ttl = Annotated[str | None, HeaderParameter(name="Tidings-Ttl", description="Seconds in which it is of use.")]
 IsBatch = Annotated[str | None, QueryParameter(name="batch", description="The body is many payloads.")]
-
-
-class Confirmed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message is stored as safely as `durability` says ("disk" is fsynced), at this place of its queue.
-
-    `subscriptions` counts those whose filters match, connected or away. `duplicate_of` is the sequence of a message
-    that the queue had stored before under the same id; then this one was not stored again.
-    """
-
-    queue: str
-    sequence: int
-    epoch: int
-    durability: str
-    subscriptions: int
-    duplicate_of: int | None = None
 
 
 class BatchConfirmed(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +98,7 @@ async def publish(
     every: Every = None,
     ttl: Ttl = None,
     batch: IsBatch = None,
-) -> Response[Confirmed | BatchConfirmed]:
+) -> Response[ConfirmEntry | BatchConfirmed]:
     """Stores the body, as it is, as a message; answers once that is durable.
 
     Headers `Tidings-Header-NAME: VALUE` become the message's headers, with NAME in lower case. With `Tidings-Delay`,
@@ -134,7 +119,7 @@ async def publish(
     if (delay, at, every) != (None, None, None):
         return await _schedule(door, queue, draft, delay, at, every)
     [confirm] = await (await door.clerk()).publish(queue, [draft])
-    return Response(confirmed(queue, confirm, door.node.store.durability))
+    return Response(confirm_entry(queue, confirm, door.node.store.durability))
 
 
 @post(
@@ -153,7 +138,7 @@ async def publish(
 )
 async def publish_messages(
     request: AnyRequest, door: NamedDependency[Door], queue: FromPath[str]
-) -> Response[Confirmed | BatchConfirmed]:
+) -> Response[ConfirmEntry | BatchConfirmed]:
     """Stores messages of several events, or CloudEvents, whose types are their events; answers once all are durable.
 
     They are stored in batches of up to 256 KiB, each of them wholly or not at all. If one is refused, those before it
@@ -172,7 +157,7 @@ async def publish_messages(
             else cloudevents.parse_structured(body, None)
         )
         [confirm] = await (await door.clerk()).publish(queue, [draft])
-        return Response(confirmed(queue, confirm, door.node.store.durability))
+        return Response(confirm_entry(queue, confirm, door.node.store.durability))
     drafts = [_new_message(entry, place) for place, entry in enumerate(_entries(kind, body))]
     return await _publish_many(door, queue, drafts)
 
@@ -335,19 +320,6 @@ async def _schedule(
     scheduled = await (await door.clerk()).call(call)
     assert isinstance(scheduled, ScheduledInfo)
     return Response(scheduled, status_code=202, headers={"Location": f"/schedules/{scheduled.handle}"})
-
-
-def confirmed(queue: str, confirm: effects.Confirm, durability: str) -> Confirmed:
-    """Returns what a door tells of the confirm of a single message."""
-    duplicate_of = confirm.duplicates[0][1] if confirm.duplicates else None
-    return Confirmed(
-        queue=queue,
-        sequence=confirm.first_sequence if duplicate_of is None else duplicate_of,
-        epoch=confirm.epoch,
-        durability=durability,
-        subscriptions=confirm.subscriptions[0],
-        duplicate_of=duplicate_of,
-    )
 
 
 HANDLERS = [publish, publish_messages]

@@ -24,7 +24,7 @@ from tidings.errors import InvalidOption, NotFound, Refused, TidingsError
 from tidings.gateways.http import websocket_frames as frames
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.problems import PROBLEM, plain_problem
-from tidings.gateways.messages import gap_entry, message_entry, new_payload, parse_start, ranges_of
+from tidings.gateways.messages import confirm_entry, gap_entry, message_entry, new_payload, parse_start, ranges_of
 from tidings.model import Failure
 from tidings.node import Attachment, Conversation, Draft, open_conversation
 from tidings.node.drafts import batches
@@ -165,17 +165,8 @@ class _Connection:
     async def _confirmed(
         self, frame: frames.Publish, confirming: "asyncio.Future[effects.Confirm]"
     ) -> frames.ServerFrame:
-        confirm = await confirming
-        duplicate_of = confirm.duplicates[0][1] if confirm.duplicates else None
-        return frames.Confirmed(
-            request=frame.request,
-            queue=frame.queue,
-            sequence=confirm.first_sequence if duplicate_of is None else duplicate_of,
-            epoch=confirm.epoch,
-            durability=self._durability,
-            subscriptions=confirm.subscriptions[0],
-            duplicate_of=duplicate_of,
-        )
+        entry = confirm_entry(frame.queue, await confirming, self._durability)
+        return frames.Confirmed(request=frame.request, **msgspec.structs.asdict(entry))
 
     async def _handle(
         self, frame: frames.Subscribe | frames.Ack | frames.Nack | frames.Extend | frames.Unsubscribe | frames.Ping

@@ -27,13 +27,12 @@ import msgspec
 from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
-from tidings.gateways.messages import error_entry, gap_entry, parse_start
+from tidings.gateways.messages import ConfirmEntry, error_entry, gap_entry, parse_start
 from tidings.gateways.socketio.connection import Connecting, Emitted
 from tidings.gateways.socketio.packets import payload_of
 from tidings.gateways.socketio.session import Reader, Session
 from tidings.gateways.socketio.spelling import (
     Auth,
-    Confirmed,
     Failed,
     Unacknowledged,
     decode_auth,
@@ -145,7 +144,7 @@ class Natural:
         if self._waiting:
             self._waiting.settle(self._conversation, id, arguments, self._session.settle_soon)
 
-    def _tell(self, event: str, id: int | None, answer: Confirmed | Failed) -> None:
+    def _tell(self, event: str, id: int | None, answer: ConfirmEntry | Failed) -> None:
         connection = self._session.connection
         if id is not None:
             connection.answer(self._name, id, answer)

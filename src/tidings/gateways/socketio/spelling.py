@@ -9,7 +9,7 @@ import msgspec
 from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
-from tidings.gateways.messages import ErrorEntry, error_entry, payload_value
+from tidings.gateways.messages import ConfirmEntry, ErrorEntry, confirm_entry, error_entry, payload_value
 from tidings.gateways.socketio.packets import PLACEHOLDER
 from tidings.model import BYTES, JSON, Failure
 from tidings.node import Attachment, Conversation, Delivery, Draft
@@ -35,17 +35,6 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def token(self) -> str:
         """The token of the conversation that the client had before."""
         return (self.pid or "").partition(".")[0]
-
-
-class Confirmed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message is stored as safely as `durability` says, at this place of its queue; `subscriptions` match it."""
-
-    queue: str
-    sequence: int
-    epoch: int
-    durability: str
-    subscriptions: int
-    duplicate_of: int | None = None
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -108,7 +97,11 @@ def draft(
 
 
 async def publish(
-    conversation: Conversation, queue: str, message: Draft, tell: Callable[[Confirmed | Failed], None], durability: str
+    conversation: Conversation,
+    queue: str,
+    message: Draft,
+    tell: Callable[[ConfirmEntry | Failed], None],
+    durability: str,
 ) -> None:
     """Publishes a message as soon as there is room; `tell` is called with the confirm, or the refusal, later."""
 
@@ -119,7 +112,7 @@ async def publish(
         if isinstance(error, TidingsError):
             tell(Failed(error_entry(error)))
         else:
-            tell(_confirmed(queue, future.result(), durability))
+            tell(confirm_entry(queue, future.result(), durability))
 
     try:
         [batch] = batches([message])
@@ -128,18 +121,6 @@ async def publish(
         tell(Failed(error_entry(error)))
     else:
         future.add_done_callback(answered)
-
-
-def _confirmed(queue: str, confirm: effects.Confirm, durability: str) -> Confirmed:
-    duplicate_of = confirm.duplicates[0][1] if confirm.duplicates else None
-    return Confirmed(
-        queue=queue,
-        sequence=confirm.first_sequence if duplicate_of is None else duplicate_of,
-        epoch=confirm.epoch,
-        durability=durability,
-        subscriptions=confirm.subscriptions[0],
-        duplicate_of=duplicate_of,
-    )
 
 
 # --- delivering ---

@@ -21,7 +21,7 @@ from tests.simulation.subscriber import subscribe
 from tests.simulation.work import make
 from tests.simulation.world import EVER_S, World
 from tidings import limits
-from tidings.testing.virtual_time import TimeLimitReached, VirtualLoop
+from tidings.testing.virtual_time import Standstill, TimeLimitReached, VirtualLoop
 
 _TIME_LIMIT_S: Final = 1_500.0
 
@@ -59,8 +59,8 @@ def run_scenario(scenario: Scenario, *, invariants: bool = True) -> Outcome:
         with _smaller(scenario.limits), asyncio.Runner(loop_factory=lambda: loop) as runner:
             broken = runner.run(simulation.run())
             virtual_s = loop.time()
-    except TimeLimitReached as error:
-        broken, virtual_s = {"comes to rest": [str(error), *simulation.unrest()]}, _TIME_LIMIT_S
+    except (Standstill, TimeLimitReached) as error:
+        broken, virtual_s = {"comes to rest": [str(error), *simulation.unrest()]}, loop.time()
         broken |= simulation.check(set(CHECKERS) - AT_REST)
     finally:
         logging.disable(logging.NOTSET)

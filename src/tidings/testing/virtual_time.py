@@ -7,7 +7,7 @@ what would wait for the outside world waits for ever, and is reported as a deadl
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Never, TypeVar
+from typing import Any, Final, Never, TypeVar
 
 T = TypeVar("T")
 
@@ -18,6 +18,14 @@ class Deadlock(RuntimeError):
 
 class TimeLimitReached(RuntimeError):
     """The virtual time limit has passed: what should have come to an end has not."""
+
+
+class Standstill(RuntimeError):
+    """Virtual time stands still: something is done again and again, and each time something else is ready at once."""
+
+
+ROUNDS_AT_ONE_MOMENT_MAX: Final = 10_000
+"""Rounds of the loop without a jump in time, after which it is a standstill; the simulator needs some tens."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -51,15 +59,20 @@ class _NoSelector(selectors.BaseSelector):
     def __init__(self, time_limit_s: float) -> None:
         self.now_s = 0.0
         self._time_limit_s = time_limit_s
+        self._rounds = 0
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Deadlock("nothing is ready and no timer is set: every task waits for another one")
+        self._rounds += 1
         if timeout > 0:
+            self._rounds = 0
             self.now_s += timeout
             if self.now_s > self._time_limit_s:
                 raise TimeLimitReached(f"{self._time_limit_s:g} virtual seconds have passed")
+        if self._rounds > ROUNDS_AT_ONE_MOMENT_MAX:
+            raise Standstill(f"{self._rounds:,} rounds of the loop, and it is still {self.now_s:g} s")
         return []
 
     # The loop registers the pipe by which threads and signals wake it; neither exists here.
@@ -83,6 +96,7 @@ def run(coroutine: Coroutine[Any, Any, T], time_limit_s: float = 24 * 3600.0) ->
 
     Raises:
         Deadlock: nothing can ever happen again.
+        Standstill: it is busy without an end at one moment.
         TimeLimitReached: it takes longer than `time_limit_s` virtual seconds.
     """
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(time_limit_s)) as runner:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tidings.testing.clock import LoopClock
-from tidings.testing.virtual_time import Deadlock, TimeLimitReached, run
+from tidings.testing.virtual_time import Deadlock, Standstill, TimeLimitReached, run
 
 
 def test_a_year_passes_at_once() -> None:
@@ -46,6 +46,15 @@ def test_going_on_for_ever_reaches_the_time_limit() -> None:
 
     with pytest.raises(TimeLimitReached):
         run(main(), time_limit_s=100)
+
+
+def test_being_busy_at_one_moment_for_ever_is_a_standstill() -> None:
+    async def main() -> None:
+        while True:  # noqa: ASYNC110  it goes on for ever, that is the point
+            await asyncio.sleep(0)
+
+    with pytest.raises(Standstill, match="still 0 s"):
+        run(main())
 
 
 def test_threads_are_refused() -> None:

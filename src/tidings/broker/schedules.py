@@ -216,6 +216,12 @@ class Schedules:
             self._watch()
 
     def _know(self, key: str) -> None:
+        """Takes note of a message that is to be published, unless it is being published already.
+
+        A listing may bring it before the transaction that stores it is known to have ended, and again after that.
+        """
+        if key in self._firing or self._state.ledger.is_deleted(key):
+            return
         if key not in self._known:
             self._known.add(key)
             heappush(self._next, key)
@@ -238,7 +244,7 @@ class Schedules:
         self._listing = False
         before, self._covered_to = self._covered_to, records[-1][0] if records else _END
         for key in (*(key for key, _ in records), *self._stored_meanwhile):
-            if before < key <= self._covered_to and not self._state.ledger.is_deleted(key):
+            if before < key <= self._covered_to:
                 self._know(key)
         self._stored_meanwhile = []
         self._watch()

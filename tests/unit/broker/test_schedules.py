@@ -1,5 +1,6 @@
 """Schedules: a message is published at its time, once, whatever happens in between."""
 
+from asyncio import run
 from typing import Any
 
 import pytest
@@ -92,6 +93,30 @@ def test_it_survives_a_crash_at_any_moment_and_is_published_once(steps: int) -> 
         harness.restart()
         harness.advance(10_000)
         assert payloads(harness) == [b"x"]
+
+
+@pytest.mark.parametrize("answered", range(4))
+def test_one_that_is_found_before_its_transaction_has_ended_is_published_once(answered: int) -> None:
+    harness = Harness()
+    client = harness.connect()
+    harness.store_is_held = harness.reads_are_held = True
+    harness.advance(0)  # it looks what there is
+    harness.do(inputs.Call(client.connection, 77, Schedule(queue="orders", event="created", payload=b"x")))
+    assert harness.under_way is not None
+    run(harness.store.commit(harness.under_way))  # which it is not told yet
+    for _ in range(answered):
+        harness.answer_reads()
+        harness.advance(1)
+    harness.under_way = None
+    harness.do(inputs.Committed())
+    for _ in range(4):
+        harness.advance(1)
+        harness.answer_reads()
+    harness.store_is_held = harness.reads_are_held = False
+    if harness.under_way is not None:
+        harness.commit()
+    harness.advance(60_000)
+    assert payloads(harness) == [b"x"]
 
 
 def test_a_refused_transaction_is_made_up_for() -> None:

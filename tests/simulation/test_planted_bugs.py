@@ -460,9 +460,9 @@ def writes_a_dead_letter_before_its_cursor(patch: pytest.MonkeyPatch) -> None:
 def answers_a_reject_before_its_dead_letter_is_written(patch: pytest.MonkeyPatch) -> None:
     nack = Retries.nack
 
-    def hasty(self: Retries, subscriber: Subscriber, input: Any, done: Callable[[], None]) -> None:
-        nack(self, subscriber, input, lambda: None)
-        done()
+    def hasty(self: Retries, subscriber: Subscriber, input: Any, done: Callable[[Any], None]) -> None:
+        nack(self, subscriber, input, lambda error: None)
+        done(None)
 
     patch.setattr(Retries, "nack", hasty)
 

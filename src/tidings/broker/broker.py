@@ -257,8 +257,10 @@ class Broker:
             done_when_durable(self.state, input.connection, "ack", input.request)
 
     def _nack(self, session: Session, input: Nack) -> None:
-        def done() -> None:
-            if input.request:
+        def done(error: TidingsError | None) -> None:
+            if input.request and error:
+                self.state.effects.append(Refuse(input.connection, "nack", input.request, error))
+            elif input.request:
                 done_when_durable(self.state, input.connection, "nack", input.request)
 
         self._retries.nack(attached(session, input.handle, "nack"), input, done)

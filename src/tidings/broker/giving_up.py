@@ -54,16 +54,19 @@ class GivingUp:
         reason: str,
         client_id: str | None,
         failure: Failure | None,
-        then: Callable[[], None] = lambda: None,
+        then: Callable[[bool], None] = lambda overtaken: None,
     ) -> None:
-        """Lets a message that is unsettled become a dead letter, as soon as it is read; `then` is called after that."""
+        """Lets a message that is unsettled become a dead letter, as soon as it is read.
+
+        `then` is called after that, with whether it was acked meanwhile instead.
+        """
         state, subscription = self._state, cursor.subscription
         if len(subscription.dead) + subscription.dying >= limits.DEAD_LETTERS_MAX:
             # Nothing is dropped: it is tried again, and listings say why.
             cursor.park(sequence, state.now_ms + subscription.backoff_max_ms)
             state.deadlines.set_at_latest(("retry", subscription.number), state.now_ms + subscription.backoff_max_ms)
             state.changed_cursor(cursor)
-            then()
+            then(False)
             return
         cursor.park(sequence, None)
         subscription.dying += 1
@@ -71,9 +74,11 @@ class GivingUp:
 
         def found(rows: Rows) -> None:
             subscription.dying -= 1
-            if subscription.cursors.get(cursor.queue.epoch) is cursor and cursor.is_given_up(sequence):
+            gone = subscription.cursors.get(cursor.queue.epoch) is not cursor
+            overtaken = not gone and not cursor.is_given_up(sequence)
+            if not gone and not overtaken:
                 self._bury(cursor, sequence, reason, client_id, failure, rows)
-            then()
+            then(overtaken)
 
         state.effects.append(state.lookups.rows(cursor.queue.epoch, sequence - 1, 1, found))
 

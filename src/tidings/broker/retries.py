@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tidings import limits
 from tidings.broker.cursors import HELD, Cursor, State
@@ -47,10 +48,11 @@ class Retries:
 
     # --- commands ---
 
-    def nack(self, subscriber: Subscriber, input: Nack, done: Callable[[], None]) -> None:
+    def nack(self, subscriber: Subscriber, input: Nack, done: Callable[[DeliveryTakenAway | None], None]) -> None:
         """Takes messages back as failed; they are delivered again later, or given up.
 
-        Calls `done` once all that it changes is known, also the dead letters, whose messages have to be read.
+        Calls `done` once all that it changes is known, also the dead letters, whose messages have to be read; with an
+        error if one of these was acked meanwhile, which is possible for a member that had it before.
 
         Raises:
             InvalidOption: a range or the delay is malformed.
@@ -62,19 +64,27 @@ class Retries:
         client_id = subscriber.session.client_id
         found, missing = in_flight(subscriber, input.ranges)
         waiting = len(found) + 1
+        overtaken: list[tuple[Cursor, int, int]] = []
 
         def changed() -> None:
             nonlocal waiting
             waiting -= 1
             if not waiting and not missing:
-                done()
+                done(taken_away("nack", subscriber.subscription, overtaken) if overtaken else None)
+
+        def given_up(cursor: Cursor, sequence: int, lost: bool) -> None:
+            if lost:
+                overtaken.append((cursor, sequence, sequence))
+            changed()
 
         for cursor, sequence in found:
             failed = cursor.fail(sequence)
             last = failed >= subscriber.subscription.attempts_max
             if input.reject or last:
                 reason = "rejected" if input.reject else "attempts"
-                self._giving_up.give_up(cursor, sequence, reason, client_id, input.failure, changed)
+                self._giving_up.give_up(
+                    cursor, sequence, reason, client_id, input.failure, partial(given_up, cursor, sequence)
+                )
             else:
                 self._park(cursor, sequence, failed, delay_ms)
                 changed()

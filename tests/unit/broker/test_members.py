@@ -216,6 +216,25 @@ def test_a_late_ack_counts_while_nobody_has_it() -> None:
     assert one.subscriptions()["team"].lag == 0
 
 
+def test_who_rejects_what_is_acked_meanwhile_by_who_had_it_before_is_told() -> None:
+    harness, (one, two) = shared(2, ack_timeout_ms=1000)
+    one.publish("work")
+    one.take()
+    harness.advance(1000)
+    assert sequences(two) == [1]
+    harness.reads_are_held = True
+    two.nack(1, 1, queue="work", reject=True, request=7)
+    ack(one, 1)
+    harness.reads_are_held = False
+    harness.answer_reads()
+    harness.flush()
+    assert 7 not in two.done
+    assert_refused(two, DeliveryTakenAway, "nack of 1 to 1", "'team'", "it was settled")
+    assert one.refusals == []
+    info = one.subscriptions()["team"]
+    assert (info.lag, info.dead) == (0, 0)
+
+
 def test_a_cumulative_ack_means_what_its_member_was_given() -> None:
     _, (one, two) = shared(2)
     one.publish("work", *"abcd")

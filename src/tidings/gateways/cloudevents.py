@@ -16,7 +16,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -42,6 +42,7 @@ _NAME: Final = re.compile("[a-z0-9]+")
 # What stands elsewhere in a message than in a header of its own.
 _ELSEWHERE: Final = frozenset(("specversion", "type", "datacontenttype"))
 _RESERVED: Final = frozenset(("specversion", "datacontenttype", "data"))
+_TO_ESCAPE: Final = re.compile(r'[^!-~]|["%]')
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -103,14 +104,26 @@ def parse_batch(body: bytes, event: str | None) -> list[Draft]:
     return drafts
 
 
-def event_entry(item: "Delivery | Gap") -> dict[str, Any]:
+def event_entry(item: "Delivery | Gap") -> dict[str, object]:
     """Returns a delivery, or the gap in its place, as an event in the JSON format."""
-    return _of_gap(item) if isinstance(item, Gap) else _of_delivery(item)
+    attributes = _attributes_of(item)
+    return attributes | _data_of(item) if "datacontenttype" in attributes else dict(attributes)
 
 
-def batch_entry(items: "Iterable[Delivery | Gap]") -> list[dict[str, Any]]:
+def batch_entry(items: "Iterable[Delivery | Gap]") -> list[dict[str, object]]:
     """Returns deliveries and gaps as a batch of events."""
     return [event_entry(item) for item in items]
+
+
+def binary_event(item: "Delivery | Gap") -> tuple[dict[str, str], bytes]:
+    """Returns a delivery, or the gap in its place, as the headers and the body of an event in binary mode."""
+    attributes = _attributes_of(item)
+    content_type = str(attributes.pop("datacontenttype", ""))
+    headers = {_PREFIX + name: _escape(str(value)) for name, value in attributes.items()}
+    if content_type:
+        # Somebody may have published a content type that would be more than one header here.
+        headers["content-type"] = content_type.strip() if content_type.isprintable() else BYTES
+    return headers, msgspec.json.encode(gap_entry(item)) if isinstance(item, Gap) else item.payload
 
 
 # --- from events ---
@@ -191,45 +204,44 @@ def _unescape(value: str) -> str:
 # --- to events ---
 
 
-def _of_delivery(delivery: "Delivery") -> dict[str, Any]:
-    headers = delivery.headers or {}
-    entry: dict[str, Any] = {
+def _attributes_of(item: "Delivery | Gap") -> dict[str, str | int]:
+    """Returns all that is said of a delivery or a gap beside its data."""
+    queue, sequence = item.queue, item.last_sequence if isinstance(item, Gap) else item.sequence
+    common: dict[str, str | int] = {
         "specversion": "1.0",
-        "id": delivery.id or f"{epoch_of(delivery.epoch)}-{delivery.sequence}",
-        "source": f"/queues/{quote(delivery.queue, safe='')}",
-        "type": delivery.event,
-        "time": iso_time(delivery.time_ms),
-        "tidingsqueue": delivery.queue,
-        "tidingssequence": str(delivery.sequence),
-        "tidingsattempt": delivery.attempt,
-        "tidingsposition": spell_position({delivery.epoch: delivery.sequence}),
+        "source": f"/queues/{quote(queue, safe='')}",
+        "tidingsqueue": queue,
+        "tidingsposition": spell_position({item.epoch: sequence}),
     }
-    if delivery.key is not None:
-        entry["partitionkey"] = delivery.key
-    for name, value in headers.items():
+    if isinstance(item, Gap):
+        id = f"gap-{epoch_of(item.epoch)}-{item.first_sequence}-{item.last_sequence}"
+        return common | {"id": id, "type": GAP_TYPE, "datacontenttype": JSON}
+    entry = common | {
+        "id": item.id or f"{epoch_of(item.epoch)}-{item.sequence}",
+        "type": item.event,
+        "time": iso_time(item.time_ms),
+        "tidingssequence": str(item.sequence),
+        "tidingsattempt": item.attempt,
+    }
+    if item.key is not None:
+        entry["partitionkey"] = item.key
+    for name, value in (item.headers or {}).items():
         attribute = name[len(_PREFIX) :] if name.startswith(_PREFIX) else name
         own = attribute in _RESERVED or attribute.startswith("tidings")
         if _NAME.fullmatch(attribute) and not own and (name.startswith(_PREFIX) or attribute not in entry):
             entry[attribute] = value
-    if delivery.payload or delivery.content_type != BYTES:
-        entry["datacontenttype"] = delivery.content_type
-        told = payload_entry(delivery.payload, delivery.content_type)
-        if "payload" in told:
-            entry["data"] = told["payload"]
-        else:
-            entry["data_base64"] = told["payload_base64"]
+    if item.payload or item.content_type != BYTES:
+        entry["datacontenttype"] = item.content_type
     return entry
 
 
-def _of_gap(gap: "Gap") -> dict[str, Any]:
-    entry = gap_entry(gap)
-    return {
-        "specversion": "1.0",
-        "id": f"gap-{entry.epoch}-{entry.first_sequence}-{entry.last_sequence}",
-        "source": f"/queues/{quote(gap.queue, safe='')}",
-        "type": GAP_TYPE,
-        "tidingsqueue": gap.queue,
-        "tidingsposition": entry.position,
-        "datacontenttype": JSON,
-        "data": msgspec.structs.asdict(entry),
-    }
+def _data_of(item: "Delivery | Gap") -> dict[str, object]:
+    if isinstance(item, Gap):
+        return {"data": gap_entry(item)}
+    told = payload_entry(item.payload, item.content_type)
+    return {"data": told["payload"]} if "payload" in told else {"data_base64": told["payload_base64"]}
+
+
+def _escape(value: str) -> str:
+    """Returns an attribute as a header may have it (HTTP binding, section 3.1.3.2)."""
+    return _TO_ESCAPE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), value)

@@ -18,9 +18,10 @@ from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.puller import Item
 from tidings.gateways.messages import GapEntry, MessageEntry, gap_entry, message_entry, parse_start
-from tidings.model import JSON, parse_header_filters
+from tidings.model import BYTES, JSON, parse_header_filters
 
 _PATH = "/subscriptions/{name:str}"
+_BINARY = "binary"  # no media type, but a mode of CloudEvents
 _WAIT_S_MAX = limits.PULL_WAIT_MS_MAX / 1000
 
 
@@ -52,17 +53,20 @@ async def pull(
     ] = "latest",
     count: Annotated[int, QueryParameter(name="max", ge=1, le=limits.PULL_COUNT_MAX)] = limits.PULL_COUNT_DEFAULT,
     wait: Annotated[float, QueryParameter(description="Seconds to wait for the first one.", ge=0, le=_WAIT_S_MAX)] = 0,
+    binary: Annotated[
+        bool, QueryParameter(description="One message as it is: its payload is the body, the rest is in headers `ce-`.")
+    ] = False,
     take_over: Annotated[bool, QueryParameter(description="Take the client id from who has it.")] = False,
 ) -> Response[Pulled]:
     """Returns messages that are there, or with `wait` the first that come. Each is to be acked, by its position.
 
     The subscription is held for a minute after the last request, or for an ack timeout while there is something to
     ack; others are not let in as long. With Accept: application/cloudevents-batch+json the answer is CloudEvents,
-    with application/cloudevents+json one.
+    with application/cloudevents+json one, and with `binary` one in binary mode.
     """
     name = decode_segment(name)
-    kind = accepted(request, (JSON, cloudevents.BATCH, cloudevents.STRUCTURED))
-    if kind == cloudevents.STRUCTURED:
+    kind = _BINARY if binary else accepted(request, (JSON, cloudevents.BATCH, cloudevents.STRUCTURED))
+    if kind in (_BINARY, cloudevents.STRUCTURED):
         count = 1
     wanted = None
     if queue is not None:
@@ -89,9 +93,13 @@ async def give_back(door: NamedDependency[Door], name: FromPath[str], client_id:
 def _answer(kind: str, items: list[Item]) -> Response[Any]:
     if kind == cloudevents.BATCH:
         return Response(msgspec.json.encode(cloudevents.batch_entry(items)), media_type=kind)
+    if kind in (_BINARY, cloudevents.STRUCTURED) and not items:
+        return Response(None, status_code=204)
+    if kind == _BINARY:
+        headers, body = cloudevents.binary_event(items[0])
+        # As a header: to a media type text/* the framework would add a character set.
+        return Response(body, headers={"content-type": BYTES} | headers)
     if kind == cloudevents.STRUCTURED:
-        if not items:
-            return Response(None, status_code=204)
         return Response(msgspec.json.encode(cloudevents.event_entry(items[0])), media_type=kind)
     messages = [message_entry(item) for item in items if not isinstance(item, effects.Gap)]
     gaps = [gap_entry(item) for item in items if isinstance(item, effects.Gap)]

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from cloudevents.core.bindings.http import (
     HTTPMessage,
+    from_binary_event,
     from_structured_event,
     to_binary_event,
     to_structured_event,
@@ -85,6 +86,50 @@ async def test_what_comes_out_is_what_went_in(
     acked = await http.post("/subscriptions/all/ack", json={"positions": [attributes["tidingsposition"]]})
     assert acked.status_code == 204
     assert (await http.get("/subscriptions/all/messages", headers={"Accept": STRUCTURED})).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        ({"list": [1, "größer", None], "big": 12345678901234567890}, "application/json"),
+        ("plain, größer", "text/plain"),
+        (b"\0\xff", "image/png"),
+    ],
+)
+async def test_in_binary_mode_the_payload_is_the_body_as_it_went_in(
+    http: httpx.AsyncClient, data: Any, content_type: str
+) -> None:
+    sent = event(data, datacontenttype=content_type, subject='Größe 5 % "', myextension="a\tb", partitionkey="k 7")
+    written = to_binary_event(sent)
+    assert (await publish(http, to_structured_event(sent))).status_code == 201
+    answer = await http.get("/subscriptions/all/messages", params={"binary": "true", "wait": 10})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
+    assert answer.content == written.body
+    assert answer.headers["ce-subject"] == written.headers["ce-subject"] == "Gr%C3%B6%C3%9Fe%205%20%25%20%22"
+    got = from_binary_event(HTTPMessage(dict(answer.headers), answer.content))
+    attributes = got.get_attributes()
+    assert {name: value for name, value in attributes.items() if not name.startswith("tidings")} == (
+        sent.get_attributes()
+    )
+    assert (got.get_data(), attributes["tidingsattempt"]) == (data, "1")
+    acked = await http.post("/subscriptions/all/ack", json={"positions": [attributes["tidingsposition"]]})
+    assert acked.status_code == 204
+    assert (await http.get("/subscriptions/all/messages", params={"binary": "true"})).status_code == 204
+
+
+async def test_in_binary_mode_a_gap_is_an_event_and_odd_content_types_are_one_header(http: httpx.AsyncClient) -> None:
+    await http.put("/subscriptions/all", json={"queue": "orders", "start": "earliest"})
+    await http.post("/queues/orders/events/created", content=b"1")
+    await http.post("/queues/orders/purge")
+    gap = await http.get("/subscriptions/all/messages", params={"binary": "true", "wait": 10})
+    got = from_binary_event(HTTPMessage(dict(gap.headers), gap.content))
+    assert (got.get_type(), got.get_data()["count"], got.get_source()) == ("tidings.gap", 1, "/queues/orders")
+    assert got.get_data()["position"] == got.get_attributes()["tidingsposition"]
+    odd = {"event": "created", "payload_base64": "AA==", "content_type": "image/png\r\nX-Injected: 1"}
+    assert (await http.post("/queues/orders/events", json=[odd])).status_code == 201
+    answer = await http.get("/subscriptions/all/messages", params={"binary": "true", "wait": 10})
+    assert (answer.headers["content-type"], answer.content) == ("application/octet-stream", b"\0")
+    assert "x-injected" not in answer.headers
 
 
 async def test_a_batch_goes_in_and_out(http: httpx.AsyncClient) -> None:

@@ -25,8 +25,10 @@ help:
 run: $(VENV)/.installed
 	$(BIN)/tidings serve
 
+# What only computes goes on two cores; what starts servers and waits for them has them for itself.
 test: lint strace foreign
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal tests/unit tests/contracts tests/fuzz tests/simulation
+	$(BIN)/pytest tests/integration tests/foreign
 
 # What fails in seconds comes before what takes minutes.
 lint: $(VENV)/.installed-dev

@@ -47,6 +47,7 @@ def describe(outcome: Outcome) -> str:
     return f"python -m tests.simulation --seed {outcome.seed} -v\n{promise}: " + "\n".join(texts[:5])
 
 
+@pytest.mark.timeout(1_800)  # minutes on two cores, and others may be at work on them
 def test_every_promise_is_kept_under_faults() -> None:
     # A fresh interpreter for each worker: a forked one would inherit the test runner's state.
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:

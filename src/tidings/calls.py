@@ -18,6 +18,7 @@ from tidings.model import (
     DeadLetterInfo,
     MessageInfo,
     MovedInfo,
+    PutWebhookInfo,
     Receipt,
     ReplyInfo,
     ScheduledInfo,
@@ -251,11 +252,12 @@ class Respond(_Call, frozen=True, kw_only=True, tag="respond"):
 
 
 class PutWebhook(_Call, frozen=True, kw_only=True, tag="put_webhook"):
-    """Has what the subscription `name` is delivered posted to a URL, or changes how. Answer: a `WebhookInfo`.
+    """Has what the subscription `name` is delivered posted to a URL, or changes how. Answer: a `PutWebhookInfo`.
 
     The subscription is made if there is none, and begins at `start` (as of the call's moment, if that is "latest").
-    `secret` signs: "whsec_" and 24 to 64 bytes in Base64; None keeps the one that there is. At most `concurrency`
-    requests are under way, each of which may take `timeout_ms`.
+    `secret` signs: "whsec_" and 24 to 64 bytes in Base64; None keeps the one that there is, and makes `fresh_secret`
+    that of a new one. At most `concurrency` requests are under way, each of which may take `timeout_ms`. One that was
+    disabled is at work again.
     """
 
     name: str
@@ -264,8 +266,18 @@ class PutWebhook(_Call, frozen=True, kw_only=True, tag="put_webhook"):
     event: str = "#"
     start: Literal["latest", "earliest"] = "latest"
     secret: str | None = None
+    fresh_secret: str | None = None
     concurrency: int = limits.WEBHOOK_CONCURRENCY
     timeout_ms: int = limits.WEBHOOK_TIMEOUT_MS
+    cloudevents: Literal["structured", "binary"] | None = None
+
+
+class DisableWebhook(_Call, frozen=True, kw_only=True, tag="disable_webhook"):
+    """Lets a webhook post nothing any more, until it is put again; only if it still posts to `url`. Answer: None."""
+
+    name: str
+    url: str
+    reason: str
 
 
 class DeleteWebhook(_Call, frozen=True, kw_only=True, tag="delete_webhook"):
@@ -300,6 +312,7 @@ Call: TypeAlias = (
     | ListReceipts
     | AwaitReceipt
     | PutWebhook
+    | DisableWebhook
     | DeleteWebhook
     | ListWebhooks
     | AwaitReply
@@ -320,7 +333,8 @@ ANSWERS: Final[dict[type[Call], object]] = {
     ListSchedules: list[ScheduledInfo],
     Pause: None,
     Seek: list[MovedInfo],
-    PutWebhook: WebhookInfo,
+    PutWebhook: PutWebhookInfo,
+    DisableWebhook: None,
     DeleteWebhook: None,
     ListWebhooks: list[WebhookInfo],
     Purge: int,

@@ -1,5 +1,6 @@
 """The nouns of Tidings as data: names, runs, stored batches, confirms, and what listings show."""
 
+import base64
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 
@@ -444,6 +445,13 @@ class MovedInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 WEBHOOK_SECRET_PREFIX: Final = "whsec_"
 """How the secrets of webhooks begin (Standard Webhooks 1.0)."""
+WEBHOOK_KEY_BYTES: Final = 32
+"""How long the key of a secret is that is made here; the standard has 24 to 64."""
+
+
+def spell_webhook_secret(key: bytes) -> str:
+    """Returns the secret that holds a key, random bytes."""
+    return WEBHOOK_SECRET_PREFIX + base64.b64encode(key).decode()
 
 
 class WebhookInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -456,6 +464,16 @@ class WebhookInfo(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     timeout_ms: int
     created: int
+    cloudevents: Literal["structured", "binary"] | None = None
+    """As which form of CloudEvents messages are posted, None for none."""
+    disabled: str = ""
+    """Why nothing is posted any more, "" while it is."""
+
+
+class PutWebhookInfo(WebhookInfo, frozen=True, kw_only=True):
+    """A webhook that was made, or changed."""
+
+    is_new: bool
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
@@ -470,15 +488,9 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     timeout_ms: int
     created: int
+    cloudevents: Literal["structured", "binary"] | None = None
+    disabled: str = ""
 
     def info(self) -> WebhookInfo:
         """Returns what listings show."""
-        return WebhookInfo(
-            name=self.name,
-            url=self.url,
-            queue=self.queue,
-            event=self.event,
-            concurrency=self.concurrency,
-            timeout_ms=self.timeout_ms,
-            created=self.created,
-        )
+        return WebhookInfo(**{name: getattr(self, name) for name in WebhookInfo.__struct_fields__})

@@ -76,6 +76,7 @@ from tidings.calls import (
     DeleteDeadLetters,
     DeleteMessage,
     DeleteWebhook,
+    DisableWebhook,
     EditDeadLetter,
     ListDeadLetters,
     ListReceipts,
@@ -301,6 +302,8 @@ class Broker:
                 self._seeking.seek(session, input.request, input.call)
             case PutWebhook():
                 self._webhooks.put(session, input.request, input.call)
+            case DisableWebhook():
+                self._webhooks.disable(session, input.request, input.call)
             case DeleteWebhook():
                 self._webhooks.delete(session, input.request, input.call)
             case ListWebhooks():

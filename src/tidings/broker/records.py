@@ -27,7 +27,7 @@ Values are MessagePack arrays with the fields of the structs below, in order. An
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -220,6 +220,8 @@ class WebhookRecord(msgspec.Struct, array_like=True):
     concurrency: int
     timeout_ms: int
     created: int
+    cloudevents: Literal["structured", "binary"] | None = None
+    disabled: str = ""
 
 
 class ScheduleRecord(msgspec.Struct, array_like=True):
@@ -317,7 +319,16 @@ def _dead_content(item: DeadContent) -> DeadContentRecord:
 def _webhook(item: WebhookItem) -> WebhookRecord:
     told = item.webhook
     return WebhookRecord(
-        told.url, told.queue, told.event, told.start, told.secret, told.concurrency, told.timeout_ms, told.created
+        told.url,
+        told.queue,
+        told.event,
+        told.start,
+        told.secret,
+        told.concurrency,
+        told.timeout_ms,
+        told.created,
+        told.cloudevents,
+        told.disabled,
     )
 
 

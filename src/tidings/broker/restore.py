@@ -190,6 +190,8 @@ def _restore_webhook(name: str, record: WebhookRecord) -> Webhook:
         concurrency=record.concurrency,
         timeout_ms=record.timeout_ms,
         created=record.created,
+        cloudevents=record.cloudevents,
+        disabled=record.disabled,
     )
 
 

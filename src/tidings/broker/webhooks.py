@@ -3,6 +3,8 @@
 1. A webhook has the name of its subscription, which it makes as anybody would who subscribes.
 2. What it reads cannot be changed, how it posts can. Deleted, its subscription stays.
 3. Who posts is told of a change once it is durable.
+4. One whose URL is gone is disabled: it stays, says why, keeps what was not delivered, and is at work again once it is
+   put again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import binascii
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tidings import limits
 from tidings.broker.answers import answered_when_durable
 from tidings.broker.effects import Answered, WebhooksChanged
@@ -20,9 +24,9 @@ from tidings.broker.ledger import Answer
 from tidings.broker.records import WebhookItem
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
-from tidings.calls import DeleteWebhook, ListWebhooks, PutWebhook
+from tidings.calls import DeleteWebhook, DisableWebhook, ListWebhooks, PutWebhook
 from tidings.errors import InvalidOption, LimitReached, NotFound, SubscriptionConflict
-from tidings.model import WEBHOOK_SECRET_PREFIX, Webhook, WebhookInfo, check_label
+from tidings.model import WEBHOOK_SECRET_PREFIX, PutWebhookInfo, Webhook, WebhookInfo, check_label
 
 _PAGE: Final = 100
 
@@ -48,7 +52,9 @@ class Webhooks:
         _check_range("concurrency", call.concurrency, 1, limits.WEBHOOK_CONCURRENCY_MAX)
         _check_range("timeout_ms", call.timeout_ms, 100, limits.WEBHOOK_TIMEOUT_MS_MAX)
         former = state.webhooks.get(call.name)
-        secret = call.secret if call.secret is not None else former.secret if former else None
+        secret = former.secret if former else call.fresh_secret
+        if call.secret is not None:
+            secret = call.secret
         if secret is None:
             raise InvalidOption('a new webhook needs a secret: "whsec_" and 24 to 64 random bytes in Base64')
         _check_secret(secret)
@@ -69,10 +75,23 @@ class Webhooks:
             concurrency=call.concurrency,
             timeout_ms=call.timeout_ms,
             created=former.created if former else state.now_ms,
+            cloudevents=call.cloudevents,
         )
-        state.webhooks[call.name] = webhook
-        state.changed(WebhookItem(webhook))
-        self._answer(session, request, webhook.info())
+        self._keep(webhook)
+        info = PutWebhookInfo(**msgspec.structs.asdict(webhook.info()), is_new=former is None)
+        self._answer(session, request, info)
+
+    def disable(self, session: Session, request: int, call: DisableWebhook) -> None:
+        """Lets a webhook rest, unless it was changed meanwhile to post elsewhere.
+
+        Raises:
+            NotFound: there is none of the name.
+        """
+        webhook = self._find(call.name)
+        if webhook.url == call.url:
+            reason = call.reason[: limits.FAILURE_TEXT_LENGTH_MAX] or "no reason was given"
+            self._keep(msgspec.structs.replace(webhook, disabled=reason))
+        self._answer(session, request, None)
 
     def delete(self, session: Session, request: int, call: DeleteWebhook) -> None:
         """Ends a webhook.
@@ -80,9 +99,8 @@ class Webhooks:
         Raises:
             NotFound: there is none of the name.
         """
-        webhook = self._state.webhooks.pop(call.name, None)
-        if webhook is None:
-            raise NotFound(f"there is no webhook {call.name!r}; `tidings webhooks` lists them")
+        webhook = self._find(call.name)
+        del self._state.webhooks[call.name]
         self._state.ledger.deleted(WebhookItem(webhook).key, self._state.now_ms)
         self._answer(session, request, None)
 
@@ -91,6 +109,16 @@ class Webhooks:
         names = sorted(name for name in self._state.webhooks if name > call.after)[:_PAGE]
         infos = [self._state.webhooks[name].info() for name in names]
         self._state.effects.append(Answered(session.connection, request, infos))
+
+    def _find(self, name: str) -> Webhook:
+        webhook = self._state.webhooks.get(name)
+        if webhook is None:
+            raise NotFound(f"there is no webhook {name!r}; `tidings webhooks` lists them")
+        return webhook
+
+    def _keep(self, webhook: Webhook) -> None:
+        self._state.webhooks[webhook.name] = webhook
+        self._state.changed(WebhookItem(webhook))
 
     def _answer(self, session: Session, request: int, info: WebhookInfo | None) -> None:
         answered_when_durable(self._state, session.connection, request, info)

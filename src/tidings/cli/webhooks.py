@@ -13,6 +13,7 @@ from tidings.model import WebhookInfo
 NAME_HELP: Final = "Name of the webhook, and of its durable subscription."
 URL_HELP: Final = "Where messages are posted to. Private addresses must be allowed: `tidings serve --allow-webhook`."
 SECRET_HELP: Final = "What signs: `whsec_` and 24 to 64 bytes in Base64. Without it a new webhook gets one, shown once."
+CLOUDEVENTS_HELP: Final = "Post CloudEvents: `structured` or `binary` mode. Without it JSON, as over HTTP."
 
 app = App(name=("webhooks", "webhook"))
 
@@ -31,8 +32,10 @@ def list_webhooks(*, json: Json = False, server: Server = SERVER_DEFAULT) -> Non
     if json:
         print_entries(as_entry(info, times=("created",)) for info in infos)
         return
-    rows = [(info.name, info.url, f"{info.queue}/{info.event}", info.concurrency) for info in infos]
-    print_table(("name", "url", "reads", "at once"), rows, empty="no webhooks")
+    rows = [
+        (info.name, info.url, f"{info.queue}/{info.event}", info.concurrency, info.disabled or "no") for info in infos
+    ]
+    print_table(("name", "url", "reads", "at once", "disabled"), rows, empty="no webhooks")
 
 
 @app.command(name="set")
@@ -50,17 +53,18 @@ def set_(
     concurrency: Annotated[
         int, Parameter(metavar="N", help="Most requests at once; 1 keeps the order of messages.")
     ] = limits.WEBHOOK_CONCURRENCY,
+    cloudevents: Annotated[Literal["structured", "binary"] | None, Parameter(help=CLOUDEVENTS_HELP)] = None,
     json: Json = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Make a webhook, or change where and how it posts.
+    """Make a webhook, or change where and how it posts. One that was disabled is at work again.
 
     For example:
 
         tidings webhook set shop https://shop.example/hooks orders created
         tidings webhook set audit https://audit.example/in '#' --from earliest --concurrency 1
     """
-    made = run_async(_put(server, name, url, queue, event, from_, secret, concurrency))
+    made = run_async(_put(server, name, url, queue, event, from_, secret, concurrency, cloudevents))
     if json:
         print_json({"name": name, "secret": made})
         return
@@ -90,9 +94,12 @@ async def _put(
     start: Literal["latest", "earliest"],
     secret: str | None,
     concurrency: int,
+    cloudevents: Literal["structured", "binary"] | None,
 ) -> str | None:
     async with connect(server) as client:
-        return await client.put_webhook(name, url, queue, event, start=start, secret=secret, concurrency=concurrency)
+        return await client.put_webhook(
+            name, url, queue, event, start=start, secret=secret, concurrency=concurrency, cloudevents=cloudevents
+        )
 
 
 async def _delete(server: str, name: str) -> None:

@@ -1,13 +1,12 @@
 """The verbs of webhooks: what a subscription is delivered is posted to a URL by the server."""
 
-import base64
 import secrets
 from typing import Literal
 
 from tidings import calls, limits
 from tidings.client.options import Seconds, milliseconds
 from tidings.client.requests import Requests
-from tidings.model import WEBHOOK_SECRET_PREFIX, WebhookInfo
+from tidings.model import WEBHOOK_KEY_BYTES, PutWebhookInfo, WebhookInfo, spell_webhook_secret
 
 
 class Webhooks(Requests):
@@ -23,13 +22,15 @@ class Webhooks(Requests):
         secret: str | None = None,
         start: Literal["latest", "earliest"] = "latest",
         concurrency: int = limits.WEBHOOK_CONCURRENCY,
+        cloudevents: Literal["structured", "binary"] | None = None,
         request_timeout: Seconds = limits.WEBHOOK_TIMEOUT_MS / 1000,
         timeout: float | None = 30.0,
     ) -> str | None:
         """Has the server post messages to a URL, or changes how it does; durable on return.
 
         They are those of the durable subscription `name`, which is made if there is none. A 2xx answer acks a message;
-        whatever else comes of it is a failed attempt. Requests are signed as Standard Webhooks has it.
+        whatever else comes of it is a failed attempt. Requests are signed as Standard Webhooks has it. One that was
+        disabled, since its URL answered 410 Gone, is at work again.
 
         Args:
             name: the webhook's and its subscription's name.
@@ -39,6 +40,7 @@ class Webhooks(Requests):
             secret: what signs, "whsec_" and 24 to 64 bytes in Base64; None makes one for a new webhook.
             start: where a new one begins.
             concurrency: most requests under way, 1 to 64.
+            cloudevents: as which form of CloudEvents messages are posted; None for JSON as over HTTP.
             request_timeout: seconds or timedelta that a request may take, 0.1 s to 5 min.
             timeout: time limit in seconds.
 
@@ -51,23 +53,24 @@ class Webhooks(Requests):
             StoreUnavailable, TimedOut: it may be there.
         """
         request_timeout_ms = milliseconds(request_timeout, "request_timeout") or 0
-        made: str | None = None
-        if secret is None and all(info.name != name for info in await self.webhooks(timeout=timeout)):
-            secret = made = WEBHOOK_SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-        await self._call(
+        # Whether it is new is for the server to say: of two who make the same one, one is told its secret.
+        fresh = spell_webhook_secret(secrets.token_bytes(WEBHOOK_KEY_BYTES)) if secret is None else None
+        info: PutWebhookInfo = await self._call(
             calls.PutWebhook(
                 name=name,
                 url=url,
                 queue=queue,
                 event=event or "#",
                 secret=secret,
+                fresh_secret=fresh,
                 start=start,
                 concurrency=concurrency,
                 timeout_ms=request_timeout_ms,
+                cloudevents=cloudevents,
             ),
             timeout,
         )
-        return made
+        return fresh if info.is_new else None
 
     async def webhooks(self, *, timeout: float | None = 30.0) -> list[WebhookInfo]:
         """Returns all webhooks, without their secrets, in the order of their names."""

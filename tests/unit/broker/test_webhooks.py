@@ -1,15 +1,18 @@
 """Webhooks as the broker knows them: durable, told when they are, and refused where they can never work."""
 
+import msgspec
 import pytest
 
 from tests.unit.broker.harness import Client, Harness, assert_refused
 from tidings import limits
 from tidings.broker import inputs
-from tidings.calls import DeleteWebhook, ListWebhooks, PutWebhook
+from tidings.broker.records import WebhookRecord
+from tidings.calls import DeleteWebhook, DisableWebhook, ListWebhooks, PutWebhook
 from tidings.errors import InvalidOption, LimitReached, NotFound, StoreUnavailable, SubscriptionConflict
-from tidings.model import WebhookInfo
+from tidings.model import PutWebhookInfo, WebhookInfo
 
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo="
+OTHER_SECRET = "whsec_" + "WllYV1ZVVFNSUVBPTk1MS0pJSEdGRURDQkE="
 URL = "https://shop.example/hooks"
 
 
@@ -25,7 +28,8 @@ def connected() -> tuple[Harness, Client]:
 def test_it_is_answered_without_its_secret_and_listed_in_the_order_of_names() -> None:
     harness, client = connected()
     info = client.call(put("b"))
-    assert info == WebhookInfo(
+    assert info == PutWebhookInfo(
+        is_new=True,
         name="b",
         url=URL,
         queue="orders",
@@ -50,6 +54,47 @@ def test_a_change_keeps_its_secret_and_where_it_began() -> None:
     [webhook] = harness.broker.state.webhooks.values()
     assert (webhook.secret, webhook.start, webhook.created) == (SECRET, "earliest", created)
     assert (webhook.url, webhook.concurrency) == (URL + "/2", 1)
+
+
+def test_of_two_who_make_the_same_one_only_the_first_ones_secret_counts() -> None:
+    harness, client = connected()
+    other = harness.connect(None)
+    harness.store_is_held = True
+    harness.do(inputs.Call(client.connection, 1, put(secret=None, fresh_secret=SECRET)))
+    harness.do(inputs.Call(other.connection, 1, put(secret=None, fresh_secret=OTHER_SECRET)))
+    harness.store_is_held = False
+    harness.commit()
+    assert (client.answers[1].is_new, other.answers[1].is_new) == (True, False)  # type: ignore[attr-defined]
+    [webhook] = harness.broker.state.webhooks.values()
+    assert webhook.secret == SECRET
+    assert client.call(put(secret=OTHER_SECRET)).is_new is False
+    [webhook] = harness.broker.state.webhooks.values()
+    assert webhook.secret == OTHER_SECRET
+
+
+def test_one_that_is_disabled_says_why_after_a_restart_too_until_it_is_put_again() -> None:
+    harness, client = connected()
+    client.call(put(cloudevents="binary"))
+    assert client.call(DisableWebhook(name="shop", url=URL + "/former", reason="HTTP 410 Gone")) is None
+    [info] = client.call(ListWebhooks())
+    assert (info.disabled, harness.webhook_changes) == ("", 2)
+    client.call(DisableWebhook(name="shop", url=URL, reason="HTTP 410 Gone"))
+    [info] = client.call(ListWebhooks())
+    assert info.disabled == "HTTP 410 Gone"
+    client.harness.do(inputs.Call(client.connection, 9, DisableWebhook(name="other", url=URL, reason="x")))
+    assert_refused(client, NotFound, "other")
+    harness.flush()
+    harness.restart()
+    client = harness.connect(None)
+    [info] = client.call(ListWebhooks())
+    assert (info.disabled, info.cloudevents) == ("HTTP 410 Gone", "binary")
+    assert client.call(put()).disabled == ""
+
+
+def test_a_record_from_before_it_could_be_disabled_is_read() -> None:
+    former = msgspec.msgpack.encode((URL, "orders", "#", "latest", SECRET, 8, 15_000, 1))
+    read = msgspec.msgpack.decode(former, type=WebhookRecord)
+    assert (read.created, read.cloudevents, read.disabled) == (1, None, "")
 
 
 def test_a_deleted_one_is_gone_after_a_restart_too() -> None:

@@ -1,6 +1,5 @@
 """Webhooks over HTTP: made, changed, looked at and deleted; what posts is `gateways/webhooks`."""
 
-import base64
 import secrets
 from typing import Final, Literal
 
@@ -17,7 +16,7 @@ from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes_struct
 from tidings.gateways.messages import iso_time
-from tidings.model import WEBHOOK_SECRET_PREFIX, WebhookInfo
+from tidings.model import WEBHOOK_KEY_BYTES, PutWebhookInfo, WebhookInfo, spell_webhook_secret
 
 
 class WantedWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,10 +29,14 @@ class WantedWebhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     secret: str | None = None
     concurrency: int = limits.WEBHOOK_CONCURRENCY
     timeout_ms: int = limits.WEBHOOK_TIMEOUT_MS
+    cloudevents: Literal["structured", "binary"] | None = None
 
 
 class WebhookEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A webhook. Its subscription has the same name: how far it is behind, and what failed, is told there."""
+    """A webhook. Its subscription has the same name: how far it is behind, and what failed, is told there.
+
+    `disabled` says why nothing is posted any more, until it is put again.
+    """
 
     name: str
     url: str
@@ -42,6 +45,8 @@ class WebhookEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     concurrency: int
     timeout_ms: int
     created: str
+    cloudevents: Literal["structured", "binary"] | None = None
+    disabled: str | None = None
     secret: str | None = None
 
 
@@ -60,8 +65,7 @@ async def put_webhook(request: AnyRequest, door: NamedDependency[Door], name: Fr
     data = await read_struct(request, WantedWebhook)
     name = decode_segment(name)
     clerk = await door.clerk()
-    is_new = name not in door.node.webhooks()
-    made = WEBHOOK_SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+    fresh = spell_webhook_secret(secrets.token_bytes(WEBHOOK_KEY_BYTES)) if data.secret is None else None
     info = await clerk.call(
         calls.PutWebhook(
             name=name,
@@ -69,14 +73,15 @@ async def put_webhook(request: AnyRequest, door: NamedDependency[Door], name: Fr
             queue=data.queue,
             event=data.event,
             start=data.start,
-            secret=data.secret or (made if is_new else None),
+            secret=data.secret,
+            fresh_secret=fresh,
             concurrency=data.concurrency,
             timeout_ms=data.timeout_ms,
+            cloudevents=data.cloudevents,
         )
     )
-    assert isinstance(info, WebhookInfo)
-    secret = made if is_new and not data.secret else None
-    return Response(_entry(info, secret), status_code=201 if is_new else 200)
+    assert isinstance(info, PutWebhookInfo)
+    return Response(_entry(info, fresh if info.is_new else None), status_code=201 if info.is_new else 200)
 
 
 @get("/webhooks", tags=["webhooks"], summary="List webhooks")
@@ -110,6 +115,8 @@ def _entry(info: WebhookInfo, secret: str | None = None) -> WebhookEntry:
         concurrency=info.concurrency,
         timeout_ms=info.timeout_ms,
         created=iso_time(info.created),
+        cloudevents=info.cloudevents,
+        disabled=info.disabled or None,
         secret=secret,
     )
 

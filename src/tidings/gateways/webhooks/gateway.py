@@ -27,7 +27,7 @@ class WebhookGateway:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._node.webhooks_changed.clear()
-                wanted = self._node.webhooks()
+                wanted = {name: webhook for name, webhook in self._node.webhooks().items() if not webhook.disabled}
                 for name, (webhook, task) in list(at_work.items()):
                     if wanted.get(name) != webhook:
                         del at_work[name]

@@ -7,9 +7,11 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import httpx
 import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_binary_event, from_structured_event
 from standardwebhooks import Webhook as Verifier
 
 import tidings
@@ -173,6 +175,48 @@ async def test_no_answer_in_time_is_a_failure() -> None:
         [letter] = [letter async for letter in client.dead_letters("shop")]
         assert letter.failure is not None
         assert (letter.failure.type, letter.failure.text) == ("TimedOut", "no answer within 100 ms")
+
+
+async def test_410_gone_disables_it_until_it_is_put_again_and_nothing_is_lost() -> None:
+    store = MemoryStore()
+    async with Receiver() as receiver:
+        async with served(store) as (client, url), httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            receiver.answers = [b"HTTP/1.1 410 Gone\r\ncontent-length: 5\r\n\r\nmoved"]
+            await client.put_webhook("shop", receiver.url, "orders", concurrency=2)
+            await client.publish("orders", "created", 1)
+
+            async def disabled() -> bool:
+                [info] = await client.webhooks()
+                return info.disabled == "HTTP 410 Gone: moved" and not await attached(client, "shop")
+
+            await eventually(disabled)
+            assert (await http.get("/webhooks/shop")).json()["disabled"] == "HTTP 410 Gone: moved"
+            assert (await receiver.requests.get()).json["payload"] == 1
+            await client.publish("orders", "created", 2)
+        async with served(store) as (client, _):
+            await client.publish("orders", "created", 3)
+            assert (await lag(client, "shop"), await attached(client, "shop")) == (3, False)
+            assert receiver.requests.empty()
+            assert await client.put_webhook("shop", receiver.url, "orders", concurrency=1) is None
+            posted = [(await receiver.requests.get()).json for _ in range(3)]
+            assert [(each["payload"], each["attempt"]) for each in posted] == [(1, 1), (2, 1), (3, 1)]
+            assert [info.disabled for info in await client.webhooks()] == [""]
+
+
+@pytest.mark.parametrize("mode", ["structured", "binary"])
+async def test_cloudevents_are_posted_as_their_sdk_reads_them(mode: Literal["structured", "binary"]) -> None:
+    async with Receiver() as receiver, served() as (client, _):
+        secret = await client.put_webhook("shop", receiver.url, "orders", cloudevents=mode)
+        assert secret is not None
+        await client.publish("orders", "created", {"grün": 7}, key="k 1", headers={"ce-subject": "Größe"})
+        posted = await receiver.requests.get()
+        read = from_binary_event if mode == "binary" else from_structured_event
+        got = read(HTTPMessage(posted.headers, posted.body))
+        assert (got.get_type(), got.get_source(), got.get_data()) == ("created", "/queues/orders", {"grün": 7})
+        assert (got.get_subject(), got.get_attributes()["partitionkey"]) == ("Größe", "k 1")
+        Verifier(secret).verify(posted.body, posted.headers)
+        [info] = await client.webhooks()
+        assert info.cloudevents == mode
 
 
 async def test_no_more_requests_than_allowed_are_under_way_and_connections_are_kept() -> None:
@@ -372,9 +416,10 @@ async def test_over_http_it_is_made_changed_looked_at_and_deleted() -> None:
         served() as (client, url),
         httpx.AsyncClient(base_url=url, trust_env=False) as http,
     ):
-        made = await http.put("/webhooks/shop", json={"url": receiver.url, "queue": "orders", "from": "earliest"})
-        assert made.status_code == 201
-        secret = made.json()["secret"]
+        wanted = {"url": receiver.url, "queue": "orders", "from": "earliest"}
+        answers = await asyncio.gather(*[http.put("/webhooks/shop", json=wanted) for _ in range(5)])
+        assert sorted(answer.status_code for answer in answers) == [200] * 4 + [201]
+        [secret] = [answer.json()["secret"] for answer in answers if "secret" in answer.json()]
         await client.publish("orders", "created", 1)
         posted = await receiver.requests.get()
         Verifier(secret).verify(posted.body, posted.headers)

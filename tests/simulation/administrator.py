@@ -118,7 +118,7 @@ async def _pause(world: World, plan: FaultPlan, which: Callable[[], int | str | 
         before = which()
         try:
             await client.pause(**what, timeout=EVER_S)
-        except (NotFound, StoreUnavailable, DiskFull) as error:
+        except (Refused, StoreUnavailable, DiskFull) as error:
             world.note(f"pausing {name}: {error}")
         else:
             # While this was asked it may have been deleted, and made again: then it is another one.
@@ -131,10 +131,10 @@ async def _pause(world: World, plan: FaultPlan, which: Callable[[], int | str | 
                 world.fact(Resuming(before))
             try:
                 await client.resume(**what, timeout=EVER_S)
-            except (StoreUnavailable, DiskFull):
-                await asyncio.sleep(0.2)
             except NotFound:
                 break
+            except (Refused, StoreUnavailable, DiskFull):
+                await asyncio.sleep(0.2)
             else:
                 break
     world.in_hand.discard(name)

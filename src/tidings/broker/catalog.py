@@ -406,8 +406,9 @@ class Catalog:
             NotFound: there is no such subscription.
             InvalidOption: a setting is out of its range.
             Changed: it is not as `if_match` says.
+            Refused: it is just being made.
         """
-        subscription = self._state.find(call.name)
+        subscription = self._state.find_made(call.name)
         check_tag(call, subscription)
         given = {
             name: value

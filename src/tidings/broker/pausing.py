@@ -34,6 +34,7 @@ class Pausing:
             InvalidOption: not exactly one of them was named.
             NotFound: there is none of the name.
             SystemQueue: the queue is the server's own.
+            Refused: the subscription is just being made.
         """
         if call.subscription is not None and call.queue is None:
             self._pause_subscription(call.subscription, call.paused)
@@ -44,7 +45,7 @@ class Pausing:
         answered_when_durable(self._state, session.connection, request, None)
 
     def _pause_subscription(self, name: str, paused: bool) -> None:
-        subscription = self._state.find(name)
+        subscription = self._state.find_made(name)
         subscription.paused = paused
         if subscription.durable:
             self._state.changed(subscription)

@@ -22,7 +22,7 @@ from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscriptions import Subscription
 from tidings.calls import Seek
-from tidings.errors import InvalidOption, NotFound, Refused
+from tidings.errors import InvalidOption, NotFound
 from tidings.model import MovedInfo
 
 
@@ -42,10 +42,8 @@ class Seeking:
             InvalidOption: the goal is not known, or not in the queue.
             Refused: the subscription is just being made.
         """
-        subscription = self._state.find(call.subscription)
+        subscription = self._state.find_made(call.subscription)
         cursors = _chosen(subscription, call)
-        if subscription.locating:
-            raise Refused(f"subscription {subscription.name!r} is just being made; ask again in a moment")
         if call.to != "time":
             targets = {cursor: _target(cursor, call, self._retention.first_kept(cursor.queue)) for cursor in cursors}
             self._move(session, request, targets)

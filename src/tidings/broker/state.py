@@ -157,6 +157,18 @@ class BrokerState:
             raise Refused(f"client {name!r} has {len(owned)} subscriptions; name one: {names}")
         raise NotFound(f"there is no subscription {name!r}; `tidings subscriptions` lists them")
 
+    def find_made(self, name: str) -> Subscription:
+        """Returns a subscription as `find` does, to change it.
+
+        Raises:
+            NotFound: there is none.
+            Refused: the client has several, or it is just being made: it is written once it has its place, not before.
+        """
+        subscription = self.find(name)
+        if subscription.locating:
+            raise Refused(f"subscription {subscription.name!r} is just being made; ask again in a moment")
+        return subscription
+
     def subscriptions_from(self, name: str) -> Iterator[Subscription]:
         """Yields the subscriptions in the order of their names, from a name on."""
         names = self._names

@@ -8,8 +8,8 @@ from tests.unit.broker.harness import Client, Harness, assert_delivered, assert_
 from tidings import limits
 from tidings.broker import inputs
 from tidings.broker.effects import ReadRows
-from tidings.calls import DeleteMessage, Purge, Seek
-from tidings.errors import LimitReached
+from tidings.calls import Call, ConfigureSubscription, DeleteMessage, Pause, Purge, Seek
+from tidings.errors import LimitReached, Refused
 from tidings.model import HeaderFilter
 from tidings.transaction import Damage
 
@@ -137,6 +137,29 @@ def test_a_crash_before_it_is_placed_leaves_nothing_behind() -> None:
     client = harness.connect("reader")
     assert not client.subscriptions()
     harness.reads_are_held = False
+    client.subscribe("orders", start="last")
+    assert_delivered(client, "orders", [2, 3])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Pause(subscription="reader:orders/#"),
+        ConfigureSubscription(name="reader:orders/#", attempts_max=3),
+        Seek(subscription="reader:orders/#", to="latest"),
+    ],
+    ids=lambda call: type(call).__name__,
+)
+def test_it_is_not_changed_nor_written_before_it_is_placed(call: Call) -> None:
+    harness, client = filled("aab")
+    harness.reads_are_held = True
+    client.subscribe("orders", start="last")
+    client.call(call)
+    assert_refused(client, Refused, "just being made")
+    harness.flush()
+    harness.restart()
+    harness.reads_are_held = False
+    client = harness.connect("reader")
     client.subscribe("orders", start="last")
     assert_delivered(client, "orders", [2, 3])
 

@@ -110,8 +110,9 @@ class Broker:
         self._giving_up = GivingUp(self.state, self._deliveries, self._publishing)
         self._retries = Retries(self.state, self._deliveries, self._giving_up)
         self._retention = Retention(self.state)
+        self._pausing = Pausing(self.state, self._deliveries)
         self._catalog = Catalog(
-            self.state, self._deliveries, self._retries, self._presence, self._retention, self._quotas
+            self.state, self._deliveries, self._retries, self._presence, self._retention, self._quotas, self._pausing
         )
         self._receipts = Receipts(self.state)
         self._replies = Replies(self.state)
@@ -119,7 +120,6 @@ class Broker:
         self._schedules = Schedules(self.state, self._publishing)
         self._transactions = Transactions(self.state, self._publishing, self._deliveries)
         self._seeking = Seeking(self.state, self._deliveries, self._retention)
-        self._pausing = Pausing(self.state, self._deliveries)
         self._webhooks = Webhooks(self.state)
         self._waiting = Waiting(self.state, self._deliveries)
         self._settings = Settings(self.state, self._waiting, self._quotas)

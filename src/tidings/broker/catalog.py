@@ -18,6 +18,7 @@ from tidings.broker.last_messages import LastMessages
 from tidings.broker.ledger import Answer
 from tidings.broker.members import Member
 from tidings.broker.pace import Pace
+from tidings.broker.pausing import Pausing
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
 from tidings.broker.quotas import Quotas
@@ -64,8 +65,10 @@ class Catalog:
         presence: Presence,
         retention: Retention,
         quotas: Quotas,
+        pausing: Pausing,
     ) -> None:
         self._state = state
+        self._pausing = pausing
         self._retention = retention
         self._quotas = quotas
         self._deliveries = deliveries
@@ -457,6 +460,7 @@ class Catalog:
             raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
         if queue.is_system:
             raise SystemQueue(f"queue {name!r} is the server's own and cannot be deleted")
+        self._pausing.let_go(queue)
         for cursor in list(queue.cursors):
             self._cut(queue, cursor)
             state.remove_cursor(cursor)

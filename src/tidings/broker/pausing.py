@@ -3,7 +3,7 @@
 1. Neither loses anything by it: a paused queue takes messages, a paused subscription keeps its place, and what it
    has in flight can be settled, fails and waits for its retry as ever.
 2. What is paused stays so over restarts. A queue that is deleted and used again is not paused.
-3. A paused queue delivers nothing of what was redriven from it either.
+3. A paused queue delivers nothing of what was redriven from it either, until it is resumed or deleted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from tidings.broker.answers import answered_when_durable
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.queues import side_queue_name
+from tidings.broker.queues import Queue, side_queue_name
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.calls import Pause
@@ -58,12 +58,23 @@ class Pausing:
             raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
         if queue.is_system:
             raise SystemQueue(f"queue {name!r} is the server's own and cannot be paused")
-        side_queues = [state.queues.get(side_queue_name(each.subscription.number, name)) for each in queue.cursors]
-        for each in (queue, *side_queues):
-            if each is not None:
-                each.paused = paused
-                state.changed(each)
-                self._follow(each.cursors)
+        for each in (queue, *self._side_queues(queue)):
+            self._set(each, paused=paused)
+
+    def let_go(self, queue: Queue) -> None:
+        """Lets what was redriven from a queue go on that is deleted: nobody could resume it."""
+        if queue.paused:
+            for each in self._side_queues(queue):
+                self._set(each, paused=False)
+
+    def _side_queues(self, queue: Queue) -> list[Queue]:
+        names = [side_queue_name(each.subscription.number, queue.name) for each in queue.cursors]
+        return [self._state.queues[name] for name in names if name in self._state.queues]
+
+    def _set(self, queue: Queue, *, paused: bool) -> None:
+        queue.paused = paused
+        self._state.changed(queue)
+        self._follow(queue.cursors)
 
     def _follow(self, cursors: Iterable[Cursor]) -> None:
         """Lets cursors stop at the tail, or go on from where they stopped."""

@@ -145,6 +145,23 @@ def test_what_is_redriven_waits_with_its_queue(before: bool) -> None:
         assert len(client.take()) == 1
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_redriven_goes_on_when_its_paused_queue_is_deleted(restarted: bool) -> None:
+    harness, client = attached(attempts_max=1)
+    client.publish("orders")
+    client.take()
+    client.nack(1, 1)
+    client.call(Pause(queue="orders"))
+    client.call(Redrive(subscription=NAME))
+    client.delete("queue", "orders")
+    if restarted:
+        client.disconnect()
+        harness.restart()
+        client = harness.connect("reader")
+        client.subscribe("orders")
+    assert len(client.take()) == 1
+
+
 def _number(client: Client) -> int:
     return client.harness.broker.state.subscriptions[NAME].number
 

@@ -209,6 +209,8 @@ def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
             case Handed():
                 found[key(fact)].handed[fact.reading][fact.sequence] = fact.payload
             case Told():
-                found[key(fact)].gaps[fact.epoch].add(fact.first, fact.last)
                 found[key(fact)].told.append(fact)
+                # A deletion is told at once; a crash may undo it, and then the messages come after all.
+                if fact.reason != "queue deleted" or fact.epoch in evidence.journal.deleted:
+                    found[key(fact)].gaps[fact.epoch].add(fact.first, fact.last)
     return found

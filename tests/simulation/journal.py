@@ -45,6 +45,8 @@ class Journal:
         """(epoch, id) -> (when by the server's clock, sequence)."""
         self.ended: dict[int, int] = {}
         """Number of a subscription -> which transaction removed it."""
+        self.deleted: dict[int, int] = {}
+        """Epoch of a queue -> which transaction deleted it."""
         self._cursors: dict[tuple[int, int], list[tuple[int, CursorRecord | None]]] = defaultdict(list)
         contents: dict[str, str] = {}
         letters: dict[str, Letter] = {}
@@ -84,6 +86,8 @@ class Journal:
                     self.due.append(due.pop(key)._replace(removed=index))
                 elif kind == "subscription":
                     self.ended[int(rest)] = index
+                elif kind == "queue":
+                    self.deleted[int(rest)] = index
         self.letters += [letter._replace(payload=contents.get(rest, "")) for rest, letter in letters.items()]
         self.due += due.values()
 

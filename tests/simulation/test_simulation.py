@@ -20,18 +20,9 @@ _PUBLISHED_MIN = 50_000
 
 def regressions() -> list[tuple[int, bool]]:
     """Returns the seeds that once failed, and which of them are those of plain scenarios."""
-    return [(int(words[words[0] == "plain"]), words[0] == "plain") for words in _lines("regressions.txt")]
-
-
-def seeds() -> list[tuple[int, bool]]:
-    """Returns all seeds but those that break a promise for a reason that is not known yet."""
-    unexplained = {int(words[0]) for words in _lines("unexplained.txt")}
-    return [*regressions(), *((seed, False) for seed in range(1, _SEEDS + 1) if seed not in unexplained)]
-
-
-def _lines(name: str) -> list[list[str]]:
-    lines = (Path(__file__).parent / "seeds" / name).read_text().splitlines()
-    return [line.split() for line in lines if line and not line.startswith("#")]
+    lines = (Path(__file__).parent / "seeds" / "regressions.txt").read_text().splitlines()
+    words = [line.split() for line in lines if line and not line.startswith("#")]
+    return [(int(each[each[0] == "plain"]), each[0] == "plain") for each in words]
 
 
 def run_one(seed: tuple[int, bool]) -> Outcome:
@@ -51,7 +42,8 @@ def describe(outcome: Outcome) -> str:
 def test_every_promise_is_kept_under_faults() -> None:
     # A fresh interpreter for each worker: a forked one would inherit the test runner's state.
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-        outcomes = list(pool.map(run_one, seeds(), chunksize=8))
+        seeds = [*regressions(), *((seed, False) for seed in range(1, _SEEDS + 1))]
+        outcomes = list(pool.map(run_one, seeds, chunksize=8))
         outcomes += pool.map(run_forgetting, range(1, _FORGETTING_SEEDS + 1), chunksize=4)
     broken = [outcome for outcome in outcomes if outcome.broken]
     assert not broken, "\n\n".join(describe(outcome) for outcome in islice(broken, 3))

@@ -27,7 +27,7 @@ from tidings.broker.invariants import Invariants
 from tidings.broker.records import CursorRecord, DeadLetterRecord
 from tidings.broker.scheduled import time_of
 from tidings.broker.subscriptions import Subscription
-from tidings.model import epoch_of, moves_of, reading_of
+from tidings.model import Reading, epoch_of, moves_of, reading_of
 from tidings.testing.crashing_store import Disk
 
 R = TypeVar("R")
@@ -69,6 +69,8 @@ class Watcher:
         """Durable subscriptions that somebody was told of."""
         self._seen_ms: dict[str, int] = {}
         """When, by the server's clock, each had a subscriber at last (at the end: when it was up again)."""
+        self._died: dict[tuple[str, Reading, int], int] = {}
+        """The number of the dead letter of each message that was given up in this life of the server."""
         self._at_end: dict[int, str] = {}
         """Durable subscriptions of the server's last life when it ended, by number, and those with a subscriber."""
         self._there_at_end: set[str] = set()
@@ -82,7 +84,7 @@ class Watcher:
     def watch(self, broker: Broker, life: int, began_ms: int, now_ms: int) -> None:
         """Checks the invariants after each input, and writes down what is sent, and who comes and goes."""
         invariants, handle = Invariants(broker), broker.handle
-        self._broker, self._life, self._joined = broker, life, {}
+        self._broker, self._life, self._joined, self._died = broker, life, {}, {}
         self.fact(LifeBegan(life, began_ms, len(self._disk.commits)))
         members = set[tuple[int, int]]()
         next_dead = {item.number: item.next_dead for item in broker.state.subscriptions.values()}
@@ -137,8 +139,9 @@ class Watcher:
             for item in broker.state.subscriptions.values():
                 for number in range(next_dead.setdefault(item.number, item.next_dead), item.next_dead):
                     if number in item.dead:
-                        letter = item.dead[number]
-                        self.fact(Died(self._name(item), letter.reading, letter.sequence))
+                        died = Died(self._name(item), item.dead[number].reading, item.dead[number].sequence)
+                        self.fact(died)
+                        self._died[died] = number
                 next_dead[item.number] = item.next_dead
             now_members = self._members(broker)
             for member in members - now_members:
@@ -356,17 +359,18 @@ class Watcher:
         return any(payload.encode() in body for body in (*scheduled, *stored))
 
     def is_dead(self, reader: str, reading: int, sequence: int) -> bool:
-        """Whether the disk has, or had, a dead letter of a subscription, or what was redriven of it at once."""
+        """Whether the disk has, or had, a dead letter of a subscription, or it was redriven or deleted before that."""
         assert self._broker is not None
         known = self._broker.state.subscriptions.get(self.name_of[reader])
         if known is None or self._name(known) != reader or epoch_of(reading) not in self._broker.state.epochs:
             return True  # it was deleted since then, or the queue was
-        prefix, redriven = f"dead/{known.number}/", f"$redriven/{known.number}/"
         cursor = known.cursors.get(epoch_of(reading))
         if cursor is None or cursor.reading != reading:
             return True  # it was moved since then
-        if any(name.startswith(redriven) for name in self._broker.state.queues):
+        number = self._died.get((reader, reading, sequence))
+        if number is not None and number not in known.dead:
             return True
+        prefix = f"dead/{known.number}/"
         for commit in reversed(self._disk.commits):
             for key, value in commit.puts:
                 if key.startswith(prefix):

@@ -25,10 +25,12 @@ help:
 run: $(VENV)/.installed
 	$(BIN)/tidings serve
 
-# What only computes goes on two cores; what starts servers and waits for them has them for itself.
+# What only computes comes before what starts servers and waits for them, some hundreds, which compile nothing then.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 test: lint strace foreign
-	$(BIN)/pytest --numprocesses 2 --dist worksteal tests/unit tests/contracts tests/fuzz tests/simulation
-	$(BIN)/pytest tests/integration tests/foreign
+	$(PYTEST) tests/unit tests/contracts tests/fuzz tests/simulation
+	$(PYTEST) tests/integration tests/foreign
 
 # What fails in seconds comes before what takes minutes.
 lint: $(VENV)/.installed-dev

@@ -213,10 +213,20 @@ def is_json(data: bytes) -> bool:
         return False  # somebody published bytes as JSON; they are shown, not trusted
 
 
-def parse_start(text: str, option: str = "from") -> tuple[str, int]:
-    """Returns where a new subscription is to begin, as the broker knows it, and its sequence or UTC milliseconds.
+def parse_begin(text: str) -> tuple[str, int]:
+    """Returns where a new subscription is to begin, as `parse_start`, or "last": the last message of each event.
 
-    It is "earliest", "latest", a sequence, or a time in ISO 8601 with its offset.
+    Raises:
+        InvalidOption: it is none of these.
+    """
+    return ("last", 0) if text == "last" else parse_start(text, "from", "last, ")
+
+
+def parse_start(text: str, option: str = "from", also: str = "") -> tuple[str, int]:
+    """Returns a place in a queue, as the broker knows it, and its sequence or UTC milliseconds.
+
+    It is "earliest", "latest", a sequence, or a time in ISO 8601 with its offset; the error says what else may be
+    given (`also`).
 
     Raises:
         InvalidOption: it is none of these.
@@ -232,8 +242,8 @@ def parse_start(text: str, option: str = "from") -> tuple[str, int]:
     except (ValueError, OverflowError):
         pass  # told below
     raise InvalidOption(
-        f"{option} {text[:80]!r}: write earliest, latest, a sequence such as 42, or a time with its offset such as"
-        " 2026-01-31T08:00:00Z"
+        f"{option} {text[:80]!r}: write earliest, latest, {also}a sequence such as 42, or a time with its offset such"
+        " as 2026-01-31T08:00:00Z"
     )
 
 
@@ -262,6 +272,37 @@ def parse_position(text: str) -> dict[Reading, int]:
             f"{shown!r} is not a position; hand back one that a message came with, or leave it out to begin anew"
         )
     return {int(match[1], 16): int(match[2]) for match in matches if match}
+
+
+def places_of(positions: Iterable[str]) -> dict[Reading, int]:
+    """Returns how far a reader has come that hands back several positions: in each queue the last one counts.
+
+    Raises:
+        InvalidOption: one of them is not a position.
+    """
+    places: dict[Reading, int] = {}
+    for text in positions:
+        for epoch, sequence in parse_position(text).items():
+            places[epoch] = max(sequence, places.get(epoch, 0))
+    return places
+
+
+def forgotten_entries(queue: str, places: Mapping[Reading, int], begins: Iterable[Reading]) -> list[GapEntry]:
+    """Returns a gap for each place of a position that nobody remembers any more: the reader `begins` elsewhere."""
+    known = {epoch_of(epoch) for epoch in begins}
+    return [
+        GapEntry(
+            queue=queue,
+            epoch=epoch_of(epoch),
+            first_sequence=sequence + 1,
+            last_sequence=None,
+            count=None,
+            position=spell_position({epoch: sequence}),
+            reason="queue or subscription deleted, or the server began anew with an empty store",
+        )
+        for epoch, sequence in places.items()
+        if epoch_of(epoch) not in known
+    ]
 
 
 def ranges_of(positions: Iterable[str]) -> list[tuple[Reading, int, int]]:

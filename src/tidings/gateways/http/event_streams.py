@@ -41,13 +41,14 @@ from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.messages import (
     GapEntry,
     error_entry,
+    forgotten_entries,
     gap_entry,
     message_entry,
+    parse_begin,
     parse_position,
-    parse_start,
     spell_position,
 )
-from tidings.model import Reading, epoch_of
+from tidings.model import Reading, parse_header_filters
 from tidings.node import Attachment, Conversation, Delivery, open_conversation
 
 PROTOCOL: Final = "sse"
@@ -215,9 +216,15 @@ AnyRequest = Request[Any, Any, Any]
 _Event = Annotated[
     str | None, QueryParameter(description="Event, or a filter: `*` is one token, a last `#` any number.")
 ]
+_Header = Annotated[
+    list[str] | None, QueryParameter(description="What is wanted of headers: NAME=VALUE, NAME^=BEGIN, NAME.")
+]
 _From = Annotated[
     str | None,
-    QueryParameter(name="from", description="Where it begins: `earliest`, `latest`, a sequence, a time with offset."),
+    QueryParameter(
+        name="from",
+        description="Where it begins: `earliest`, `latest`, `last` of each event, a sequence, a time with offset.",
+    ),
 ]
 _CatchAll = Annotated[
     bool, QueryParameter(description="All messages come as `message`, whatever their event: for `onmessage`.")
@@ -249,6 +256,7 @@ async def queue_events(
     door: NamedDependency[Door],
     queue: FromPath[str],
     event: _Event = None,
+    header: _Header = None,
     from_: _From = None,
     catch_all: _CatchAll = False,
     position: _Position = None,
@@ -260,11 +268,12 @@ async def queue_events(
     """
     queue = decode_segment(queue)
     place = last_event_id or position
-    start, value = ("earliest", 0) if place else parse_start(from_ or "latest")
+    start, value = ("earliest", 0) if place else parse_begin(from_ or "latest")
     places = parse_position(place) if place else {}
     wanted = inputs.Subscribe(
         queue=queue,
         event=event or "#",
+        headers=parse_header_filters(header or ()),
         start=start,
         start_value=value,
         resume=[inputs.Resume(epoch, sequence, []) for epoch, sequence in places.items()],
@@ -283,7 +292,7 @@ async def queue_events(
         whole=True,
         named=not catch_all,
         news=news,
-        gaps=_forgotten(queue, places, begins),
+        gaps=forgotten_entries(queue, places, begins),
     )
 
 
@@ -299,6 +308,7 @@ async def subscription_events(
     name: FromPath[str],
     queue: _Queue = None,
     event: _Event = None,
+    header: _Header = None,
     from_: _From = None,
     shared: _Shared = False,
     in_flight_max: _InFlight = 0,
@@ -313,16 +323,17 @@ async def subscription_events(
     Each message is acked by a request (POST /subscriptions/NAME/ack, with the id of the message), or once it is
     written. What is not acked comes again.
     """
-    if queue is None and (event is not None or from_ is not None):
-        raise InvalidOption("event and from are for a new subscription; say of which queue, or leave them out")
+    if queue is None and (event, header, from_) != (None, None, None):
+        raise InvalidOption("event, header and from are for a new subscription; say of which queue, or leave them out")
     place = last_event_id or position
     places = parse_position(place) if place else {}
     on_write = ack == "write"
     # Who was there before and finds no subscription any more must not miss what came meanwhile.
-    start, value = parse_start(from_ or ("earliest" if place else "latest"))
+    start, value = parse_begin(from_ or ("earliest" if place else "latest"))
     wanted = inputs.Subscribe(
         queue=queue or "",
         event=event or "#",
+        headers=parse_header_filters(header or ()),
         name=decode_segment(name),
         start=start,
         start_value=value,
@@ -350,7 +361,7 @@ async def subscription_events(
         whole=on_write,
         named=not catch_all,
         news=news,
-        gaps=_forgotten(queue or "", places, {}) if attachment.created else [],
+        gaps=forgotten_entries(queue or "", places, {}) if attachment.created else [],
         ended=partial(door.remove_stream, reader),
     )
     door.add_stream(reader, stream)
@@ -368,24 +379,6 @@ async def _attach(
     except BaseException:
         conversation.close()
         raise
-
-
-def _forgotten(queue: str, places: dict[Reading, int], begins: dict[Reading, int]) -> list[GapEntry]:
-    """Returns a gap for each place of a position that nobody remembers any more."""
-    known = {epoch_of(epoch) for epoch in begins}
-    return [
-        GapEntry(
-            queue=queue,
-            epoch=epoch_of(epoch),
-            first_sequence=sequence + 1,
-            last_sequence=None,
-            count=None,
-            position=spell_position({epoch: sequence}),
-            reason="queue or subscription deleted, or the server began anew with an empty store",
-        )
-        for epoch, sequence in places.items()
-        if epoch_of(epoch) not in known
-    ]
 
 
 HANDLERS = [queue_events, subscription_events]

@@ -17,7 +17,7 @@ from tidings.gateways.http.clients import ClientId
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.puller import Item
-from tidings.gateways.messages import GapEntry, MessageEntry, gap_entry, message_entry, parse_start
+from tidings.gateways.messages import GapEntry, MessageEntry, gap_entry, message_entry, parse_begin
 from tidings.model import BYTES, JSON, parse_header_filters
 
 _PATH = "/subscriptions/{name:str}"
@@ -49,7 +49,8 @@ async def pull(
         list[str] | None, QueryParameter(description="With queue: NAME=VALUE, NAME^=BEGIN, NAME.")
     ] = None,
     start: Annotated[
-        str, QueryParameter(name="from", description="With queue: earliest, latest, a sequence, a time with offset.")
+        str,
+        QueryParameter(name="from", description="With queue: earliest, latest, last, a sequence, a time with offset."),
     ] = "latest",
     count: Annotated[int, QueryParameter(name="max", ge=1, le=limits.PULL_COUNT_MAX)] = limits.PULL_COUNT_DEFAULT,
     wait: Annotated[float, QueryParameter(description="Seconds to wait for the first one.", ge=0, le=_WAIT_S_MAX)] = 0,
@@ -71,7 +72,7 @@ async def pull(
     wanted = None
     if queue is not None:
         headers = parse_header_filters(header or ())
-        begins, value = parse_start(start)
+        begins, value = parse_begin(start)
         wanted = inputs.Subscribe(queue=queue, event=event, headers=headers, start=begins, start_value=value)
     address = ":".join(map(str, request.scope.get("client") or ("unknown",)))
 

@@ -24,8 +24,19 @@ from tidings.errors import InvalidOption, NotFound, Refused, TidingsError
 from tidings.gateways.http import websocket_frames as frames
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.problems import PROBLEM, plain_problem
-from tidings.gateways.messages import confirm_entry, gap_entry, message_entry, new_payload, parse_start, ranges_of
-from tidings.model import Failure
+from tidings.gateways.messages import (
+    GapEntry,
+    confirm_entry,
+    forgotten_entries,
+    gap_entry,
+    message_entry,
+    new_payload,
+    parse_begin,
+    places_of,
+    ranges_of,
+    spell_position,
+)
+from tidings.model import Failure, parse_header_filters
 from tidings.node import Attachment, Conversation, Draft, open_conversation
 from tidings.node.drafts import batches
 
@@ -80,8 +91,10 @@ class WebSocketDoor:
 class _Attached:
     """A subscription of the connection."""
 
-    def __init__(self, attachment: Attachment, *, settles: bool) -> None:
+    def __init__(self, attachment: Attachment, gaps: list[GapEntry], *, settles: bool) -> None:
         self.attachment = attachment
+        self.gaps = gaps
+        """What is told before the first message."""
         self.settles = settles
 
 
@@ -196,13 +209,24 @@ class _Connection:
     async def _subscribe(self, frame: frames.Subscribe) -> frames.ServerFrame:
         if frame.queue is None and frame.name is None:
             raise InvalidOption("say which queue to subscribe to, or the name of a subscription that there is")
-        if frame.queue is None and frame.event is not None:
-            raise InvalidOption("event is for a queue; name it, or leave event out to take the subscription as it is")
-        start, value = parse_start(str(frame.start))
+        if frame.queue is None and (frame.event is not None or frame.headers):
+            raise InvalidOption("event and headers are for a queue; name it, or leave them out to take what there is")
+        durable = frame.name is not None or self._conversation.client_id is not None
+        on_write = frame.ack == "write" if frame.ack else not durable
+        places = places_of(frame.all_positions)
+        if places and not on_write:
+            raise InvalidOption(
+                "a durable subscription goes on at its cursor; leave position out, or ask for ack: write, or seek"
+            )
+        # Who was there before must not miss what came meanwhile.
+        start, value = parse_begin("earliest" if places else str(frame.start))
         wanted = inputs.Subscribe(
             queue=frame.queue or "",
             event=frame.event or "#",
+            headers=parse_header_filters(frame.headers),
             name=frame.name,
+            resume=[inputs.Resume(epoch, sequence, []) for epoch, sequence in places.items()],
+            rewinds=durable and on_write,
             start=start,
             start_value=value,
             shared=frame.shared,
@@ -214,14 +238,17 @@ class _Connection:
         if attachment.name in self._attached:  # a shared one lets itself be attached twice, and has one name here
             await attachment.detach()
             raise Refused(f"this connection has subscription {attachment.name!r} already")
-        settles = frame.ack == "write" if frame.ack else not attachment.durable
-        self._attached[attachment.name] = _Attached(attachment, settles=settles)
+        begins = dict(attachment.places)
+        is_known = attachment.durable and not attachment.created
+        gaps = [] if is_known else forgotten_entries(frame.queue or "", places, begins)
+        self._attached[attachment.name] = _Attached(attachment, gaps, settles=on_write)
         self._news.set()
         return frames.Subscribed(
             request=frame.request,
             subscription=attachment.name,
             durable=attachment.durable,
             created=attachment.created,
+            position=spell_position(begins) if begins else None,
         )
 
     def _find(self, name: str) -> _Attached:
@@ -252,6 +279,8 @@ class _Connection:
         """Writes some of what a subscription was delivered; returns whether there may be more."""
         for _ in range(_TURN):
             attached = self._attached.get(name)
+            while attached and attached.gaps:
+                await _send(send, frames.Gap(subscription=name, gap=attached.gaps.pop(0)))
             item = attached.attachment.take() if attached else None
             if attached is None or item is None:
                 return False

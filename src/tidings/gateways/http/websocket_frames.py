@@ -39,15 +39,27 @@ class Publish(_Frame, frozen=True, kw_only=True, tag="publish"):
     headers: dict[str, str] | None = None
 
 
-class Subscribe(_Frame, frozen=True, kw_only=True, tag="subscribe"):
+class _Positioned(_Frame, frozen=True, kw_only=True):
+    position: str | None = None
+    positions: list[str] = []
+
+    @property
+    def all_positions(self) -> list[str]:
+        """All that are named."""
+        return [*self.positions, *([] if self.position is None else [self.position])]
+
+
+class Subscribe(_Positioned, frozen=True, kw_only=True, tag="subscribe"):
     """Attaches to a subscription: with a `name`, or a client id, to a durable one. Answer: `Subscribed`.
 
     Without a queue it is the one of this name as it is. `ack` says what acks a message: a frame (the default of a
-    durable one), or that it was written (of others).
+    durable one), or that it was written (of others). `position`, or `positions` of several queues, are the last ones
+    that the client got before: where one that acks on write goes on.
     """
 
     queue: str | None = None
     event: str | None = None
+    headers: list[str] = []
     name: str | None = None
     shared: bool = False
     start: str | int = msgspec.field(name="from", default="latest")
@@ -57,15 +69,8 @@ class Subscribe(_Frame, frozen=True, kw_only=True, tag="subscribe"):
     attempts_max: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
-class _Settling(_Frame, frozen=True, kw_only=True):
+class _Settling(_Positioned, frozen=True, kw_only=True):
     subscription: str
-    position: str | None = None
-    positions: list[str] = []
-
-    @property
-    def all_positions(self) -> list[str]:
-        """All that are named."""
-        return [*self.positions, *([] if self.position is None else [self.position])]
 
 
 class Ack(_Settling, frozen=True, kw_only=True, tag="ack"):
@@ -157,11 +162,15 @@ class Confirmed(_Answer, frozen=True, kw_only=True, tag="confirmed"):
 
 
 class Subscribed(_Answer, frozen=True, kw_only=True, tag="subscribed"):
-    """It is attached, and `subscription` is what later frames name it by."""
+    """It is attached, and `subscription` is what later frames name it by.
+
+    `position` is where one that is not durable begins: what a client hands back that got no message.
+    """
 
     subscription: str
     durable: bool
     created: bool
+    position: str | None = None
 
 
 class Message(_Answer, frozen=True, kw_only=True, tag="message"):

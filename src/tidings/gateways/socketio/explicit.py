@@ -16,7 +16,18 @@ import msgspec
 
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, NotFound, TidingsError
-from tidings.gateways.messages import GapEntry, MessageEntry, error_entry, gap_entry, message_fields, parse_start
+from tidings.gateways.messages import (
+    GapEntry,
+    MessageEntry,
+    error_entry,
+    forgotten_entries,
+    gap_entry,
+    message_fields,
+    parse_begin,
+    places_of,
+    ranges_of,
+    spell_position,
+)
 from tidings.gateways.socketio.connection import Connecting, Emitted
 from tidings.gateways.socketio.packets import payload_of
 from tidings.gateways.socketio.session import Reader, Session
@@ -33,6 +44,7 @@ from tidings.node import Conversation
 
 MAIN: Final = "/"
 _LISTINGS: Final = ("clients", "queues", "subscriptions")
+_VERBS: Final = ("publish", "subscribe", "extend", "unsubscribe", *_LISTINGS)
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -49,18 +61,32 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class SubscribeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What "subscribe" takes: a filter, a name, where a new subscription starts, and its settings; 0 changes none."""
+    """What "subscribe" takes: a filter, a name, where a new subscription starts, and its settings; 0 changes none.
+
+    `position`, or `positions` of several queues, are the last ones that the client got before: where one that is not
+    durable goes on.
+    """
 
     queue: str
     event: str = "#"
     headers: list[str] = []
     name: str | None = msgspec.field(default=None, name="as")
     start: str | int = msgspec.field(default="latest", name="from")
+    position: str | None = None
+    positions: list[str] = []
     shared: bool = False
     in_flight_max: int = 0
     concurrency: int = 1
     ack_timeout_ms: int = 0
     attempts_max: int = 0
+
+
+class ExtendOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What "extend" takes: the subscription, and the position or positions of messages that are still being handled."""
+
+    subscription: str
+    position: str | None = None
+    positions: list[str] = []
 
 
 class UnsubscribeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,12 +101,16 @@ class ListingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     after: str = ""
 
 
-class Subscribed(msgspec.Struct, frozen=True):
-    """The client is attached. `created` says whether the subscription is new, `durable` whether it stays."""
+class Subscribed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The client is attached. `created` says whether the subscription is new, `durable` whether it stays.
+
+    `position` is where one begins that does not stay.
+    """
 
     subscription: str
     durable: bool
     created: bool
+    position: str | None = None
 
 
 class MessageOf(MessageEntry, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,12 +128,14 @@ class GapOf(GapEntry, frozen=True, kw_only=True):
 class Explicit:
     """The default namespace."""
 
-    __slots__ = ("_conversation", "_readers", "_session", "_waiting")
+    __slots__ = ("_conversation", "_gaps", "_readers", "_session", "_waiting")
 
     def __init__(self, session: Session, conversation: Conversation) -> None:
         self._session = session
         self._conversation = conversation
         self._readers: dict[str, Reader] = {}
+        self._gaps: dict[Reader, list[GapEntry]] = {}
+        """What is told before the first message."""
         self._waiting = Unacknowledged()
 
     # --- what the client says ---
@@ -117,6 +149,8 @@ class Explicit:
                 return
             if emitted.name == "subscribe":
                 answer: object = await self._subscribe(_options(emitted, SubscribeOptions))
+            elif emitted.name == "extend":
+                answer = await self._extend(_options(emitted, ExtendOptions))
             elif emitted.name == "unsubscribe":
                 answer = await self._unsubscribe(_options(emitted, UnsubscribeOptions))
             elif emitted.name in _LISTINGS:
@@ -124,9 +158,8 @@ class Explicit:
                 answer = {emitted.name: page.entries, "after": page.after}
             else:
                 raise InvalidOption(
-                    f"{emitted.name!r} is not a verb of the default namespace; there are publish, subscribe,"
-                    " unsubscribe, clients, queues and subscriptions. Events of your own belong into the namespace of"
-                    " a queue, such as /orders"
+                    f"{emitted.name!r} is not a verb of the default namespace; there are {', '.join(_VERBS)}."
+                    " Events of your own belong into the namespace of a queue, such as /orders"
                 )
         except TidingsError as error:
             answer = Failed(error_entry(error))
@@ -146,13 +179,18 @@ class Explicit:
 
     async def _subscribe(self, wanted: SubscribeOptions) -> Subscribed:
         reader = Reader(None, self._spell)
-        start, value = parse_start(str(wanted.start))
+        places = places_of(_all_positions(wanted))
+        if places and (wanted.name is not None or self._conversation.client_id is not None):
+            raise InvalidOption("a durable subscription goes on at its cursor; leave position out")
+        # Who was there before must not miss what came meanwhile.
+        start, value = parse_begin("earliest" if places else str(wanted.start))
         attachment = await self._conversation.subscribe(
             inputs.Subscribe(
                 queue=wanted.queue,
                 event=wanted.event,
                 headers=parse_header_filters(wanted.headers),
                 name=wanted.name,
+                resume=[inputs.Resume(epoch, sequence, []) for epoch, sequence in places.items()],
                 start=start,
                 start_value=value,
                 shared=wanted.shared,
@@ -165,17 +203,29 @@ class Explicit:
         )
         reader.attachment = attachment
         self._readers[attachment.name] = reader
+        begins = dict(attachment.places)
+        self._gaps[reader] = forgotten_entries(wanted.queue, places, begins)
         self._session.offer(reader)
-        return Subscribed(attachment.name, attachment.durable, attachment.created)
+        position = spell_position(begins) if begins else None
+        return Subscribed(attachment.name, attachment.durable, attachment.created, position)
+
+    async def _extend(self, wanted: ExtendOptions) -> dict[str, str]:
+        attachment = self._find(wanted.subscription).attachment
+        assert attachment is not None, "it is found by its name, which it has since it is attached"
+        await attachment.extend(ranges_of(_all_positions(wanted)))
+        return {"subscription": wanted.subscription}
 
     async def _unsubscribe(self, wanted: UnsubscribeOptions) -> dict[str, str]:
-        reader = self._readers.pop(wanted.subscription, None)
-        if reader is None:
-            raise NotFound(
-                f"this client is not subscribed to {wanted.subscription!r}; the answer to subscribe has the name"
-            )
+        reader = self._find(wanted.subscription)
+        del self._readers[wanted.subscription]
         await self._detach(reader)
         return {"subscription": wanted.subscription}
+
+    def _find(self, name: str) -> Reader:
+        reader = self._readers.get(name)
+        if reader is None:
+            raise NotFound(f"this client is not subscribed to {name!r}; the answer to subscribe has the name")
+        return reader
 
     def acknowledged(self, id: int, arguments: Sequence[bytes | msgspec.Raw]) -> None:
         """Settles a message."""
@@ -195,8 +245,12 @@ class Explicit:
 
     def _spell(self, reader: Reader) -> bool:
         attachment = reader.attachment
-        item = attachment.take() if attachment else None
-        if attachment is None or item is None:
+        if attachment is None:
+            return False
+        for gap in self._gaps.pop(reader, ()):
+            self._emit("gap", GapOf(subscription=attachment.name, **msgspec.structs.asdict(gap)))
+        item = attachment.take()
+        if item is None:
             return False
         if isinstance(item, effects.Gap):
             self._emit("gap", GapOf(subscription=attachment.name, **msgspec.structs.asdict(gap_entry(item))))
@@ -239,6 +293,10 @@ async def open_explicit(session: Session, asked: Connecting, sid: str) -> Explic
     # Another pid each time: the client has to subscribe again, so nothing is recovered. But the session is its own.
     session.connection.accept(MAIN, sid=sid, pid=f"{conversation.token}.{sid}")
     return Explicit(session, conversation)
+
+
+def _all_positions(wanted: SubscribeOptions | ExtendOptions) -> list[str]:
+    return [*wanted.positions, *([] if wanted.position is None else [wanted.position])]
 
 
 def _options(emitted: Emitted, kind: Any) -> Any:

@@ -27,7 +27,7 @@ import msgspec
 from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
-from tidings.gateways.messages import ConfirmEntry, error_entry, gap_entry, parse_start
+from tidings.gateways.messages import ConfirmEntry, error_entry, gap_entry, parse_begin
 from tidings.gateways.socketio.connection import Connecting, Emitted
 from tidings.gateways.socketio.packets import payload_of
 from tidings.gateways.socketio.session import Reader, Session
@@ -40,7 +40,7 @@ from tidings.gateways.socketio.spelling import (
     publish,
     shown_payload,
 )
-from tidings.model import check_name
+from tidings.model import check_name, parse_header_filters
 from tidings.node import Conversation
 
 _STRETCH: Final = re.compile(r"([0-9a-f]{1,13})-([0-9]{1,16})-([0-9]{1,16})")
@@ -94,12 +94,13 @@ class Natural:
     async def subscribe(self, event: str, auth: Auth, came: Stretch | None) -> bool:
         """Attaches to the subscription of an event; returns whether it goes on where the client was."""
         reader = Reader(None, self._spell)
-        start, value = parse_start(str(auth.start))
+        start, value = parse_begin(str(auth.start))
         resume = [] if came is None else [inputs.Resume(came.reading, came.last, [(came.first, came.last)])]
         attachment = reader.attachment = await self._conversation.subscribe(
             inputs.Subscribe(
                 queue=self._name[1:],
                 event=event,
+                headers=parse_header_filters(auth.headers),
                 start=start,
                 start_value=value,
                 resume=resume,

@@ -25,6 +25,7 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     client_id: str | None = None
     take_over: bool = False
     events: list[str] | None = None
+    headers: list[str] = []
     ack: Literal["auto", "manual"] = "auto"
     start: str | int = msgspec.field(default="latest", name="from")
     recovery: bool = True

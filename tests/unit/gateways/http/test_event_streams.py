@@ -51,6 +51,17 @@ async def test_filters_select_events_and_queues(http: httpx.AsyncClient) -> None
     assert sorted(found) == [("orders.eu", 4), ("orders.us", 2)]
 
 
+async def test_filters_select_by_headers_and_last_begins_with_the_last_of_each_event(http: httpx.AsyncClient) -> None:
+    for event, region in (("a", "eu"), ("b", "eu"), ("a", "us"), ("a", "eu")):
+        headers = {"Tidings-Header-Region": region}
+        await http.post(f"/queues/orders/events/{event}", json=region, headers=headers)
+    for path in ("/queues/orders/events?", "/subscriptions/s/events?queue=orders&"):
+        async with event_source(http, f"{path}header=region%3Deu&from=earliest") as source:
+            assert [event.data["sequence"] for event in await source.take(3)] == [1, 2, 4]
+    async with event_source(http, "/queues/orders/events?from=last") as source:
+        assert [event.data["sequence"] for event in await source.take(2)] == [2, 4]
+
+
 @pytest.mark.parametrize("received", range(6))
 async def test_who_comes_back_goes_on_exactly_there(http: httpx.AsyncClient, received: int) -> None:
     async with event_source(http, "/queues/orders/events") as source:

@@ -236,3 +236,12 @@ async def _until(http: httpx.AsyncClient, *, connected: bool) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while (await http.get("/subscriptions/billing")).json()["queues"][0]["connected"] != connected:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # over HTTP there is only asking again
+
+
+async def test_one_that_begins_with_the_last_of_each_event_gets_those_first(http: httpx.AsyncClient) -> None:
+    for event in ("a", "b", "a"):
+        await http.post(f"/queues/orders/events/{event}", json=1)
+    answer = await http.get("/subscriptions/state/messages", params={"queue": "orders", "from": "last", "wait": 10})
+    assert [message["sequence"] for message in answer.json()["messages"]] == [2, 3]
+    refused = await http.get("/queues/orders/messages", params={"from": "last"})
+    assert (refused.status_code, "earliest, latest, a sequence" in refused.json()["detail"]) == (400, True)

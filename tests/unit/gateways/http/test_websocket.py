@@ -167,6 +167,49 @@ async def test_a_subscription_that_is_not_durable_is_acked_by_writing(url: str, 
             await eventually(settled)
 
 
+async def test_a_subscription_chooses_by_headers_and_begins_with_the_last_of_each_event(url: str) -> None:
+    async with socket(url) as client:
+        for event, region, payload in [("a", "eu", 1), ("b", "us", 2), ("a", "eu", 3), ("b", "eu", 4), ("a", "us", 5)]:
+            headers = {"region": region}
+            await client.ask("publish", queue="orders", event=event, payload=payload, headers=headers)
+        await client.ask("subscribe", queue="orders", headers=["region=eu"], **{"from": "earliest"})
+        assert [(await client.next())["message"]["payload"] for _ in range(3)] == [1, 3, 4]
+        await client.ask("subscribe", queue="orders", name="state", **{"from": "last"})
+        assert [(await client.next())["message"]["payload"] for _ in range(2)] == [4, 5]
+
+
+async def test_who_hands_back_positions_goes_on_exactly_there(url: str) -> None:
+    async with socket(url) as client:
+        await client.ask("publish", queue="orders.eu", event="e", payload=0)
+        begun = (await client.ask("subscribe", queue="orders.*"))["position"]
+        for queue, payload in [("orders.eu", 1), ("orders.us", 2), ("orders.eu", 3)]:
+            await client.ask("publish", queue=queue, event="e", payload=payload)
+        messages = [(await client.next())["message"] for _ in range(3)]
+    positions = [message["position"] for message in messages if message["payload"] < 3]
+    async with socket(url) as client:
+        answer = await client.ask("subscribe", queue="orders.*", positions=[begun, *positions])
+        assert sorted(answer["position"].split(".")) == sorted(positions)
+        assert (await client.next())["message"]["payload"] == 3
+    async with socket(url) as client:
+        await client.ask("subscribe", queue="orders.*", positions=[*positions, "1-7"])
+        gap = (await client.next())["gap"]
+        assert (gap["epoch"], gap["first_sequence"], gap["last_sequence"]) == (1, 8, None)
+        assert (await client.next())["message"]["payload"] == 3
+
+
+async def test_what_was_acked_on_write_and_not_received_comes_again_to_who_hands_back_its_position(url: str) -> None:
+    async with socket(url) as client:
+        await client.ask("subscribe", queue="orders", name="s", ack="write")
+        for payload in (1, 2):
+            await client.ask("publish", queue="orders", event="e", payload=payload)
+        first, _ = (await client.next())["message"], await client.next()
+    async with socket(url) as client:
+        refused = await client.ask("subscribe", name="s", position=first["position"])
+        assert (refused["code"], "cursor" in refused["text"]) == ("invalid_option", True)
+        await client.ask("subscribe", name="s", position=first["position"], ack="write")
+        assert (await client.next())["message"]["payload"] == 2
+
+
 async def test_unsubscribed_nothing_comes_and_the_durable_one_stays(url: str) -> None:
     async with socket(url) as client:
         await client.ask("subscribe", queue="orders", name="s")
@@ -236,6 +279,9 @@ async def test_publishes_keep_their_order_and_many_wait_for_their_confirms_at_on
         ('{"type": "subscribe", "request": 1}', 1, "queue"),
         ('{"type": "subscribe", "request": 1, "name": "nobody"}', 1, "nobody"),
         ('{"type": "subscribe", "request": 1, "queue": "q", "from": "then"}', 1, "earliest"),
+        ('{"type": "subscribe", "request": 1, "queue": "q", "headers": ["=x"]}', 1, "header"),
+        ('{"type": "subscribe", "request": 1, "queue": "q", "position": "here"}', 1, "position"),
+        ('{"type": "subscribe", "request": 1, "name": "s", "headers": ["a"]}', 1, "headers"),
         ('{"type": "ack", "request": 1, "subscription": "s", "position": "1-1"}', 1, "subscription"),
         ("[" * 100_000, None, ""),
     ],

@@ -243,6 +243,51 @@ async def test_a_subscription_chooses_by_headers(url: str, server: Server) -> No
         assert (await client.event("/"))[1]["payload"] == 2
 
 
+async def test_a_namespace_chooses_by_headers(url: str, server: Server) -> None:
+    writer = await publisher(server)
+    async with RawClient(url) as client:
+        await client.enter("/orders", headers=["region=eu"])
+        drafts = [Draft("created", b"1", headers={"region": "us"}), Draft("created", b"2", headers={"region": "eu"})]
+        await writer.publish("orders", drafts)
+        assert (await client.event("/orders"))[1] == 2
+
+
+async def test_one_that_is_not_durable_goes_on_at_the_positions_that_it_hands_back(url: str, server: Server) -> None:
+    writer = await publisher(server)
+    async with RawClient(url) as client:
+        await client.enter()
+        begun = (await client.ask("/", "subscribe", {"queue": "orders.*"})).get("position")
+        assert begun is None, "there is no queue yet"
+        await writer.publish("orders.eu", [Draft("created", b"%d" % number) for number in (1, 2)])
+        await writer.publish("orders.us", [Draft("created", b"3")])
+        positions = [(await client.event("/"))[1]["position"] for _ in range(3)]
+    await writer.publish("orders.eu", [Draft("created", b"4")])
+    async with RawClient(url) as client:
+        await client.enter()
+        ok = await client.ask("/", "subscribe", {"queue": "orders.*", "positions": [*positions, "1-5"]})
+        assert sorted(ok["position"].split(".")) == sorted(positions[1:])
+        name, gap, _ = await client.event("/")
+        assert (name, gap["epoch"], gap["first_sequence"], gap["count"]) == ("gap", 1, 6, None)
+        assert (await client.event("/"))[1]["payload"] == 4
+        refused = await client.ask("/", "subscribe", {"queue": "x", "as": "durable", "position": positions[0]})
+        assert "cursor" in refused["error"]["text"]
+
+
+async def test_a_message_that_takes_longer_is_extended(url: str, server: Server) -> None:
+    writer = await publisher(server)
+    async with RawClient(url) as client:
+        await client.enter(clientId="billing")
+        await client.ask("/", "subscribe", {"queue": "orders", "as": "mine", "ack_timeout_ms": 60_000})
+        await writer.publish("orders", [Draft("created", b"1")])
+        _, message, number = await client.event("/")
+        wanted = {"subscription": "mine", "position": message["position"]}
+        assert await client.ask("/", "extend", wanted) == {"subscription": "mine"}
+        await client.send(f"43{number}[]")
+        await eventually(lambda: _is(lag(server, "mine"), 0))
+        assert (await client.ask("/", "extend", wanted))["error"]["code"] == "delivery_taken_away"
+        assert (await client.ask("/", "extend", wanted | {"subscription": "other"}))["error"]["code"] == "not_found"
+
+
 async def test_an_explicit_message_of_bytes_has_its_payload_attached(url: str) -> None:
     async with RawClient(url) as client:
         await client.enter()
@@ -272,6 +317,9 @@ async def test_an_explicit_message_of_bytes_has_its_payload_attached(url: str) -
         (["subscribe", {"queue": "orders", "in_flight_max": 10**9}], "invalid_option"),
         (["unsubscribe", {"subscription": "nobody"}], "not_found"),
         (["unsubscribe"], "invalid_option"),
+        (["subscribe", {"queue": "orders", "position": "here"}], "invalid_option"),
+        (["subscribe", {"queue": "orders", "headers": ["=x"]}], "invalid_filter"),
+        (["extend", {"subscription": "nobody", "position": "1-1"}], "not_found"),
         (["queues", 1], "invalid_option"),
         (["nonsense"], "invalid_option"),
     ],
@@ -285,7 +333,7 @@ async def test_what_cannot_be_done_is_refused_and_the_rest_goes_on(
         assert (await client.ask("/", "publish", {"queue": "orders", "event": "e"}))["sequence"] == 1
 
 
-@pytest.mark.parametrize("start", ["earliest", 2, "2020-01-01T00:00:00Z"])
+@pytest.mark.parametrize("start", ["earliest", 2, "2020-01-01T00:00:00Z", "last"])
 async def test_a_new_subscription_starts_where_it_is_told(url: str, server: Server, start: object) -> None:
     writer = await publisher(server)
     await writer.publish("orders", [Draft("created", b"%d" % number) for number in range(1, 4)])
@@ -293,7 +341,7 @@ async def test_a_new_subscription_starts_where_it_is_told(url: str, server: Serv
         await client.enter()
         await client.ask("/", "subscribe", {"queue": "orders", "from": start})
         _, message, _ = await client.event("/")
-        assert message["sequence"] == (2 if start == 2 else 1)
+        assert message["sequence"] == {2: 2, "last": 3}.get(start, 1)  # type: ignore[call-overload]
 
 
 # --- clients ---

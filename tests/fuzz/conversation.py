@@ -33,6 +33,7 @@ from tidings.transaction import Commit
 from tidings.wire import (
     Ack,
     Backup,
+    Call,
     Confirmed,
     Connection,
     Delete,
@@ -45,9 +46,12 @@ from tidings.wire import (
     Nack,
     Publish,
     Refusal,
+    Result,
     Role,
     Subscribe,
     Subscribed,
+    Transact,
+    Transacted,
     Unsubscribe,
     Welcome,
 )
@@ -60,6 +64,7 @@ _ROGUES_MAX: Final = 4
 _SETTLE_S: Final = 5.0
 _SILENCE_S: Final = 9.0
 """Silence after which the server may rightly give up a connection."""
+_PUBLISHING: Final = (KIND_OF[Publish], KIND_OF[Transact])
 _SETTLING: Final = (KIND_OF[Ack], KIND_OF[Nack], KIND_OF[Extend])
 """Kinds that ask for no answer with request 0."""
 _INTEGERS: Final = range(-(2**63), 2**63)
@@ -130,11 +135,11 @@ class Rogue(asyncio.Protocol):
         self.expected.receive_data(data, 0)
         for frame, _ in self.expected.frames_received():
             match frame:
-                case Publish():
+                case Publish() | Transact():
                     self.published.add(frame.number)
                 case Ack() | Nack() | Extend() if frame.request == 0:
                     pass
-                case Ack() | Nack() | Extend() | Subscribe() | Unsubscribe() | List() | Delete() | Backup():
+                case Ack() | Nack() | Extend() | Subscribe() | Unsubscribe() | List() | Delete() | Backup() | Call():
                     self.asked[frame.request] += 1
         self.transport.write(data)
 
@@ -170,11 +175,11 @@ class Rogue(asyncio.Protocol):
         confirmed: set[int] = set()
         for frame in self.told:
             match frame:
-                case Done() | Listing() | Subscribed():
+                case Done() | Listing() | Subscribed() | Result():
                     answers[frame.request] += 1
-                case Confirmed():
+                case Confirmed() | Transacted():
                     confirmed.add(frame.number)
-                case Refusal() if frame.kind == KIND_OF[Publish]:
+                case Refusal() if frame.kind in _PUBLISHING:
                     confirmed.add(frame.request)
                 case Refusal() if frame.request or frame.kind not in _SETTLING:
                     answers[frame.request] += 1

@@ -1,13 +1,14 @@
 """Frames of a client that nobody wrote well: mostly what the protocol allows, sometimes just not."""
 
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from tests.fuzz.choices import Choices
+from tidings import calls
 from tidings.batch import encode_item
 from tidings.model import Flags, Run
-from tidings.wire import Goodbye, Hello, Publish, Subscribe, Unsubscribe
+from tidings.wire import Call, Goodbye, Hello, Publish, Subscribe, Transact, Unsubscribe
 from tidings.wire.codec import encode
 from tidings.wire.frames import CLIENT_KINDS, VERSION
 
@@ -41,7 +42,18 @@ _TEXTS: Final[dict[str, tuple[str, ...]]] = {
     "end": (*[""] * 12, "latest", "sequence", "time", "never"),
     "path": ("", "/", "\0", "backup", "x" * 5000),
 }
-_KINDS: Final = (*[3, 9, 5] * 16, *[7, 11, 13, 17, 19] * 5, 15, 64, 65, 1)
+_CALLS: Final = tuple(calls.ANSWERS)
+_IN_CALLS: Final[dict[str, tuple[str, ...]]] = _TEXTS | {
+    # What may rightly be emptied, stopped or slowed by anybody is not what the well-behaved live on.
+    "queue": (*("a", "b", "a.b") * 4, "", "*", "a b", "x" * 256),
+    "name": ("a", "b", "rogue:a/#", "rogue:a/#", "", "*"),
+    "subscription": ("rogue:a/#", "rogue:b/#", "other:a/#", "", "*"),
+    "client_id": ("rogue", "other", "", "a b"),
+    "start": ("earliest", "latest", "sequence", "time", "never"),
+    "to": ("earliest", "latest", "sequence", "time", "never"),
+    "url": ("http://example.com/a", "https://[::1]/", "ftp://x", ""),
+}
+_KINDS: Final = (*[3, 9, 5] * 16, *[7, 11, 13, 17, 19, 23] * 5, *[21] * 15, 15, 64, 65, 1)
 """How often each kind is said; the last two end a connection."""
 _EXTREMES: Final = (-1, 0, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**63))
 _FLOATS: Final = (*[0.0] * 12, 1.5, -1.0, 1e300, float("inf"), float("nan"))
@@ -52,6 +64,10 @@ def frame(choices: Choices) -> bytes:
     kind = CLIENT_KINDS[choices.pick(_KINDS)]
     if kind is Publish:
         data = publish(choices)
+    elif kind is Transact:
+        data = transact(choices)
+    elif kind is Call:
+        data = call(choices)
     elif kind is Goodbye:
         data = encode(Goodbye(choices.pick(["", "draining", "x"])))
     else:
@@ -75,6 +91,34 @@ def hello(choices: Choices) -> bytes:
 
 def publish(choices: Choices) -> bytes:
     """Returns a Publish with a body that its runs describe, or nearly."""
+    runs, body = _batch(choices)
+    frame = Publish(*_place_in_series(choices), choices.pick(_NAMES), runs)
+    return encode(frame, len(body)) + body
+
+
+def transact(choices: Choices) -> bytes:
+    """Returns a Transact of some batches, described as they are, or nearly, and some acks."""
+    batches: list[tuple[str, list[Run]]] = []
+    bodies: list[bytes] = []
+    for _ in range(choices.below(3)):
+        runs, body = _batch(choices)
+        batches.append((choices.pick(_NAMES), runs))
+        bodies.append(body)
+    acks: list[tuple[int, int, int, int]] = _value(get_type_hints(Transact)["acks"], "acks", choices)
+    body = b"".join(bodies)
+    return encode(Transact(*_place_in_series(choices), batches, acks), len(body)) + body
+
+
+def call(choices: Choices) -> bytes:
+    """Returns a Call, in most cases one that a server knows."""
+    said = _struct(choices.pick(_CALLS), choices, _IN_CALLS)
+    body = msgspec.msgpack.encode(said)
+    if choices.below(16) == 15:
+        body = choices.pick([b"", b"\x80", b"\xc1", body[:-1], body + b"\x00"])
+    return encode(Call(_number("request", choices)), len(body)) + body
+
+
+def _batch(choices: Choices) -> tuple[list[Run], bytes]:
     runs: list[Run] = []
     body = b""
     for _ in range(1 + choices.below(3)):
@@ -95,45 +139,58 @@ def publish(choices: Choices) -> bytes:
             run = msgspec.structs.replace(run, **wrong)
         runs.append(run)
         body += piece
+    return runs, body
+
+
+def _place_in_series(choices: Choices) -> tuple[int, int]:
+    """Returns number and answered of a Publish or Transact."""
     number = 1 + choices.below(32)
-    frame = Publish(number, choices.below(number + 1) // 4, choices.pick(_NAMES), runs)
+    answered = choices.below(number + 1) // 4
     if choices.below(16) == 15:
-        frame = msgspec.structs.replace(frame, number=_number("", choices), answered=_number("", choices))
-    return encode(frame, len(body)) + body
+        return _number("", choices), _number("", choices)
+    return number, answered
 
 
-def _struct(kind: type[msgspec.Struct], choices: Choices) -> Any:
+def _struct(kind: type[msgspec.Struct], choices: Choices, texts: dict[str, tuple[str, ...]] = _TEXTS) -> Any:
     """Returns a struct. What may be left out mostly is, or one odd value of many would have all of it refused."""
     hints, given = get_type_hints(kind), dict[str, Any]()
     for field in msgspec.structs.fields(kind):
         if field.required or choices.below(3) == 2:
-            given[field.name] = _value(hints[field.name], field.name, choices)
+            given[field.name] = _value(hints[field.name], field.name, choices, texts)
     return kind(**given)
 
 
-def _value(hint: Any, name: str, choices: Choices) -> Any:
+def _value(hint: Any, name: str, choices: Choices, texts: dict[str, tuple[str, ...]] = _TEXTS) -> Any:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return _struct(hint, choices)
+        return _struct(hint, choices, texts)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple and arguments[-1] is Ellipsis:
-        return tuple(_value(arguments[0], name, choices) for _ in range(choices.below(4)))
+        return tuple(_value(arguments[0], name, choices, texts) for _ in range(choices.below(4)))
     if origin is list:
-        return [_value(arguments[0], name, choices) for _ in range(choices.below(4))]
+        return [_value(arguments[0], name, choices, texts) for _ in range(choices.below(4))]
     if origin is tuple:
         return tuple(_value(argument, name, choices) for argument in arguments)
-    if arguments:  # something or None
-        return None if choices.below(2) else _value(arguments[0], name, choices)
+    if origin is dict:
+        return choices.pick([{}, {"h": "v"}, {"h": ""}, {"": "v"}, {"h": "x" * 300}])
+    if origin is Literal:
+        return choices.pick([*arguments, "never"])
+    if arguments:  # something or None, or left as it is
+        return None if type(None) in arguments and choices.below(2) else _value(arguments[0], name, choices, texts)
     if hint is int:
         return _number(name, choices)
     if hint is bool:
         return False if name == "take_over" else bool(choices.below(2))
     if hint is float:
         return choices.pick(_FLOATS)
+    if hint is bytes:
+        return choices.pick([b"1", b"", b"{"])
     assert hint is str, f"nothing is known to say for {name or 'a value'} of {hint}"
-    return choices.pick(_TEXTS.get(name, ("", "a", "x" * 300)))
+    return choices.pick(texts.get(name, ("", "a", "x" * 300)))
 
 
 def _number(name: str, choices: Choices) -> int:
+    if name == "wait_ms":  # all is answered before it is looked at whether it was
+        return choices.pick([0, 1, 1000, -1])
     if choices.below(64) == 63:
         return choices.pick(_EXTREMES)
     if name == "concurrency":

@@ -361,8 +361,10 @@ class Catalog:
 
         def reached() -> None:
             subscription.is_stored = True
-            if subscriber in subscription.attached():
-                self._attached(subscriber)
+            # All who asked meanwhile, in their order: who asks now is told at once, and would come before them.
+            for each in subscription.attached():
+                if each.starting:
+                    self._attached(each)
 
         def failed(reason: str, full: bool) -> None:
             if subscriber in subscription.attached():

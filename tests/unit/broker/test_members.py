@@ -300,6 +300,18 @@ def test_a_single_active_member_gets_all_until_it_leaves() -> None:
     assert (sequences(two), sequences(three)) == ([4], [])
 
 
+def test_who_asks_while_a_subscription_is_stored_is_not_passed_by_who_asks_later() -> None:
+    harness = Harness()
+    harness.connect().publish("work")
+    harness.store_is_held = True
+    one, two = (join(harness, client_id, single_active=True, start="earliest") for client_id in ("one", "two"))
+    harness.commit()
+    assert sequences(one) == [1]
+    three = join(harness, "three", single_active=True)
+    one.unsubscribe(1)
+    assert (sequences(two), sequences(three)) == ([1], [])
+
+
 def test_a_single_active_member_that_is_slow_is_waited_for() -> None:
     harness, (one, two) = shared(2, single_active=True)
     harness.do(_send_buffer(one, full=True))

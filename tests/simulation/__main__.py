@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="as many as fit into this time, instead")
     parser.add_argument("--start", type=int, default=1, help="the first one (default 1)")
     parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument("--group", help='with --seed: with faults of this group only, or of "one + other"')
     parser.add_argument(
         "--plain", action="store_true", help="with --seed: its scenario with publishing and acking only"
     )
@@ -35,7 +36,7 @@ def main() -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="print the history")
     options = parser.parse_args()
     if options.seed is not None:
-        return _report_one(run(options.seed, plain=options.plain), verbose=options.verbose)
+        return _report_one(run(options.seed, options.group, plain=options.plain), verbose=options.verbose)
     if options.scenario is not None:
         scenario = msgspec.json.decode(options.scenario.read_bytes(), type=Scenario)
         return _report_one(run_scenario(scenario), verbose=True)

@@ -20,6 +20,7 @@ at least once, without silent loss
 last messages
     A new subscription that begins with the last message of each event is handed, of each event that it wants, the last
     one that the queue held when it was made, and none before that. What was published while it was made may come too.
+    What is purged, deleted or expired is not held.
 honest gaps
     A durable subscription is told of a gap only where rows are damaged, a queue was deleted, or an administrator asked
     for what has this reason (a purge, a ttl, a limit); never for what was trimmed, unless that was gone when it asked
@@ -216,13 +217,16 @@ def last_messages(evidence: Evidence) -> list[str]:
             for sequence, message in sorted(evidence.stored.get(epoch, {}).items()):
                 if sequence <= place.most and reader.wants(message):
                     by_event[message.event].append(sequence)
+            deleted = evidence.journal.deleted_messages[epoch]
             for event, sequences in by_event.items():
-                last, before = sequences[-1], [sequence for sequence in sequences if sequence <= place.least][:-1]
-                early = [sequence for sequence in before if sequence in handed]
+                last, there = sequences[-1], [at for at in sequences if at <= place.least and at not in deleted]
+                early = [at for at in sequences if at in handed and at < max(there, default=0)]
                 if early:
                     broken.append(f"{name!r} {process} was handed {early[:5]} of {event} in epoch {epoch}: {sequences}")
                 owed = name in evidence.alive if not process else last < max(handed, default=0)
-                kept = last >= reader.attached.begins.get(epoch, place.most + 1)
+                kept = last >= reader.attached.begins.get(epoch, place.most + 1) and last not in deleted
+                if evidence.queue_of[epoch] in reader.may_expire:
+                    kept = False
                 if owed and kept and last not in got and last not in gaps:
                     broken.append(f"{name!r} {process} never got {last}, the last {event} in epoch {epoch} at {place}")
     return broken

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
-from tests.simulation.history import Attached, Attaching, Deleted, Handed, History, Made, Told
+from tests.simulation.history import Attached, Attaching, Deleted, Forgetting, Handed, History, Made, Told
 from tests.simulation.journal import Journal
 from tests.simulation.scenario import Scenario, SubscriberPlan
 from tidings.batch import decode_items
@@ -38,6 +38,8 @@ class Evidence:
         self.queue_of = queue_of
         """The queue's name, by epoch."""
         self.commits = commits
+        self.begun_ms: list[int] = []
+        """When, by the server's clock, each of them was begun."""
         self.end_ms = 0
         """The server's time when all was quiet."""
         self.commits_at_rest = 0
@@ -144,10 +146,18 @@ class Reader:
         """Whether `attached` is what a process was told, and not only what the server did."""
         self.deleted_before: set[int] = set()
         """Lives of queues that had ended when it was attached first."""
+        self.may_expire = set[str]()
+        """Queues whose messages were perhaps given a time to live before it was attached first."""
         self.handed: dict[Reading, dict[int, str]] = defaultdict(dict)
         self.gaps: dict[int, Ranges] = defaultdict(Ranges)
         self.told: list[Told] = []
+        self.standing: list[Told] = []
+        """What it was told without deletions that a crash undid: they are told at once, before they are durable."""
         self._evidence = evidence
+
+    def undo_deletion(self, epoch: int) -> None:
+        """Forgets what it was told of the deletion of a queue."""
+        self.standing = [told for told in self.standing if (told.epoch, told.reason) != (epoch, "queue deleted")]
 
     def wants(self, message: Stored) -> bool:
         """Whether it wants a message of its queues."""
@@ -183,7 +193,7 @@ class Reader:
 def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
     """Returns the subscriptions of a history, by name; ephemeral ones by name and process."""
     found: dict[tuple[str, str], Reader] = {}
-    deleted = set[int]()
+    deleted, may_expire = set[int](), set[str]()
     asking: dict[str, Attaching] = {}  # the latest of each name
 
     def key(fact: Attached | Handed | Told) -> tuple[str, str]:
@@ -199,18 +209,26 @@ def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
             case Made():
                 made = found[fact.subscription, ""] = Reader(evidence, asking[fact.name])
                 made.attached = Attached("", fact.subscription, True, True, fact.ends, {})
-                made.deleted_before = set(deleted)
+                made.deleted_before, made.may_expire = set(deleted), set(may_expire)
             case Attached():
                 known = found[key(fact)]
                 if not known.told_made:
-                    known.attached, known.deleted_before, known.told_made = fact, set(deleted), True
+                    known.attached, known.told_made = fact, True
+                    known.deleted_before, known.may_expire = set(deleted), set(may_expire)
             case Deleted():
                 deleted.add(fact.epoch)
+                for reader in found.values():
+                    reader.undo_deletion(fact.epoch)  # what was told of an earlier one
+            case Forgetting(queue, "expired"):
+                may_expire.add(queue)
             case Handed():
                 found[key(fact)].handed[fact.reading][fact.sequence] = fact.payload
             case Told():
                 found[key(fact)].told.append(fact)
-                # A deletion is told at once; a crash may undo it, and then the messages come after all.
-                if fact.reason != "queue deleted" or fact.epoch in evidence.journal.deleted:
-                    found[key(fact)].gaps[fact.epoch].add(fact.first, fact.last)
+                found[key(fact)].standing.append(fact)
+    for reader in found.values():
+        for epoch in {told.epoch for told in reader.standing} - evidence.journal.deleted.keys():
+            reader.undo_deletion(epoch)
+        for told in reader.standing:
+            reader.gaps[told.epoch].add(told.first, told.last)
     return found

@@ -6,8 +6,16 @@ from typing import NamedTuple
 import msgspec
 
 from tidings.batch import decode_items
-from tidings.broker.records import CursorRecord, DeadContentRecord, DeadLetterRecord, IdsRecord, ScheduleRecord
+from tidings.broker.records import (
+    CursorRecord,
+    DeadContentRecord,
+    DeadLetterRecord,
+    IdsRecord,
+    QueueRecord,
+    ScheduleRecord,
+)
 from tidings.model import Reading, epoch_of, moves_of, reading_of
+from tidings.ranges import Ranges
 from tidings.transaction import Commit
 
 
@@ -47,6 +55,8 @@ class Journal:
         """Number of a subscription -> which transaction removed it."""
         self.deleted: dict[int, int] = {}
         """Epoch of a queue -> which transaction deleted it."""
+        self.deleted_messages: dict[int, Ranges] = defaultdict(Ranges)
+        """Epoch -> which of its messages were deleted by themselves."""
         self._cursors: dict[tuple[int, int], list[tuple[int, CursorRecord | None]]] = defaultdict(list)
         contents: dict[str, str] = {}
         letters: dict[str, Letter] = {}
@@ -57,6 +67,9 @@ class Journal:
                 if kind == "cursor":
                     number, epoch = map(int, rest.split("/"))
                     self._cursors[number, epoch].append((index, msgspec.msgpack.decode(value, type=CursorRecord)))
+                elif kind == "queue":
+                    for span in msgspec.msgpack.decode(value, type=QueueRecord).deleted:
+                        self.deleted_messages[int(rest)].add(*span)
                 elif kind == "dead-content":
                     content = msgspec.msgpack.decode(value, type=DeadContentRecord)
                     contents[rest] = _payload(content.run.flags, content.body)

@@ -137,6 +137,7 @@ class Simulation:
     def check(self, promises: set[str]) -> dict[str, list[str]]:
         """Returns which of these promises were broken until now, and how."""
         self._evidence.numbers = self._world.watcher.numbers()
+        self._evidence.begun_ms = self._world.watcher.begun_ms()
         found = {promise: check(self._evidence) for promise, check in CHECKERS.items() if promise in promises}
         return {promise: broken for promise, broken in found.items() if broken}
 

@@ -13,8 +13,6 @@ from tests.simulation.run import Outcome, run
 from tests.simulation.scenario import FAULTS
 
 _SEEDS = 500
-_FORGETTING_SEEDS = 15
-"""Of scenarios in which messages are purged, deleted, expired and cut; the others have none of that."""
 _PUBLISHED_MIN = 50_000
 
 
@@ -29,10 +27,6 @@ def run_one(seed: tuple[int, bool]) -> Outcome:
     return run(seed[0], plain=seed[1])
 
 
-def run_forgetting(seed: int) -> Outcome:
-    return run(seed, "forgetting")
-
-
 def describe(outcome: Outcome) -> str:
     promise, texts = next(iter(outcome.broken.items()))
     return f"python -m tests.simulation --seed {outcome.seed} -v\n{promise}: " + "\n".join(texts[:5])
@@ -44,7 +38,6 @@ def test_every_promise_is_kept_under_faults() -> None:
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
         seeds = [*regressions(), *((seed, False) for seed in range(1, _SEEDS + 1))]
         outcomes = list(pool.map(run_one, seeds, chunksize=8))
-        outcomes += pool.map(run_forgetting, range(1, _FORGETTING_SEEDS + 1), chunksize=4)
     broken = [outcome for outcome in outcomes if outcome.broken]
     assert not broken, "\n\n".join(describe(outcome) for outcome in islice(broken, 3))
     # Scenarios in which nothing happens keep every promise, too.

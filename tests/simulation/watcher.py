@@ -21,7 +21,7 @@ from tests.simulation.history import (
 )
 from tidings.batch import StoredBatch
 from tidings.broker.broker import Broker
-from tidings.broker.effects import Deliver, Effect, Subscribed
+from tidings.broker.effects import Deliver, Effect, StartCommit, Subscribed
 from tidings.broker.inputs import Ack, Delete, Input, Nack, Publish, Subscribe, Transact
 from tidings.broker.invariants import Invariants
 from tidings.broker.records import CursorRecord, DeadLetterRecord
@@ -69,6 +69,8 @@ class Watcher:
         """Durable subscriptions that somebody was told of."""
         self._seen_ms: dict[str, int] = {}
         """When, by the server's clock, each had a subscriber at last (at the end: when it was up again)."""
+        self._begun_ms: list[int] = []
+        self._last_begun_ms = 0
         self._died: dict[tuple[str, Reading, int], int] = {}
         """The number of the dead letter of each message that was given up in this life of the server."""
         self._at_end: dict[int, str] = {}
@@ -122,6 +124,9 @@ class Watcher:
                 self._resuming(broker, input)
             living = self._compare(living, now_ms, asked=isinstance(input, Delete))
             for effect in effects:
+                if isinstance(effect, StartCommit):
+                    self.begun_ms()  # that of the last one, if it was carried out
+                    self._last_begun_ms = now_ms
                 if isinstance(effect, Subscribed):
                     process = broker.state.sessions[effect.connection].address.rpartition(":")[0]
                     self.reader_of[process] = self.reader(effect.name)
@@ -291,6 +296,11 @@ class Watcher:
             self._ends[epoch] = row.last_sequence
         self._disk_length = len(self._disk.appended)
         return self._ends
+
+    def begun_ms(self) -> list[int]:
+        """Returns when, by the server's clock, each transaction of the disk was begun."""
+        self._begun_ms += [self._last_begun_ms] * (len(self._disk.commits) - len(self._begun_ms))
+        return self._begun_ms
 
     def reported_ends(self) -> dict[int, int]:
         """Returns the last sequence that the server knows to be stored, by epoch."""

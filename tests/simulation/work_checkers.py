@@ -42,6 +42,7 @@ pause
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from tests.simulation.evidence import Evidence, Reader, readers
@@ -171,10 +172,7 @@ def _overlapping_gaps(evidence: Evidence, name: str, reader: Reader) -> Iterator
         if moves_of(evidence.reading(name, epoch)):
             continue  # what is in a gap may be asked for again, and then is told again
         known = Ranges()
-        told = {(g.first, g.last, g.reason) for g in reader.told if g.epoch == epoch}
-        for first, last, reason in sorted(told):
-            if reason == "queue deleted" and epoch not in evidence.journal.deleted:
-                continue  # a crash undid that
+        for first, last, reason in sorted({(g.first, g.last, g.reason) for g in reader.standing if g.epoch == epoch}):
             if known.within(first, last):
                 yield f"{name!r} was told twice of {known.within(first, last)} of epoch {epoch}, at last: {reason}"
             known.add(first, last)
@@ -240,11 +238,7 @@ def message_ids(evidence: Evidence) -> list[str]:
     broken = []
     window_ms = evidence.scenario.limits.get("ID_WINDOW_MS", limits.ID_WINDOW_MS)
     # The clock may be set back while the server is down; what was forgotten before that stays forgotten.
-    latest_ms, time_ms = list[int](), 0
-    began = {fact.commits: fact.time_ms for fact in evidence.history.of(LifeBegan)}
-    for index, commit in enumerate(evidence.commits):
-        time_ms = max([time_ms, began.get(index, 0), *(row.time_ms for _, row in commit.appends)])
-        latest_ms.append(time_ms)
+    latest_ms = list(accumulate(evidence.begun_ms, max))
     for epoch, messages in evidence.stored.items():
         if evidence.is_own(epoch):
             continue

@@ -54,6 +54,7 @@ async def test_the_commands_and_then_the_worker_run(tmp_path: Path) -> None:
     assert '"sequences":[2,3]' in said
     assert '"sequences":[4,5]' in said
     assert '"type":"order.created"' in said
+    assert '{"awaited":true}\n{"price": 108}' in said or '{"awaited":true}{"price": 108}' in said
     assert (tmp_path / "page.png").read_bytes() == b"pixels"
     assert "image/png" in said, "the content type is that of the payload"
     assert "ce-tidingsposition: " in said

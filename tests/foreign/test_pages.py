@@ -41,6 +41,7 @@ async def run(*command: str, cwd: Path) -> str:
     [
         (0, ["stored on disk as 1", "to be billed: 7"]),
         (1, ["shipped: 7", "shipped: 9"]),
+        (3, ["costs 108"]),
         (2, ["audit is new", "stored as 1", "shop.berlin created 1 { id: 7 }"]),
     ],
 )
@@ -61,4 +62,4 @@ async def test_the_example_in_python_runs(tmp_path: Path) -> None:
 
 
 def test_all_examples_are_run() -> None:
-    assert len(examples("js")) == 3
+    assert len(examples("js")) == 4

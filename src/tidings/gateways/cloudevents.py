@@ -24,7 +24,7 @@ import msgspec
 from tidings import limits
 from tidings.broker.effects import Gap
 from tidings.errors import InvalidPayload
-from tidings.gateways.messages import gap_entry, iso_time, payload_entry, spell_position
+from tidings.gateways.messages import gap_entry, header_content_type, iso_time, payload_entry, spell_position
 from tidings.model import BYTES, JSON, epoch_of
 from tidings.node.drafts import Draft
 
@@ -121,8 +121,7 @@ def binary_event(item: "Delivery | Gap") -> tuple[dict[str, str], bytes]:
     content_type = str(attributes.pop("datacontenttype", ""))
     headers = {_PREFIX + name: _escape(str(value)) for name, value in attributes.items()}
     if content_type:
-        # Somebody may have published a content type that would be more than one header here.
-        headers["content-type"] = content_type.strip() if content_type.isprintable() else BYTES
+        headers["content-type"] = header_content_type(content_type)
     return headers, msgspec.json.encode(gap_entry(item)) if isinstance(item, Gap) else item.payload
 
 

@@ -28,7 +28,7 @@ from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
-from tidings.model import BYTES, JSON, Reading, epoch_of
+from tidings.model import BYTES, JSON, Reading, ReplyInfo, epoch_of
 
 if TYPE_CHECKING:  # the command line uses this module too, and needs no node
     from tidings.broker.effects import Confirm, Gap
@@ -92,6 +92,16 @@ class ConfirmEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     duplicate_of: int | None = None
 
 
+class ReplyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What answers a request, and the client that gave it; the payload is shown as that of a message."""
+
+    payload: msgspec.Raw | str | UnsetType = UNSET
+    payload_base64: str | UnsetType = UNSET
+    content_type: str | UnsetType = UNSET
+    headers: dict[str, str] = {}
+    client_id: str | None = None
+
+
 class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An error of the registry. `retryable` says whether the same may succeed later."""
 
@@ -148,6 +158,11 @@ def confirm_entry(queue: str, confirm: "Confirm", durability: str) -> ConfirmEnt
     )
 
 
+def reply_entry(info: ReplyInfo) -> ReplyEntry:
+    """Returns a reply as JSON shows it."""
+    return ReplyEntry(headers=info.headers, client_id=info.client_id, **payload_entry(info.payload, info.content_type))
+
+
 def error_entry(error: TidingsError) -> ErrorEntry:
     """Returns an error as JSON shows it."""
     return ErrorEntry(code=error.code, text=error.text, retryable=error.retryable)
@@ -202,6 +217,11 @@ def new_payload(
         except (msgspec.ValidationError, UnicodeError):
             raise InvalidPayload(f"a payload of content type {content_type} is a string") from None
     return raw, content_type or JSON
+
+
+def header_content_type(content_type: str) -> str:
+    """Returns a content type as a header may have it: somebody may have published one that would be several."""
+    return content_type.strip() if content_type.isascii() and content_type.isprintable() else BYTES
 
 
 def is_json(data: bytes) -> bool:

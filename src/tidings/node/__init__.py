@@ -7,6 +7,7 @@ from tidings.node.drafts import Draft
 from tidings.node.metrics import Histogram, Metrics
 from tidings.node.node import Node
 from tidings.node.peers import Peer
+from tidings.node.requests import Request, begin_request, respond_soon
 
 __all__ = [
     "Attachment",
@@ -18,6 +19,9 @@ __all__ = [
     "Metrics",
     "Node",
     "Peer",
+    "Request",
     "SystemClock",
+    "begin_request",
     "open_conversation",
+    "respond_soon",
 ]

@@ -19,6 +19,7 @@ from tidings.gateways.http import (
     pulling,
     queues,
     reference,
+    replies,
     schedules,
     settling,
     status,
@@ -32,6 +33,7 @@ from tidings.gateways.http.problems import failed, not_understood, refused
 
 _MODULES = (
     publishing,
+    replies,
     pulling,
     settling,
     event_streams,

@@ -17,7 +17,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 
-from tidings import calls
+from tidings import calls, limits
 from tidings.broker import effects
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
 from tidings.gateways import cloudevents
@@ -25,9 +25,9 @@ from tidings.gateways.http.bodies import FORM, AnyRequest, media_type
 from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes
-from tidings.gateways.messages import ConfirmEntry, confirm_entry, is_json, new_payload
+from tidings.gateways.messages import ConfirmEntry, confirm_entry, header_content_type, is_json, new_payload
 from tidings.model import BYTES, JSON, ScheduledInfo
-from tidings.node import Draft
+from tidings.node import Draft, begin_request
 from tidings.node.drafts import batches
 
 NDJSON: Final = "application/x-ndjson"
@@ -40,6 +40,7 @@ Delay = Annotated[str | None, HeaderParameter(name="Tidings-Delay", description=
 At = Annotated[str | None, HeaderParameter(name="Tidings-At", description="When: ISO 8601, with its offset.")]
 Every = Annotated[str | None, HeaderParameter(name="Tidings-Every", description="Seconds after which it comes again.")]
 Ttl = Annotated[str | None, HeaderParameter(name="Tidings-Ttl", description="Seconds in which it is of use.")]
+Reply = Annotated[str | None, HeaderParameter(name="Tidings-Reply", description="Seconds to wait for a reply.")]
 IsBatch = Annotated[str | None, QueryParameter(name="batch", description="The body is many payloads.")]
 
 
@@ -81,7 +82,10 @@ _EVENT_BODIES: Final[dict[str, dict[str, Any]]] = {
 @post(
     "/queues/{queue:str}/events/{event:str}",
     status_code=201,
-    responses={202: ResponseSpec(ScheduledInfo, description="It is scheduled.", generate_examples=False)},
+    responses={
+        200: ResponseSpec(bytes, description="The reply, as it is.", media_type="*/*", generate_examples=False),
+        202: ResponseSpec(ScheduledInfo, description="It is scheduled.", generate_examples=False),
+    },
     tags=["publish"],
     summary="Publish a message, or with ?batch many",
     opt=takes({"*/*": {"description": "The payload as it is; with ?batch a JSON array, or NDJSON."}} | _EVENT_BODIES),
@@ -97,15 +101,16 @@ async def publish(
     at: At = None,
     every: Every = None,
     ttl: Ttl = None,
+    reply: Reply = None,
     batch: IsBatch = None,
 ) -> Response[ConfirmEntry | BatchConfirmed]:
-    """Stores the body, as it is, as a message; answers once that is durable.
+    """Stores the body, as it is, as a message; answers once that is durable, or with `Tidings-Reply` with the reply.
 
     Headers `Tidings-Header-NAME: VALUE` become the message's headers, with NAME in lower case. With `Tidings-Delay`,
     `Tidings-At` or `Tidings-Every` it is scheduled (202): DELETE on /schedules/HANDLE takes it back.
     """
     queue, event = decode_segment(queue), decode_segment(event)
-    one = (message_id, key, delay, at, every, ttl)
+    one = (message_id, key, delay, at, every, ttl, reply)
     body = await request.body()
     kind = media_type(request)
     if kind == cloudevents.BATCH or _is_true(batch):
@@ -117,7 +122,11 @@ async def publish(
     draft = _draft(request, kind, body, event)
     draft = draft._replace(id=message_id or draft.id, key=key or draft.key, ttl_ms=_ttl_ms(ttl))
     if (delay, at, every) != (None, None, None):
+        if reply is not None:
+            raise InvalidOption("Tidings-Reply is for a message that is published now; leave delay, at and every out")
         return await _schedule(door, queue, draft, delay, at, every)
+    if reply is not None:
+        return await _request(door, queue, draft, reply)
     [confirm] = await (await door.clerk()).publish(queue, [draft])
     return Response(confirm_entry(queue, confirm, door.node.store.durability))
 
@@ -186,14 +195,14 @@ def _draft(request: AnyRequest, kind: str, body: bytes, event: str) -> Draft:
     elif cloudevents.is_binary_event(request.headers):
         draft = cloudevents.parse_binary(request.headers, body, event)
     else:
-        draft = Draft(event, body, _content_type(request, kind, body))
+        draft = Draft(event, body, content_type_of(request, body))
     more = message_headers(request)
     return draft._replace(headers={**(draft.headers or {}), **more}) if more else draft
 
 
-def _content_type(request: AnyRequest, kind: str, body: bytes) -> str:
+def content_type_of(request: AnyRequest, body: bytes) -> str:
     """Returns the content type that was given. `curl -d` says that all it sends is a form, also JSON."""
-    if kind in ("", FORM) and is_json(body):
+    if media_type(request) in ("", FORM) and is_json(body):
         return JSON
     return request.headers.get("content-type") or BYTES
 
@@ -299,6 +308,17 @@ async def _confirms(door: Door, queue: str, drafts: list[Draft]) -> list[tuple[i
             raise type(refused)(f"{refused.text} ({stored} of the {len(drafts)} messages were stored)")
         raise refused
     return confirms
+
+
+async def _request(door: Door, queue: str, draft: Draft, reply: str) -> Response[Any]:
+    wait_ms = _seconds(reply, "Tidings-Reply") or 0
+    if not 1 <= wait_ms <= limits.PULL_WAIT_MS_MAX:
+        raise InvalidOption(f"Tidings-Reply: {reply}: write seconds, up to {limits.PULL_WAIT_MS_MAX // 1000}")
+    address = door.node.fresh_token()
+    request = await begin_request(await door.clerk(), queue, draft, address=address, wait_ms=wait_ms)
+    info = await request.reply()
+    # As a header: to a media type text/* the framework would add a character set.
+    return Response(info.payload, status_code=200, headers={"content-type": header_content_type(info.content_type)})
 
 
 async def _schedule(

@@ -3,7 +3,8 @@
 1. A connection is one client: `/ws?client_id=NAME`, with `take_over=true` if it may replace another process. It ends
    with a frame `error` and close code 4000 + the HTTP status of the error.
 2. Requests are handled in the order of their frames, and many at once: at most WEBSOCKET_REQUESTS_MAX that are not
-   answered. Beyond that, and while the node takes no more, the socket is not read.
+   answered. Beyond that, and while the node takes no more, the socket is not read. One that waits for a reply does not
+   count: REPLIES_AWAITED_MAX of them do.
 3. Answers go before deliveries; deliveries are taken from their subscriptions only when there is room to write them.
 4. What a client sends that is not understood is answered with `error`, and costs it nothing else.
 """
@@ -20,6 +21,7 @@ from litestar.types import Receive, Scope, Send
 
 from tidings import limits
 from tidings.broker import effects, inputs
+from tidings.calls import Respond
 from tidings.errors import InvalidOption, NotFound, Refused, TidingsError
 from tidings.gateways.http import websocket_frames as frames
 from tidings.gateways.http.door import Door
@@ -34,10 +36,11 @@ from tidings.gateways.messages import (
     parse_begin,
     places_of,
     ranges_of,
+    reply_entry,
     spell_position,
 )
 from tidings.model import Failure, parse_header_filters
-from tidings.node import Attachment, Conversation, Draft, open_conversation
+from tidings.node import Attachment, Conversation, Draft, Node, Request, begin_request, open_conversation
 from tidings.node.drafts import batches
 
 PROTOCOL: Final = "websocket"
@@ -68,7 +71,7 @@ class WebSocketDoor:
         except TidingsError as error:
             await _close(send, error)
             return
-        await _Connection(conversation, self._door.node.store.durability, news).serve(receive, send)
+        await _Connection(conversation, self._door.node, news).serve(receive, send)
 
     async def _welcome(self, scope: Scope, news: asyncio.Event) -> Conversation:
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -101,9 +104,9 @@ class _Attached:
 class _Connection:
     """One client's connection; `news` is set when there is something to write, or the conversation has ended."""
 
-    def __init__(self, conversation: Conversation, durability: str, news: asyncio.Event) -> None:
+    def __init__(self, conversation: Conversation, node: Node, news: asyncio.Event) -> None:
         self._conversation = conversation
-        self._durability = durability
+        self._node = node
         self._attached: dict[str, _Attached] = {}
         self._answers: deque[frames.ServerFrame] = deque()
         self._room = asyncio.Semaphore(limits.WEBSOCKET_REQUESTS_MAX)
@@ -143,7 +146,7 @@ class _Connection:
             except TidingsError as error:
                 self._answer(_error(error, frames.number_of(text)))
                 continue
-            if isinstance(frame, frames.Publish):
+            if isinstance(frame, frames.Publish | frames.Request):
                 # Begun here and not in its task: publishes keep their order.
                 await self._publish(frame, tasks)
             else:
@@ -164,10 +167,18 @@ class _Connection:
         self._answers.append(frame)
         self._news.set()
 
-    async def _publish(self, frame: frames.Publish, tasks: asyncio.TaskGroup) -> None:
+    async def _publish(self, frame: frames.Publish | frames.Request, tasks: asyncio.TaskGroup) -> None:
         try:
             payload, content_type = new_payload(frame.payload, frame.payload_base64, frame.content_type)
             draft = Draft(frame.event, payload, content_type, frame.id, frame.key, frame.headers)
+            if isinstance(frame, frames.Request):
+                address = self._node.fresh_token()
+                begun = await begin_request(
+                    self._conversation, frame.queue, draft, address=address, wait_ms=frame.timeout_ms
+                )
+                self._room.release()
+                tasks.create_task(self._answered(frame, self._replied(frame, begun)))
+                return
             [batch] = batches([draft])
             confirming = await self._conversation.publish_batch(frame.queue, batch)
         except TidingsError as error:
@@ -175,16 +186,37 @@ class _Connection:
             return
         tasks.create_task(self._answered(frame, self._confirmed(frame, confirming)))
 
+    async def _replied(self, frame: frames.Request, begun: Request) -> frames.ServerFrame:
+        try:
+            reply = await begun.reply()
+        except TidingsError:
+            await self._room.acquire()
+            raise
+        # Its answer is one of those that wait to be written.
+        await self._room.acquire()
+        return frames.Reply(request=frame.request, reply=reply_entry(reply))
+
     async def _confirmed(
         self, frame: frames.Publish, confirming: "asyncio.Future[effects.Confirm]"
     ) -> frames.ServerFrame:
-        entry = confirm_entry(frame.queue, await confirming, self._durability)
+        entry = confirm_entry(frame.queue, await confirming, self._node.store.durability)
         return frames.Confirmed(request=frame.request, **msgspec.structs.asdict(entry))
 
     async def _handle(
-        self, frame: frames.Subscribe | frames.Ack | frames.Nack | frames.Extend | frames.Unsubscribe | frames.Ping
+        self,
+        frame: frames.Respond
+        | frames.Subscribe
+        | frames.Ack
+        | frames.Nack
+        | frames.Extend
+        | frames.Unsubscribe
+        | frames.Ping,
     ) -> frames.ServerFrame | None:
         match frame:
+            case frames.Respond():
+                payload, content_type = new_payload(frame.payload, frame.payload_base64, frame.content_type)
+                call = Respond(address=frame.to, payload=payload, content_type=content_type, headers=frame.headers)
+                return frames.Responded(request=frame.request, awaited=bool(await self._conversation.call(call)))
             case frames.Subscribe():
                 return await self._subscribe(frame)
             case frames.Ack():
@@ -302,7 +334,7 @@ class _Ended(Exception):
     """The connection ended."""
 
 
-def _error(error: TidingsError, request: frames.Request = msgspec.UNSET) -> frames.Error:
+def _error(error: TidingsError, request: frames.RequestNumber = msgspec.UNSET) -> frames.Error:
     return frames.Error(request=request, code=error.code, text=error.text, retryable=error.retryable)
 
 

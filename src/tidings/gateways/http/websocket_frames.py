@@ -1,10 +1,10 @@
 """The frames of the WebSocket door: one JSON object each, which says in `type` what it is.
 
-    from a client     publish  subscribe  ack  nack  extend  unsubscribe  ping
-    from the server   confirmed  subscribed  message  gap  done  pong  error
+    from a client     publish  request  respond  subscribe  ack  nack  extend  unsubscribe  ping
+    from the server   confirmed  reply  responded  subscribed  message  gap  done  pong  error
 
-A client may number its requests: `request` is an integer or a string, and comes back with the answer, which may be out
-of turn. Without it publish, subscribe and ping are answered as well, the others only if they are refused.
+A client may number what it asks for: `request` is an integer or a string, and comes back with the answer, which may be
+out of turn. Without it ack, nack, extend and unsubscribe are answered only if they are refused, all others always.
 """
 
 from typing import Annotated, Final, Literal, TypeAlias
@@ -14,29 +14,46 @@ from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.errors import InvalidOption
-from tidings.gateways.messages import GapEntry, MessageEntry
+from tidings.gateways.messages import GapEntry, MessageEntry, ReplyEntry
 
-Request: TypeAlias = int | Annotated[str, msgspec.Meta(max_length=limits.ID_LENGTH_MAX)] | UnsetType
+RequestNumber: TypeAlias = int | Annotated[str, msgspec.Meta(max_length=limits.ID_LENGTH_MAX)] | UnsetType
 
 
 class _Frame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
-    request: Request = UNSET
+    request: RequestNumber = UNSET
 
 
 # --- from a client ---
 
 
-class Publish(_Frame, frozen=True, kw_only=True, tag="publish"):
-    """Publishes a message. `payload` is any JSON, or with a `content_type` text/* a string. Answer: `Confirmed`."""
-
-    queue: str
-    event: str
+class _Content(_Frame, frozen=True, kw_only=True):
     payload: msgspec.Raw | UnsetType = UNSET
     payload_base64: str | None = None
     content_type: str | None = None
+    headers: dict[str, str] | None = None
+
+
+class _Published(_Content, frozen=True, kw_only=True):
+    queue: str
+    event: str
     id: str | None = None
     key: str | None = None
-    headers: dict[str, str] | None = None
+
+
+class Publish(_Published, frozen=True, kw_only=True, tag="publish"):
+    """Publishes a message. `payload` is any JSON, or with a `content_type` text/* a string. Answer: `Confirmed`."""
+
+
+class Request(_Published, frozen=True, kw_only=True, tag="request"):
+    """Publishes a message and waits for what somebody responds to it. Answer: `Reply`."""
+
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=limits.REPLY_WAIT_MS_MAX)] = limits.REQUEST_TIMEOUT_MS
+
+
+class Respond(_Content, frozen=True, kw_only=True, tag="respond"):
+    """Sends a reply; `to` is the header `$reply-to` of the message that asks for it. Answer: `Responded`."""
+
+    to: str
 
 
 class _Positioned(_Frame, frozen=True, kw_only=True):
@@ -106,12 +123,12 @@ class Ping(_Frame, frozen=True, kw_only=True, tag="ping"):
     """Asks whether the server is there. Answer: `Pong`."""
 
 
-ClientFrame: TypeAlias = Publish | Subscribe | Ack | Nack | Extend | Unsubscribe | Ping
+ClientFrame: TypeAlias = Publish | Request | Respond | Subscribe | Ack | Nack | Extend | Unsubscribe | Ping
 _DECODER: Final["msgspec.json.Decoder[ClientFrame]"] = msgspec.json.Decoder(ClientFrame)
 
 
 class _Numbered(msgspec.Struct, frozen=True):
-    request: Request = UNSET
+    request: RequestNumber = UNSET
 
 
 _NUMBERED: Final = msgspec.json.Decoder(_Numbered)
@@ -131,7 +148,7 @@ def decode(text: str) -> ClientFrame:
         raise InvalidOption(f"a frame is one JSON object, and this is not: {error}") from None
 
 
-def number_of(text: str) -> Request:
+def number_of(text: str) -> RequestNumber:
     """Returns the number of a request that is not understood, if it has one."""
     try:
         return _NUMBERED.decode(text).request
@@ -143,7 +160,7 @@ def number_of(text: str) -> Request:
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    request: Request = UNSET
+    request: RequestNumber = UNSET
 
 
 class Confirmed(_Answer, frozen=True, kw_only=True, tag="confirmed"):
@@ -159,6 +176,18 @@ class Confirmed(_Answer, frozen=True, kw_only=True, tag="confirmed"):
     durability: str
     subscriptions: int
     duplicate_of: int | None = None
+
+
+class Reply(_Answer, frozen=True, kw_only=True, tag="reply"):
+    """What somebody responded to a request."""
+
+    reply: ReplyEntry
+
+
+class Responded(_Answer, frozen=True, kw_only=True, tag="responded"):
+    """The reply was sent; `awaited` says whether somebody still waited for it."""
+
+    awaited: bool
 
 
 class Subscribed(_Answer, frozen=True, kw_only=True, tag="subscribed"):
@@ -203,5 +232,5 @@ class Error(_Answer, frozen=True, kw_only=True, tag="error"):
     retryable: bool
 
 
-ServerFrame: TypeAlias = Confirmed | Subscribed | Message | Gap | Done | Pong | Error
+ServerFrame: TypeAlias = Confirmed | Reply | Responded | Subscribed | Message | Gap | Done | Pong | Error
 encode: Final = msgspec.json.Encoder().encode

@@ -56,6 +56,7 @@ class Acknowledged(NamedTuple):
     namespace: str
     id: int
     arguments: Sequence[msgspec.Raw | bytes]
+    attachments: Sequence[bytes]
 
 
 class Left(NamedTuple):
@@ -114,7 +115,7 @@ class Connection:
             return Left(packet.namespace)
         if packet.kind == ACK:
             assert packet.id is not None, "the decoder lets no ack without an id through"
-            return Acknowledged(packet.namespace, packet.id, packet.arguments)
+            return Acknowledged(packet.namespace, packet.id, packet.arguments, packet.attachments)
         return Emitted(
             packet.namespace, _name(packet.arguments[0]), packet.id, packet.arguments[1:], packet.attachments
         )
@@ -164,9 +165,9 @@ class Connection:
         shown = f"${name}" if name in RESERVED else name
         self._put(Packet(EVENT, namespace, id, [msgspec.json.encode(shown), *arguments], attachments))
 
-    def answer(self, namespace: str, id: int, value: object) -> None:
+    def answer(self, namespace: str, id: int, value: object, attachments: Sequence[bytes] = ()) -> None:
         """Answers an event of the client."""
-        self._put(Packet(ACK, namespace, id, [msgspec.json.encode(value)]))
+        self._put(Packet(ACK, namespace, id, [msgspec.json.encode(value)], attachments))
 
     def leave(self, namespace: str) -> None:
         """Ends a namespace; the standard client does not come back to it by itself."""

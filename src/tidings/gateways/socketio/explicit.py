@@ -3,6 +3,8 @@
     socket.emit("publish", {queue, event, payload, headers, id}, confirm => ...)
     socket.emit("subscribe", {queue, event, as, from}, ok => ...)
     socket.on("message", (message, ack) => { ...; ack() })     Socket.IO's own acknowledgement is the ack
+    socket.emit("request", {queue, event, payload, timeout_ms}, reply => ...)
+    socket.emit("respond", {to, payload}, told => ...)         or ack({reply: ...})
     socket.on("gap", gap => ...)                               settled once it is proved to have arrived
 
 Answers of what was refused have `error`; without a function to answer to, an "error" event tells of it.
@@ -14,11 +16,14 @@ from typing import Any, Final
 
 import msgspec
 
+from tidings import limits
 from tidings.broker import effects, inputs
+from tidings.calls import Respond
 from tidings.errors import InvalidOption, NotFound, TidingsError
 from tidings.gateways.messages import (
     GapEntry,
     MessageEntry,
+    ReplyEntry,
     error_entry,
     forgotten_entries,
     gap_entry,
@@ -28,7 +33,7 @@ from tidings.gateways.messages import (
     ranges_of,
     spell_position,
 )
-from tidings.gateways.socketio.connection import Connecting, Emitted
+from tidings.gateways.socketio.connection import Acknowledged, Connecting, Emitted
 from tidings.gateways.socketio.packets import payload_of
 from tidings.gateways.socketio.session import Reader, Session
 from tidings.gateways.socketio.spelling import (
@@ -40,11 +45,11 @@ from tidings.gateways.socketio.spelling import (
     shown_payload,
 )
 from tidings.model import JSON, parse_header_filters
-from tidings.node import Conversation
+from tidings.node import Conversation, Draft, Request, begin_request
 
 MAIN: Final = "/"
 _LISTINGS: Final = ("clients", "queues", "subscriptions")
-_VERBS: Final = ("publish", "subscribe", "extend", "unsubscribe", *_LISTINGS)
+_VERBS: Final = ("publish", "request", "respond", "subscribe", "extend", "unsubscribe", *_LISTINGS)
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -57,6 +62,21 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     content_type: str | None = None
     id: str | None = None
     key: str | None = None
+    headers: dict[str, str] | None = None
+
+
+class RequestOptions(PublishOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What "request" takes: what "publish" does, and how long the reply may take."""
+
+    timeout_ms: int = limits.REQUEST_TIMEOUT_MS
+
+
+class RespondOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What "respond" takes: the header `$reply-to` of the message that asks, and what answers it."""
+
+    to: str
+    payload: msgspec.Raw = _NULL
+    content_type: str | None = None
     headers: dict[str, str] | None = None
 
 
@@ -113,6 +133,12 @@ class Subscribed(msgspec.Struct, frozen=True, omit_defaults=True):
     position: str | None = None
 
 
+class Responded(msgspec.Struct, frozen=True):
+    """The reply was sent; `awaited` says whether somebody still waited for it."""
+
+    awaited: bool
+
+
 class MessageOf(MessageEntry, frozen=True, kw_only=True, omit_defaults=True):
     """A message, and the subscription that it was delivered to."""
 
@@ -147,8 +173,13 @@ class Explicit:
             if emitted.name == "publish":
                 await self._publish(emitted, tell)
                 return
-            if emitted.name == "subscribe":
-                answer: object = await self._subscribe(_options(emitted, SubscribeOptions))
+            if emitted.name == "request":
+                await self._request(emitted, tell)
+                return
+            if emitted.name == "respond":
+                answer: object = await self._respond(emitted)
+            elif emitted.name == "subscribe":
+                answer = await self._subscribe(_options(emitted, SubscribeOptions))
             elif emitted.name == "extend":
                 answer = await self._extend(_options(emitted, ExtendOptions))
             elif emitted.name == "unsubscribe":
@@ -167,15 +198,44 @@ class Explicit:
 
     async def _publish(self, emitted: Emitted, tell: Any) -> None:
         wanted = _options(emitted, PublishOptions)
-        message = draft(
-            wanted.event,
-            payload_of(wanted.payload, emitted.attachments),
-            wanted.content_type,
-            id=wanted.id,
-            key=wanted.key,
-            headers=wanted.headers,
-        )
+        message = _draft(wanted, emitted)
         await publish(self._conversation, wanted.queue, message, tell, self._session.durability)
+
+    async def _request(self, emitted: Emitted, tell: Any) -> None:
+        wanted = _options(emitted, RequestOptions)
+        request = await begin_request(
+            self._conversation,
+            wanted.queue,
+            _draft(wanted, emitted),
+            address=self._session.fresh_token(),
+            wait_ms=wanted.timeout_ms,
+        )
+        self._session.run(self._tell_reply(request, tell))
+
+    async def _tell_reply(self, request: Request, tell: Any) -> None:
+        try:
+            info = await request.reply()
+        except TidingsError as error:
+            tell(Failed(error_entry(error)))
+            return
+        value, attachments = shown_payload(info.payload, info.content_type)
+        tell(
+            ReplyEntry(
+                payload=msgspec.Raw(value),
+                content_type=msgspec.UNSET if info.content_type == JSON else info.content_type,
+                headers=info.headers,
+                client_id=info.client_id,
+            ),
+            attachments,
+        )
+
+    async def _respond(self, emitted: Emitted) -> Responded:
+        wanted = _options(emitted, RespondOptions)
+        message = draft("reply", payload_of(wanted.payload, emitted.attachments), wanted.content_type)
+        call = Respond(
+            address=wanted.to, payload=message.payload, content_type=message.content_type, headers=wanted.headers
+        )
+        return Responded(bool(await self._conversation.call(call)))
 
     async def _subscribe(self, wanted: SubscribeOptions) -> Subscribed:
         reader = Reader(None, self._spell)
@@ -227,15 +287,15 @@ class Explicit:
             raise NotFound(f"this client is not subscribed to {name!r}; the answer to subscribe has the name")
         return reader
 
-    def acknowledged(self, id: int, arguments: Sequence[bytes | msgspec.Raw]) -> None:
+    def acknowledged(self, acknowledged: Acknowledged) -> None:
         """Settles a message."""
-        self._waiting.settle(self._conversation, id, arguments, self._session.settle_soon)
+        self._waiting.settle(self._conversation, acknowledged, self._session.settle_soon)
 
     # --- what the client is told ---
 
-    def _tell(self, id: int | None, answer: object) -> None:
+    def _tell(self, id: int | None, answer: object, attachments: Sequence[bytes] = ()) -> None:
         if id is not None:
-            self._session.connection.answer(MAIN, id, answer)
+            self._session.connection.answer(MAIN, id, answer, attachments)
         elif isinstance(answer, Failed):
             self._emit("error", answer.error)
         self._session.flush()
@@ -256,7 +316,7 @@ class Explicit:
             self._emit("gap", GapOf(subscription=attachment.name, **msgspec.structs.asdict(gap_entry(item))))
             self._session.unproven(attachment, item.epoch, item.first_sequence, item.last_sequence)
             return True
-        value, attachments = shown_payload(item)
+        value, attachments = shown_payload(item.payload, item.content_type)
         entry = MessageOf(
             **message_fields(item),
             payload=msgspec.Raw(value),
@@ -293,6 +353,11 @@ async def open_explicit(session: Session, asked: Connecting, sid: str) -> Explic
     # Another pid each time: the client has to subscribe again, so nothing is recovered. But the session is its own.
     session.connection.accept(MAIN, sid=sid, pid=f"{conversation.token}.{sid}")
     return Explicit(session, conversation)
+
+
+def _draft(wanted: PublishOptions, emitted: Emitted) -> Draft:
+    payload = payload_of(wanted.payload, emitted.attachments)
+    return draft(wanted.event, payload, wanted.content_type, id=wanted.id, key=wanted.key, headers=wanted.headers)
 
 
 def _all_positions(wanted: SubscribeOptions | ExtendOptions) -> list[str]:

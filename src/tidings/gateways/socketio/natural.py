@@ -18,7 +18,6 @@ when it returns. Both mean the same after any restart:
 """
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -28,7 +27,7 @@ from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
 from tidings.gateways.messages import ConfirmEntry, error_entry, gap_entry, parse_begin
-from tidings.gateways.socketio.connection import Connecting, Emitted
+from tidings.gateways.socketio.connection import Acknowledged, Connecting, Emitted
 from tidings.gateways.socketio.packets import payload_of
 from tidings.gateways.socketio.session import Reader, Session
 from tidings.gateways.socketio.spelling import (
@@ -140,10 +139,10 @@ class Natural:
         durability = self._session.durability
         await publish(self._conversation, self._name[1:], message, tell, durability)
 
-    def acknowledged(self, id: int, arguments: Sequence[bytes | msgspec.Raw]) -> None:
+    def acknowledged(self, acknowledged: Acknowledged) -> None:
         """Settles a message."""
         if self._waiting:
-            self._waiting.settle(self._conversation, id, arguments, self._session.settle_soon)
+            self._waiting.settle(self._conversation, acknowledged, self._session.settle_soon)
 
     def _tell(self, event: str, id: int | None, answer: ConfirmEntry | Failed) -> None:
         connection = self._session.connection
@@ -170,7 +169,7 @@ class Natural:
             connection.emit(self._name, "$gap", [msgspec.json.encode(gap_entry(item))])
             self._session.unproven(attachment, item.epoch, item.first_sequence, item.last_sequence)
             return True
-        value, attachments = shown_payload(item)
+        value, attachments = shown_payload(item.payload, item.content_type)
         if self._waiting is not None:
             number = self._waiting.add(attachment, item)
             connection.emit(self._name, item.event, [value], id=number, attachments=attachments)

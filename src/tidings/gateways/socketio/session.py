@@ -10,10 +10,8 @@ before: what it does not read waits in the node, and is bounded there.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
-
-import msgspec
 
 from tidings import limits
 from tidings.errors import InternalError, InvalidOption, ProtocolViolation, TidingsError, reconnects
@@ -45,7 +43,7 @@ class Namespace(Protocol):
         """Does what the client asked for."""
         ...
 
-    def acknowledged(self, id: int, arguments: Sequence[bytes | msgspec.Raw]) -> None:
+    def acknowledged(self, acknowledged: Acknowledged) -> None:
         """Settles what the client acknowledged."""
         ...
 
@@ -126,6 +124,22 @@ class Session:
     def durability(self) -> str:
         """How safely the store keeps what is confirmed."""
         return self._gateway.node.store.durability
+
+    def fresh_token(self) -> str:
+        """Returns what nobody can guess."""
+        return self._gateway.node.fresh_token()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does something beside everything else, which ends with the conversation."""
+        self._gateway.run(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            # A bug of ours; it ends this connection and no other, and the client comes back.
+            _log.exception("a mistake in a Socket.IO connection")
+            self.end("the server made a mistake; its log says which")
 
     # --- over WebSocket ---
 
@@ -259,7 +273,7 @@ class Session:
             case Emitted():
                 await self.namespaces[received.namespace].received(received)
             case Acknowledged():
-                self.namespaces[received.namespace].acknowledged(received.id, received.arguments)
+                self.namespaces[received.namespace].acknowledged(received)
             case Left():
                 namespace = self.namespaces.pop(received.namespace, None)
                 if namespace:

@@ -7,12 +7,14 @@ from typing import Final, Literal
 import msgspec
 
 from tidings import limits
+from tidings.batch import check_payload_size
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
 from tidings.gateways.messages import ConfirmEntry, ErrorEntry, confirm_entry, error_entry, payload_value
-from tidings.gateways.socketio.packets import PLACEHOLDER
-from tidings.model import BYTES, JSON, Failure
-from tidings.node import Attachment, Conversation, Delivery, Draft
+from tidings.gateways.socketio.connection import Acknowledged
+from tidings.gateways.socketio.packets import PLACEHOLDER, payload_of
+from tidings.model import BYTES, JSON, REPLY_TO, Failure
+from tidings.node import Attachment, Conversation, Delivery, Draft, respond_soon
 from tidings.node.drafts import batches
 
 
@@ -45,12 +47,15 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client may acknowledge with, to give a message back: again after `delay_ms`, or never with `reject`."""
+    """What a client may acknowledge with: a `reply` to a request; or to give a message back, again after `delay_ms`, or
+    never with `reject`.
+    """
 
     nack: bool = False
     reject: bool = False
     delay_ms: int | None = None
     error: str | None = None
+    reply: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _AUTH: Final = msgspec.json.Decoder(Auth)
@@ -127,11 +132,11 @@ async def publish(
 # --- delivering ---
 
 
-def shown_payload(delivery: Delivery) -> tuple[bytes | msgspec.Raw, list[bytes]]:
+def shown_payload(payload: bytes, content_type: str) -> tuple[bytes | msgspec.Raw, list[bytes]]:
     """Returns a payload as JSON, and what is attached to it: bytes are."""
-    value = payload_value(delivery.payload, delivery.content_type)
+    value = payload_value(payload, content_type)
     if value is None:
-        return PLACEHOLDER, [delivery.payload]
+        return PLACEHOLDER, [payload]
     return (msgspec.json.encode(value) if isinstance(value, str) else value), []
 
 
@@ -142,31 +147,34 @@ class Unacknowledged:
 
     def __init__(self) -> None:
         self._last = 0
-        self._waiting: dict[int, tuple[Attachment, int, int]] = {}
+        self._waiting: dict[int, tuple[Attachment, int, int, str | None]] = {}
 
     def add(self, attachment: Attachment, delivery: Delivery) -> int:
         """Returns the number for a delivery."""
         self._last += 1
-        self._waiting[self._last] = (attachment, delivery.epoch, delivery.sequence)
+        address = delivery.headers.get(REPLY_TO) if delivery.headers else None
+        self._waiting[self._last] = (attachment, delivery.epoch, delivery.sequence, address)
         return self._last
 
     def settle(
         self,
         conversation: Conversation,
-        number: int,
-        arguments: Sequence[bytes | msgspec.Raw],
+        acknowledged: Acknowledged,
         ack: Callable[[Attachment, tuple[int, int, int]], None],
     ) -> None:
         """Settles a delivery as its client says; one that it was not given is ignored."""
-        attachment, reading, sequence = self._waiting.pop(number, (None, 0, 0))
+        attachment, reading, sequence, address = self._waiting.pop(acknowledged.id, (None, 0, 0, None))
         if attachment is None:
             return
-        settled = _settled(arguments)
+        settled = _settled(acknowledged.arguments)
         range = (reading, sequence, sequence)
-        if not (settled.nack or settled.reject or settled.error is not None):
-            ack(attachment, range)
-            return
         failure = None if settled.error is None else Failure("Error", settled.error[: limits.FAILURE_TEXT_LENGTH_MAX])
+        if not (settled.nack or settled.reject or failure):
+            if address is not None and settled.reply is not msgspec.UNSET:
+                failure = _respond(conversation, address, settled.reply, acknowledged.attachments)
+            if failure is None:
+                ack(attachment, range)
+                return
         conversation.submit(
             inputs.Nack(
                 conversation.connection,
@@ -177,6 +185,20 @@ class Unacknowledged:
                 failure=failure,
             )
         )
+
+
+def _respond(
+    conversation: Conversation, address: str, value: msgspec.Raw, attachments: Sequence[bytes]
+) -> Failure | None:
+    """Sends a reply; returns why it cannot be one."""
+    try:
+        payload = payload_of(value, attachments)
+        check_payload_size(len(payload))
+    except TidingsError as error:
+        return Failure(type(error).__name__, f"the reply: {error.text}"[: limits.FAILURE_TEXT_LENGTH_MAX])
+    content_type = JSON if isinstance(payload, msgspec.Raw) else BYTES
+    respond_soon(conversation, address, bytes(payload), content_type)
+    return None
 
 
 def _settled(arguments: Sequence[bytes | msgspec.Raw]) -> Settled:

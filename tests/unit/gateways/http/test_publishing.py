@@ -1,5 +1,7 @@
 """Publishing over HTTP: what becomes of body and headers, and what is refused."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -54,6 +56,36 @@ async def test_what_is_not_there_and_wrong_verbs_are_problems_too(http: httpx.As
     assert wrong.status_code == 405
     assert "GET" in wrong.headers["allow"]
     assert wrong.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_request_is_answered_with_what_somebody_responds(http: httpx.AsyncClient) -> None:
+    await http.put("/subscriptions/rates", json={"queue": "rates"})
+    for kind, sent in (("application/json", b'{"price": 108}'), ("image/png", b"\0\xff"), ("text/plain", b"noon")):
+        headers = {"Tidings-Reply": "10", "Tidings-Header-Zone": "UTC"}
+        asking = asyncio.create_task(http.post("/queues/rates/events/quote", content=b"100", headers=headers))
+        pulled = await http.get("/subscriptions/rates/messages", params={"wait": 10})
+        [message] = pulled.json()["messages"]
+        assert message["headers"]["zone"] == "UTC"
+        path = f"/replies/{message['headers']['$reply-to']}"
+        told = await http.post(path, content=sent, headers={"content-type": kind})
+        assert (told.status_code, told.json()) == (200, {"awaited": True})
+        answer = await asking
+        assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, kind, sent)
+        assert (await http.post(path, content=sent)).json() == {"awaited": False}
+
+
+async def test_a_request_that_nobody_answers_is_a_problem(http: httpx.AsyncClient) -> None:
+    async def ask(seconds: str, **headers: str) -> tuple[int, str]:
+        given = {"Tidings-Reply": seconds, **headers}
+        answer = await http.post("/queues/rates/events/quote", content=b"100", headers=given)
+        return answer.status_code, answer.json()["code"]
+
+    assert await ask("10") == (503, "unanswered")
+    await http.put("/subscriptions/rates", json={"queue": "rates"})
+    assert await ask("0.001") == (504, "timed_out")
+    for seconds in ("0", "61", "soon"):
+        assert await ask(seconds) == (400, "invalid_option")
+    assert await ask("1", **{"Tidings-Delay": "1"}) == (400, "invalid_option")
 
 
 async def test_it_is_alive_and_ready(http: httpx.AsyncClient) -> None:

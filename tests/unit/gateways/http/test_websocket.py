@@ -210,6 +210,66 @@ async def test_what_was_acked_on_write_and_not_received_comes_again_to_who_hands
         assert (await client.next())["message"]["payload"] == 2
 
 
+async def test_a_request_is_replied_to_by_who_handles_it(url: str, native: str) -> None:
+    async with socket(url) as client, socket(url) as service:
+        await service.ask("subscribe", queue="rates", event="quote", name="rates")
+        wanted = {"queue": "rates", "event": "quote", "payload": {"amount": 100}, "headers": {"a": "b"}}
+        await client.send("request", request="r", **wanted)
+        await client.send("publish", request="p", queue="rates", event="quote", payload="after it")
+        assert (await client.receive())["request"] == "p"
+        asked, after = [(await service.next())["message"] for _ in range(2)]
+        assert (asked["payload"], after["payload"]) == ({"amount": 100}, "after it")
+        assert (asked["headers"]["a"], "headers" in after) == ("b", False)
+        reply = {"to": asked["headers"]["$reply-to"], "payload": {"price": 108}, "headers": {"zone": "UTC"}}
+        assert await service.ask("respond", **reply) == {"type": "responded", "request": 2, "awaited": True}
+        assert await client.receive() == {
+            "type": "reply",
+            "request": "r",
+            "reply": {"payload": {"price": 108}, "headers": {"zone": "UTC"}},
+        }
+        assert (await service.ask("respond", **reply))["awaited"] is False
+    async with (
+        tidings.connect(native, client_id="rates") as python,
+        python.subscribe("rates", "bytes") as subscription,
+        socket(url) as client,
+    ):
+        await client.send("request", request=1, queue="rates", event="bytes", payload_base64="AAE=")
+        message = await anext(aiter(subscription))
+        assert (message.is_request, message.payload) == (True, b"\0\1")
+        assert await message.respond(b"\2") is True
+        reply = (await client.receive())["reply"]
+        content_type = "application/octet-stream"
+        assert reply == {"payload_base64": "Ag==", "content_type": content_type, "client_id": "rates"}
+
+
+async def test_a_request_that_nobody_answers_is_an_error(url: str) -> None:
+    async with socket(url) as client:
+        nobody = await client.ask("request", queue="rates", event="quote", payload=1)
+        assert (nobody["code"], "rates/quote" in nobody["text"]) == ("unanswered", True)
+        await client.ask("subscribe", queue="rates")
+        late = await client.ask("request", queue="rates", event="quote", payload=2, timeout_ms=1)
+        assert (late["code"], late["retryable"]) == ("timed_out", True)
+        message = (await client.next())["message"]
+        told = await client.ask("respond", to=message["headers"]["$reply-to"], payload=1)
+        assert told["awaited"] is False
+
+
+async def test_requests_that_wait_hold_up_nothing_else(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with socket(url) as client:
+        await client.ask("subscribe", queue="rates")
+        count = limits.WEBSOCKET_REQUESTS_MAX + 10
+        for number in range(count):
+            await client.send("request", request=f"r{number}", queue="rates", event="quote", payload=number)
+        asked = [(await client.next())["message"] for _ in range(count)]
+        assert [message["payload"] for message in asked] == list(range(count))
+        for message in asked:
+            await client.send("respond", request="told", to=message["headers"]["$reply-to"], payload=message["payload"])
+        found = [await client.next() for _ in range(2 * count)]
+        replies = {frame["request"]: frame["reply"]["payload"] for frame in found if frame["type"] == "reply"}
+        assert replies == {f"r{number}": number for number in range(count)}
+        assert (await client.ask("ping"))["type"] == "pong"
+
+
 async def test_unsubscribed_nothing_comes_and_the_durable_one_stays(url: str) -> None:
     async with socket(url) as client:
         await client.ask("subscribe", queue="orders", name="s")
@@ -282,6 +342,14 @@ async def test_publishes_keep_their_order_and_many_wait_for_their_confirms_at_on
         ('{"type": "subscribe", "request": 1, "queue": "q", "headers": ["=x"]}', 1, "header"),
         ('{"type": "subscribe", "request": 1, "queue": "q", "position": "here"}', 1, "position"),
         ('{"type": "subscribe", "request": 1, "name": "s", "headers": ["a"]}', 1, "headers"),
+        ('{"type": "request", "request": 1, "queue": "q", "event": "a b", "payload": 1}', 1, "event"),
+        (
+            '{"type": "request", "request": 1, "queue": "q", "event": "e", "payload": 1, "timeout_ms": 0}',
+            1,
+            "timeout_ms",
+        ),
+        ('{"type": "respond", "request": 1, "payload": 1}', 1, "to"),
+        ('{"type": "respond", "request": 1, "to": "x"}', 1, "payload"),
         ('{"type": "ack", "request": 1, "subscription": "s", "position": "1-1"}', 1, "subscription"),
         ("[" * 100_000, None, ""),
     ],

@@ -288,6 +288,63 @@ async def test_a_message_that_takes_longer_is_extended(url: str, server: Server)
         assert (await client.ask("/", "extend", wanted | {"subscription": "other"}))["error"]["code"] == "not_found"
 
 
+async def test_what_a_handler_acknowledges_with_is_the_reply_to_a_request(url: str, server: Server) -> None:
+    async with RawClient(url) as client, RawClient(url) as service:
+        await service.enter("/rates", clientId="rates", ack="manual")
+        await client.enter()
+        wanted = {"queue": "rates", "event": "quote", "payload": 100}
+        await client.send(f"421{json.dumps(['request', wanted])}")
+        name, payload, number = await service.event("/rates")
+        assert (name, payload) == ("quote", 100)
+        await service.send(f'43/rates,{number}[{{"reply":{{"price":108}}}}]')
+        assert await client.receive() == '431[{"payload":{"price":108},"client_id":"rates"}]'
+        await eventually(lambda: _is(lag(server, "rates:rates/#"), 0), what="the reply acks, too")
+        await client.send(f"421{json.dumps(['request', wanted])}")
+        *_, number = await service.event("/rates")
+        await service.send(f'461-/rates,{number}[{{"reply":{{"_placeholder":true,"num":0}}}}]', b"\1")
+        assert (await client.receive()).startswith('461-1[{"payload":{"_placeholder":true,"num":0},"content_type":')
+        assert await client.receive() == b"\1"
+        assert (await client.ask("/", "publish", wanted))["sequence"] == 3
+        *_, number = await service.event("/rates")
+        await service.send(f'43/rates,{number}[{{"reply":1}}]')
+        await eventually(lambda: _is(lag(server, "rates:rates/#"), 0), what="of what is no request it is an ack")
+
+
+async def test_a_reply_that_cannot_be_one_is_a_failed_attempt(url: str, server: Server) -> None:
+    async with RawClient(url) as client, RawClient(url) as service:
+        await service.enter(clientId="rates")
+        await service.ask("/", "subscribe", {"queue": "rates", "as": "rates", "attempts_max": 1})
+        await client.enter()
+        await client.send(f"421{json.dumps(['request', {'queue': 'rates', 'event': 'quote'}])}")
+        *_, number = await service.event("/")
+        await service.send(f'461-{number}[{{"reply":[{{"_placeholder":true,"num":0}}]}}]', b"\1")
+        await eventually(lambda: _is(dead(server, "rates"), 1))
+
+
+async def dead(server: Server, name: str) -> int:
+    found = await subscription(server, name)
+    return found.dead  # type: ignore[attr-defined, no-any-return, union-attr]
+
+
+async def test_the_explicit_form_asks_and_responds(url: str) -> None:
+    async with RawClient(url) as client, RawClient(url) as service:
+        await service.enter()
+        await service.ask("/", "subscribe", {"queue": "rates"})
+        await client.enter()
+        nobody = await client.ask("/", "request", {"queue": "others", "event": "quote"})
+        assert nobody["error"]["code"] == "unanswered"
+        late = await client.ask("/", "request", {"queue": "rates", "event": "quote", "timeout_ms": 1})
+        assert late["error"]["code"] == "timed_out"
+        await service.event("/")
+        await client.send(f"421{json.dumps(['request', {'queue': 'rates', 'event': 'quote', 'payload': 1}])}")
+        to = (await service.event("/"))[1]["headers"]["$reply-to"]
+        wanted = {"to": to, "payload": "as text", "content_type": "text/plain", "headers": {"zone": "UTC"}}
+        assert await service.ask("/", "respond", wanted) == {"awaited": True}
+        told = '431[{"payload":"as text","content_type":"text/plain","headers":{"zone":"UTC"}}]'
+        assert await client.receive() == told
+        assert await service.ask("/", "respond", wanted) == {"awaited": False}
+
+
 async def test_an_explicit_message_of_bytes_has_its_payload_attached(url: str) -> None:
     async with RawClient(url) as client:
         await client.enter()
@@ -319,6 +376,10 @@ async def test_an_explicit_message_of_bytes_has_its_payload_attached(url: str) -
         (["unsubscribe"], "invalid_option"),
         (["subscribe", {"queue": "orders", "position": "here"}], "invalid_option"),
         (["subscribe", {"queue": "orders", "headers": ["=x"]}], "invalid_filter"),
+        (["request", {"queue": "orders"}], "invalid_option"),
+        (["request", {"queue": "orders", "event": "e", "timeout_ms": 0}], "invalid_option"),
+        (["respond", {"payload": 1}], "invalid_option"),
+        (["respond", {"to": "x", "payload": 1, "content_type": "text/plain"}], "invalid_payload"),
         (["extend", {"subscription": "nobody", "position": "1-1"}], "not_found"),
         (["queues", 1], "invalid_option"),
         (["nonsense"], "invalid_option"),

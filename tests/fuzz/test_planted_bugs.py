@@ -23,7 +23,7 @@ from tidings.broker.parcels import Parcel
 from tidings.broker.queues import Queue
 from tidings.broker.sessions import Session as BrokerSession
 from tidings.broker.state import BrokerState
-from tidings.client.message import Decoding
+from tidings.client.decoding import Decoding
 from tidings.client.session import Session
 from tidings.errors import TidingsError
 from tidings.gateways.native import NativePeer

@@ -8,7 +8,7 @@ import msgspec
 from tests.fuzz.choices import Choices
 from tidings import limits
 from tidings.batch import Batch, StoredBatch, decode_items, encode_item, join
-from tidings.client.message import Decoding
+from tidings.client.decoding import Decoding
 from tidings.client.session import Session
 from tidings.client.subscriber import Options
 from tidings.client.waiters import UNHEARD

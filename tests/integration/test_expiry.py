@@ -1,13 +1,13 @@
 """Expiry: what is older than its ttl reaches nobody, is told to whom it waited for, and holds nothing back."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 import tidings
 from tests.integration.in_process import MovableClock, server_in_process
-from tests.integration.processes import DEADLINE_S, Server, eventually, run_command
+from tests.integration.processes import Server, eventually, run_command
+from tests.integration.reading import take, told
 from tidings import limits
 
 
@@ -16,21 +16,6 @@ def _frequent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the servers of this process: trimming looks often, and at every queue."""
     monkeypatch.setattr(limits, "TRIM_INTERVAL_MS", 20)
     monkeypatch.setattr("tidings.broker.retention._PAUSE_MS", 0)
-
-
-async def take(subscription: tidings.Subscription, count: int) -> list[tidings.Message]:
-    """Returns the next messages, not acked."""
-    messages: list[tidings.Message] = []
-    async with asyncio.timeout(DEADLINE_S):
-        async for message in subscription:
-            messages.append(message)
-            if len(messages) == count:
-                break
-    return messages
-
-
-def told(subscription: tidings.Subscription) -> list[tuple[int, int, str]]:
-    return [(gap.first_sequence, gap.last_sequence, gap.reason) for gap in subscription.gaps]
 
 
 async def test_every_way_of_publishing_takes_a_ttl_and_the_absent_are_told_in_place(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Forgetting: what is purged or deleted is gone for good, and told to whom it waited for, also across `kill -9`."""
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -8,22 +7,8 @@ import pytest
 
 import tidings
 import tidings.sync
-from tests.integration.processes import DEADLINE_S, Server, eventually, run_command
-
-
-async def take(subscription: tidings.Subscription, count: int) -> list[tidings.Message]:
-    """Returns the next messages, not acked."""
-    messages: list[tidings.Message] = []
-    async with asyncio.timeout(DEADLINE_S):
-        async for message in subscription:
-            messages.append(message)
-            if len(messages) == count:
-                break
-    return messages
-
-
-def told(subscription: tidings.Subscription) -> list[tuple[int, int, str]]:
-    return [(gap.first_sequence, gap.last_sequence, gap.reason) for gap in subscription.gaps]
+from tests.integration.processes import Server, eventually, run_command
+from tests.integration.reading import take, told
 
 
 async def test_a_purge_is_durable_and_told_to_an_absent_subscription_until_it_acked_that(server: Server) -> None:

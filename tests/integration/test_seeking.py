@@ -9,18 +9,8 @@ import pytest
 
 import tidings
 import tidings.sync
-from tests.integration.processes import DEADLINE_S, Server, run_command
-
-
-async def take(subscription: tidings.Subscription, count: int) -> list[tidings.Message]:
-    """Returns the next messages, not acked."""
-    messages: list[tidings.Message] = []
-    async with asyncio.timeout(DEADLINE_S):
-        async for message in subscription:
-            messages.append(message)
-            if len(messages) == count:
-                break
-    return messages
+from tests.integration.processes import Server, run_command
+from tests.integration.reading import take
 
 
 async def test_a_live_subscriber_gets_again_what_it_acked_and_its_late_acks_are_refused(server: Server) -> None:

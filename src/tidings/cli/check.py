@@ -4,7 +4,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tidings.cli.main import EXIT_ERROR
 from tidings.cli.options import Json
 from tidings.cli.output import count, print_json, printable, readable_size
 from tidings.errors import StoreUnusable
@@ -40,4 +39,4 @@ def check(path: Annotated[str, Parameter(help="The data file.")], /, *, json: Js
         verdict = "sound" if result.sound else count(result.problems, "problem")
         parts = [count(result.queues, "queue"), count(result.messages, "message") + " in " + count(result.rows, "row")]
         print(f"{verdict}: {', '.join(parts)}, {readable_size(result.size_bytes)}, {count(result.records, 'record')}")
-    return 0 if result.sound else EXIT_ERROR
+    return 0 if result.sound else 1

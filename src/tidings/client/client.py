@@ -18,9 +18,9 @@ from tidings.client.administration import Administration
 from tidings.client.confirm import Confirm, published_by
 from tidings.client.confirms import Confirms
 from tidings.client.dead_letters import DeadLetters
+from tidings.client.decoding import Decoding
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
 from tidings.client.history import History
-from tidings.client.message import Decoding
 from tidings.client.options import (
     From,
     Headers,

@@ -7,13 +7,11 @@ import msgspec
 
 from tidings import calls, limits
 from tidings.client import payloads as encoding
-from tidings.client.message import Decoding
+from tidings.client.decoding import PLAIN
 from tidings.client.options import within
 from tidings.client.requests import Requests
-from tidings.errors import InvalidOption, InvalidPayload
+from tidings.errors import InvalidOption
 from tidings.model import DeadLetterGroup, Failure
-
-_decode = Decoding().decode
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +50,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InvalidPayload: it is not valid JSON.
         """
-        try:
-            return _decode(self.data, self.content_type)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidPayload(f"payload of dead letter {self.number} does not decode: {error}") from None
+        return PLAIN.decode_of(f"dead letter {self.number}", self.data, self.content_type)
 
 
 class DeadLetters(Requests):

@@ -5,12 +5,9 @@ from typing import Any
 import msgspec
 
 from tidings import calls, limits
-from tidings.client.message import Decoding
+from tidings.client.decoding import PLAIN
 from tidings.client.options import Start, start_of, within
 from tidings.client.requests import Requests
-from tidings.errors import InvalidPayload
-
-_decode = Decoding().decode
 
 
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +32,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InvalidPayload: it is not valid JSON.
         """
-        try:
-            return _decode(self.data, self.content_type)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            where = f"message {self.sequence} of queue {self.queue!r}"
-            raise InvalidPayload(f"payload of {where} does not decode: {error}") from None
+        return PLAIN.decode_of(f"message {self.sequence} of queue {self.queue!r}", self.data, self.content_type)
 
 
 class History(Requests):

@@ -2,47 +2,22 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tidings import calls, limits
 from tidings.client import payloads as encoding
+from tidings.client.decoding import UNDECODABLE, Decoding, decode_json
 from tidings.client.failures import describe
 from tidings.client.options import Seconds, milliseconds
 from tidings.client.subscriber import Delivery
 from tidings.errors import InvalidOption, InvalidPayload
-from tidings.model import BYTES, JSON, REPLY_TO, Failure, Run, epoch_of
+from tidings.model import BYTES, REPLY_TO, Failure, Run, epoch_of
 from tidings.wire import Extend, Nack
 
 if TYPE_CHECKING:
     from tidings.client.subscription import Subscription
-
-_decode_json: Final = msgspec.json.Decoder().decode
-
-
-class Decoding:
-    """How the payloads of a subscription become objects.
-
-    Args:
-        type: what they are validated as (anything msgspec understands); None means plain JSON, or bytes.
-    """
-
-    __slots__ = ("_type", "json")
-
-    def __init__(self, type: Any = None) -> None:
-        self._type = type
-        self.json = _decode_json if type is None else msgspec.json.Decoder(type).decode
-
-    def decode(self, data: bytes, content_type: str) -> Any:
-        """Returns the payload.
-
-        Raises:
-            msgspec.MsgspecError: it is not what it should be.
-        """
-        if content_type == JSON:
-            return self.json(data)
-        return data if self._type is None else msgspec.convert(data, self._type)
 
 
 class RunContext:
@@ -103,7 +78,7 @@ class Delivered(msgspec.Struct, gc=False, eq=False):
             context = self._context
             try:
                 decoded = self._decoded = context.decoding.decode(self._item[0], context.run.content_type)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except UNDECODABLE as error:
                 raise self._invalid(error) from None
         return decoded
 
@@ -411,13 +386,13 @@ class DeliveredBatch:
         payloads: list[Any] = []
         decode = self._decoding.decode
         for run, first, items in self._decoded():
-            if run.content_type == BYTES and self._decoding.json is _decode_json:
+            if run.content_type == BYTES and self._decoding.json is decode_json:
                 payloads += [item[0] for item in items]
                 continue
             for index, item in enumerate(items):
                 try:
                     payloads.append(decode(item[0], run.content_type))
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                except UNDECODABLE as error:
                     context = RunContext(self._delivery, run, self._decoding)
                     raise Delivered(item, first + index, context)._invalid(error) from None
         return payloads

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-import msgspec
-
-from tidings.client.message import Decoding
-from tidings.errors import InvalidPayload
+from tidings.client.decoding import Decoding
 from tidings.model import ReplyInfo
 
 
@@ -35,7 +32,4 @@ class Reply:
         Raises:
             InvalidPayload: it is not valid JSON, or not of the type that was asked for.
         """
-        try:
-            return self._decoding.decode(self.data, self.content_type)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidPayload(f"payload of the reply ({self.content_type}) does not decode: {error}") from None
+        return self._decoding.decode_of(f"the reply ({self.content_type})", self.data, self.content_type)

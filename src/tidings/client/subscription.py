@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tidings import limits
-from tidings.client.message import Decoding, Delivered, Message, MessageBatch, RunContext
+from tidings.client.decoding import Decoding
+from tidings.client.message import Delivered, Message, MessageBatch, RunContext
 from tidings.client.subscriber import Delivery, Options, ReadyRun, Subscriber
 from tidings.errors import InvalidOption, NeverDelivered
 from tidings.wire import Extend, Gap, Nack

@@ -16,16 +16,16 @@ import argparse
 import asyncio
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
 import tidings
 from benchmarks import machine
 from benchmarks.memory import MIB, serve
 from benchmarks.processes import started
+from benchmarks.repeat import repeat
 from tidings import calls
 from tidings.batch import encode_item
 from tidings.broker.records import Counters, encode
@@ -170,15 +170,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--directory", type=Path, default=Path(), help="where the data goes: a disk, not memory")
     chosen = parser.parse_args(arguments)
-    print(machine.describe(chosen.directory.resolve()))
-    runs = []
-    for _ in range(chosen.runs):
-        with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=chosen.directory) as name:
-            runs.append(run(Path(name).resolve(), chosen))
-            print(", ".join(f"{what} {value:,.2f}" for what, value in runs[-1].items()), flush=True)
-    for what in runs[0]:
-        values = [figures[what] for figures in runs]
-        print(f"{what}: median {median(values):,.2f}, {min(values):,.2f} to {max(values):,.2f}")
+    repeat(run, chosen)
 
 
 if __name__ == "__main__":

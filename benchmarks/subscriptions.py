@@ -14,16 +14,15 @@ and once beside those that are away; what wakes those up is the first message of
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import tidings
 from benchmarks import machine
 from benchmarks.memory import KIB, MIB, serve
 from benchmarks.processes import Process, started
+from benchmarks.repeat import repeat
 
 SIZE_BYTES = 128
 PER_CLIENT = 1_000
@@ -122,15 +121,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--directory", type=Path, default=Path(), help="where the data goes: a disk, not memory")
     chosen = parser.parse_args(arguments)
-    print(machine.describe(chosen.directory.resolve()))
-    runs = []
-    for _ in range(chosen.runs):
-        with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=chosen.directory) as name:
-            runs.append(run(Path(name).resolve(), chosen))
-            print(", ".join(f"{what} {value:,.2f}" for what, value in runs[-1].items()), flush=True)
-    for what in runs[0]:
-        values = [figures[what] for figures in runs]
-        print(f"{what}: median {median(values):,.2f}, {min(values):,.2f} to {max(values):,.2f}")
+    repeat(run, chosen)
 
 
 if __name__ == "__main__":

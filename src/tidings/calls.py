@@ -107,6 +107,8 @@ class DeleteDeadLetters(_Call, frozen=True, kw_only=True, tag="delete_dead_lette
     subscription: str
     number: int | None = None
     fingerprint: str | None = None
+    if_match: str | None = None
+    """Of the one with the `number`: its tag, as that of `EditDeadLetter`."""
 
 
 class Redrive(_Call, frozen=True, kw_only=True, tag="redrive"):
@@ -357,17 +359,17 @@ def tag_of(call: type[Call], item: object) -> str:
     return blake2b(msgspec.msgpack.encode(values), digest_size=8).hexdigest()
 
 
-def check_tag(call: ConfigureSubscription | ConfigureQueue | EditDeadLetter, item: object | None) -> None:
-    """Refuses a change of what is not as its client has seen it, or is not there (None).
+def check_tag(call: type[Call], if_match: str | None, item: object | None) -> None:
+    """Refuses a change of what is not as its client has seen it, or is not there (None); `call` may change it.
 
     Raises:
         Changed: it is not.
     """
-    if call.if_match is None:
+    if if_match is None:
         return
-    now = tag_of(type(call), item) if item is not None else None
-    if call.if_match != now:
-        raise Changed(f"it was changed in between: its tag is {now!r}, not {call.if_match!r}; look at it again")
+    now = tag_of(call, item) if item is not None else None
+    if if_match != now:
+        raise Changed(f"it was changed in between: its tag is {now!r}, not {if_match!r}; look at it again")
 
 
 _DECODER: Final["msgspec.msgpack.Decoder[Call]"] = msgspec.msgpack.Decoder(Call)

@@ -330,7 +330,7 @@ class Broker:
     def _list(self, session: Session, input: List) -> None:
         if session.client_id is None and not session.announced:
             session.only_looks = True
-        entries, after = self._presence.listing(input.what, input.after)
+        entries, after = self._presence.listing(input.what, input.after, input.name)
         self.state.effects.append(Listing(input.connection, input.request, entries, after))
 
     def _send_buffer(self, input: SendBuffer) -> None:

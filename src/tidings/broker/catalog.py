@@ -28,7 +28,7 @@ from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
-from tidings.calls import ConfigureSubscription, check_tag
+from tidings.calls import ConfigureQueue, ConfigureSubscription, check_tag
 from tidings.errors import (
     InvalidOption,
     LimitReached,
@@ -414,7 +414,7 @@ class Catalog:
             Refused: it is just being made.
         """
         subscription = self._state.find_made(call.name)
-        check_tag(call, subscription)
+        check_tag(ConfigureSubscription, call.if_match, subscription)
         given = {
             name: value
             for name in call.__struct_fields__
@@ -445,23 +445,25 @@ class Catalog:
             NotFound: there is nothing of the name.
             SystemQueue: the queue is the server's own.
             SubscriptionInUse: the subscription has a subscriber.
+            Changed: it is not as `if_match` says.
             InvalidOption: neither a queue nor a subscription was named.
         """
         if input.what == "queue":
-            self._delete_queue(input.name)
+            self._delete_queue(input.name, input.if_match)
         elif input.what == "subscription":
-            self._delete_subscription(input.name)
+            self._delete_subscription(input.name, input.if_match)
         else:
             raise InvalidOption(f"{input.what!r} cannot be deleted; a 'queue' and a 'subscription' can")
         done_when_durable(self._state, session.connection, "delete", input.request)
 
-    def _delete_queue(self, name: str) -> None:
+    def _delete_queue(self, name: str, if_match: str | None) -> None:
         state = self._state
         queue = state.queues.get(name)
         if queue is None:
             raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
         if queue.is_system:
             raise SystemQueue(f"queue {name!r} is the server's own and cannot be deleted")
+        check_tag(ConfigureQueue, if_match, queue.settings)
         self._pausing.let_go(queue)
         for cursor in list(queue.cursors):
             self._cut(queue, cursor)
@@ -487,8 +489,9 @@ class Catalog:
         for first, last in lost:
             self._deliveries.tell_gap(cursor.subscription, queue, first, last, "queue deleted")
 
-    def _delete_subscription(self, name: str) -> None:
+    def _delete_subscription(self, name: str, if_match: str | None) -> None:
         subscription = self._state.find(name)
+        check_tag(ConfigureSubscription, if_match, subscription)
         attached = subscription.attached()
         if attached:
             where = _addresses(attached)

@@ -33,7 +33,7 @@ from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscriptions import Subscription
 from tidings.calls import DeadLetterGroups, DeleteDeadLetters, EditDeadLetter, ListDeadLetters, Redrive, check_tag
-from tidings.errors import Changed, InvalidOption, NotFound, TidingsError
+from tidings.errors import Changed, InvalidOption, NotFound
 from tidings.model import DeadLetterGroup, DeadLetterInfo, Failure, Flags, Run, check_name
 
 
@@ -205,21 +205,34 @@ class GivingUp:
         if call.content_type is not UNSET and not 1 <= len(call.content_type.encode()) <= limits.NAME_SIZE_BYTES_MAX:
             raise InvalidOption(f"a content type has 1 to {limits.NAME_SIZE_BYTES_MAX} bytes")
 
-        def found(records: Records) -> None:
-            state = self._state
-            if records[0] is None or subscription.dead.get(call.number) is not letter:
-                error: TidingsError = NotFound(f"dead letter {call.number} was deleted or redriven meanwhile")
-                state.effects.append(Refuse(session.connection, "call", request, error))
-                return
-            content = decode_dead_content(letter.content_key, records[0])
-            try:
-                check_tag(call, _info(letter, content))
-            except Changed as changed:
-                state.effects.append(Refuse(session.connection, "call", request, changed))
-                return
+        def found(content: DeadContent) -> None:
             _edit(content, call)
-            state.ledger.changed(content, state.now_ms)
-            answered_when_durable(state, session.connection, request, None)
+            self._state.ledger.changed(content, self._state.now_ms)
+            answered_when_durable(self._state, session.connection, request, None)
+
+        self._find(session, request, subscription, letter, call.if_match, found)
+
+    def _find(
+        self,
+        session: Session,
+        request: int,
+        subscription: Subscription,
+        letter: DeadLetter,
+        if_match: str | None,
+        then: Callable[[DeadContent], None],
+    ) -> None:
+        """Reads a dead letter, and goes on if it is there and as its client has seen it."""
+
+        def found(records: Records) -> None:
+            try:
+                if records[0] is None or subscription.dead.get(letter.number) is not letter:
+                    raise NotFound(f"dead letter {letter.number} was deleted or redriven meanwhile")
+                content = decode_dead_content(letter.content_key, records[0])
+                check_tag(EditDeadLetter, if_match, _info(letter, content))
+            except (NotFound, Changed) as error:
+                self._state.effects.append(Refuse(session.connection, "call", request, error))
+                return
+            then(content)
 
         self._read([letter], found)
 
@@ -228,9 +241,25 @@ class GivingUp:
 
         Raises:
             NotFound: there is no such subscription, or no such dead letter.
+            InvalidOption: a tag is given, and not the number of what has it.
         """
         subscription = self._state.find(call.subscription)
         letters = _chosen(subscription, call.number, call.fingerprint)
+        if call.if_match is None:
+            self._delete(session, request, subscription, letters)
+        elif call.number is None:
+            raise InvalidOption("a tag is that of one dead letter; say its number, too")
+        else:
+            self._find(
+                session,
+                request,
+                subscription,
+                letters[0],
+                call.if_match,
+                lambda _: self._delete(session, request, subscription, letters),
+            )
+
+    def _delete(self, session: Session, request: int, subscription: Subscription, letters: list[DeadLetter]) -> None:
         for letter in letters:
             self._state.remove_dead_letter(subscription, letter)
         if letters:  # else it may be an ephemeral one, which has no record

@@ -170,21 +170,23 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class List(msgspec.Struct, frozen=True):
-    """A client asks for a listing, from after a key."""
+    """A client asks for a listing, from after a key, or for what it says of one name."""
 
     connection: int
     request: int
     what: str
     after: str = ""
+    name: str | None = None
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """A client deletes a queue or a subscription."""
+    """A client deletes a queue or a subscription, with `if_match` only one whose tag that is, see `calls.tag_of`."""
 
     connection: int
     request: int
     what: str
     name: str
+    if_match: str | None = None
 
 
 class SendBuffer(msgspec.Struct, frozen=True):

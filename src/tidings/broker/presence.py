@@ -72,8 +72,12 @@ class Presence:
 
     # --- listings ---
 
-    def listing(self, what: str, after: str) -> tuple[list[ClientInfo] | list[QueueInfo] | list[SubscriptionInfo], str]:
+    def listing(
+        self, what: str, after: str, name: str | None = None
+    ) -> tuple[list[ClientInfo] | list[QueueInfo] | list[SubscriptionInfo], str]:
         """Returns a page of a listing from after a key, and the key that continues it ("" at the end).
+
+        With the name of a queue or a subscription it is that one alone, looked up and not searched for.
 
         Raises:
             InvalidOption: there is no such listing.
@@ -81,8 +85,12 @@ class Presence:
         if what == "clients":
             return _page(self._clients(), after)
         if what == "queues":
-            queues = self._state.queues.items()
-            return _page([(name, partial(self._queue, name)) for name, item in queues if item.owner is None], after)
+            names = self._state.queues if name is None else self._state.queues.keys() & {name}
+            shown = [each for each in names if self._state.queues[each].owner is None]
+            return _page([(each, partial(self._queue, each)) for each in shown], after)
+        if what == "subscriptions" and name is not None:
+            item = self._state.subscriptions.get(name)
+            return _page(self._entries(item) if item else [], after)
         if what == "subscriptions":
             return _page(self._subscriptions(after), after)
         raise InvalidOption(f"there is no listing of {what!r}; there are 'clients', 'queues' and 'subscriptions'")
@@ -170,15 +178,20 @@ class Presence:
             # Those of the one in which the last page ended may all be before it.
             if len(entries) - skipped > limits.LISTING_PAGE_COUNT:
                 break
-            for cursor in item.cursors.values():
-                if cursor.queue.owner is not None and cursor.settled_to == cursor.queue.committed:
-                    continue  # nothing that was redriven is left
-                entries.append((f"{item.name}\0{cursor.queue.name}", partial(self._subscription, item, cursor)))
-            if not item.cursors:
-                entries.append((f"{item.name}\0", partial(self._subscription, item, None)))
+            entries += self._entries(item)
             if item.name == name:
                 skipped = sum(key <= after for key, _ in entries)
         return entries
+
+    def _entries(self, item: Subscription) -> list[tuple[str, Callable[[], SubscriptionInfo]]]:
+        if not item.cursors:
+            return [(f"{item.name}\0", partial(self._subscription, item, None))]
+        return [
+            (f"{item.name}\0{cursor.queue.name}", partial(self._subscription, item, cursor))
+            for cursor in item.cursors.values()
+            # Of what was redriven there may be nothing left.
+            if cursor.queue.owner is None or cursor.settled_to != cursor.queue.committed
+        ]
 
     def _subscription(self, item: Subscription, cursor: Cursor | None) -> SubscriptionInfo:
         settled_to = cursor.settled_to if cursor else 0

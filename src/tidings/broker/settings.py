@@ -71,7 +71,7 @@ class Settings:
             if value is not None and not least <= value <= most:
                 raise InvalidOption(f"{name} is {value}; it can be {least} to {most}, or nil for no limit")
         there = self._state.queues.get(call.name)
-        check_tag(call, there.settings if there else None)
+        check_tag(ConfigureQueue, call.if_match, there.settings if there else None)
         queue = self._state.open_queue(call.name)
         queue.settings = msgspec.structs.replace(queue.settings, **given)
         queue.trim_after_ms = queue.expire_after_ms = 0  # history may be too long by now, or the ttl over

@@ -204,19 +204,24 @@ class Conversation:
         )
         return answered.value
 
-    async def list(self, what: str, after: str = "") -> effects.Listing:
-        """Returns a page of the listing of "clients", "queues" or "subscriptions", from after a key on."""
+    async def list(self, what: str, after: str = "", name: str | None = None) -> effects.Listing:
+        """Returns a page of the listing of "clients", "queues" or "subscriptions", from after a key on.
+
+        With the name of a queue or a subscription it is what the listing says of that one.
+        """
         return await self.ask(
-            lambda connection, request: inputs.List(connection, request, what, after), answered=effects.Listing
+            lambda connection, request: inputs.List(connection, request, what, after, name), answered=effects.Listing
         )
 
-    async def delete(self, what: str, name: str) -> None:
-        """Deletes a "queue" or a "subscription"; that is durable on return.
+    async def delete(self, what: str, name: str, if_match: str | None = None) -> None:
+        """Deletes a "queue" or a "subscription", with `if_match` if that is its tag; that is durable on return.
 
         Raises:
-            NotFound, SystemQueue, SubscriptionInUse: why not.
+            NotFound, SystemQueue, SubscriptionInUse, Changed: why not.
         """
-        await self.ask(lambda connection, request: inputs.Delete(connection, request, what, name), answered=None)
+        await self.ask(
+            lambda connection, request: inputs.Delete(connection, request, what, name, if_match), answered=None
+        )
 
     def close(self, *, farewell: bool = True, reason: str = "closed") -> None:
         """Ends it; may be called more than once.

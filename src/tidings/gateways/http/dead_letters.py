@@ -167,9 +167,12 @@ async def delete_dead_letters(
 
 
 @delete(f"{_PATH}/{{number:int}}", tags=["dead letters"], summary="Delete a dead letter")
-async def delete_dead_letter(door: NamedDependency[Door], name: FromPath[str], number: FromPath[int]) -> None:
-    """The message in its queue stays."""
-    await _call(door, DeleteDeadLetters(subscription=decode_segment(name), number=number))
+async def delete_dead_letter(
+    door: NamedDependency[Door], name: FromPath[str], number: FromPath[int], if_match: IfMatch = None
+) -> None:
+    """The message in its queue stays. With If-Match only if nobody corrected it in between (412)."""
+    tag = wanted_tag(if_match)
+    await _call(door, DeleteDeadLetters(subscription=decode_segment(name), number=number, if_match=tag))
 
 
 @post(

@@ -69,9 +69,12 @@ def _told(info: QueueInfo) -> Response[QueueInfo]:
 
 
 @delete("/queues/{queue:str}", tags=["queues"], summary="Delete a queue and all it holds")
-async def delete_queue(door: NamedDependency[Door], queue: FromPath[str]) -> None:
-    """Subscriptions are told what they had not got as a gap."""
-    await (await door.clerk()).delete("queue", decode_segment(queue))
+async def delete_queue(door: NamedDependency[Door], queue: FromPath[str], if_match: IfMatch = None) -> None:
+    """Subscriptions are told what they had not got as a gap.
+
+    With If-Match only if nobody changed its settings in between (412).
+    """
+    await (await door.clerk()).delete("queue", decode_segment(queue), wanted_tag(if_match))
 
 
 @post("/queues/{queue:str}/pause", status_code=204, tags=["queues"], summary="Pause a queue")

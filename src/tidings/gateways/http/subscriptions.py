@@ -131,9 +131,12 @@ async def patch_subscription(
 
 
 @delete("/subscriptions/{name:str}", tags=["subscriptions"], summary="Delete a subscription")
-async def delete_subscription(door: NamedDependency[Door], name: FromPath[str]) -> None:
-    """With its cursors and its dead letters. One that somebody reads is refused: DELETE its hold first."""
-    await (await door.clerk()).delete("subscription", decode_segment(name))
+async def delete_subscription(door: NamedDependency[Door], name: FromPath[str], if_match: IfMatch = None) -> None:
+    """With its cursors and its dead letters. One that somebody reads is refused: DELETE its hold first.
+
+    With If-Match only if nobody changed its settings in between (412).
+    """
+    await (await door.clerk()).delete("subscription", decode_segment(name), wanted_tag(if_match))
 
 
 @post("/subscriptions/{name:str}/pause", status_code=204, tags=["subscriptions"], summary="Pause a subscription")

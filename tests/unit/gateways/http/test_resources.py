@@ -294,6 +294,28 @@ async def test_a_change_holds_only_for_what_was_seen(
         assert answer.status_code == status, tag
 
 
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("/queues/orders", {"history_messages": 1}),
+        ("/subscriptions/billing", {"attempts_max": 1}),
+        ("/subscriptions/billing/dead-letters/1", {"payload": 1}),
+    ],
+)
+async def test_only_what_was_seen_is_deleted(http: httpx.AsyncClient, path: str, change: dict[str, Any]) -> None:
+    await with_dead_letters(http)
+    await http.delete("/subscriptions/billing/hold")
+    seen = (await http.get(path)).headers["etag"]
+    changed = await http.patch(path, json=change)
+    late = await http.delete(path, headers={"If-Match": seen})
+    assert (late.status_code, late.json()["code"]) == (412, "changed")
+    assert (await http.get(path)).status_code == 200
+    assert (await http.delete(path, headers={"If-Match": "unquoted"})).status_code == 400
+    assert (await http.delete(path, headers={"If-Match": changed.headers["etag"]})).status_code == 204
+    assert (await http.get(path)).status_code == 404
+    assert (await http.delete(path, headers={"If-Match": seen})).status_code == 404
+
+
 async def test_what_is_not_there_matches_no_tag(http: httpx.AsyncClient) -> None:
     answer = await http.put("/queues/orders", json={}, headers={"If-Match": '"any"'})
     assert (answer.status_code, answer.json()["code"]) == (412, "changed")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
 from tests.simulation.history import (
+    Bounded,
     Forgetting,
     Forgotten,
     LettersDeleted,
@@ -15,6 +16,7 @@ from tests.simulation.history import (
     Paused,
     Resuming,
     ToldForgotten,
+    Unbinding,
 )
 from tests.simulation.scenario import FaultPlan, SubscriberPlan
 from tests.simulation.world import EVER_S, World
@@ -141,6 +143,81 @@ async def _pause(world: World, plan: FaultPlan, which: Callable[[], int | str | 
     return paused
 
 
+# --- quotas ---
+
+
+async def _let_little_wait(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _bound_a_queue(world, plan, chance, "waiting_messages", chance.choice([1, 3, 10]))
+
+
+async def _slow_publishing(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _bound_a_queue(world, plan, chance, "publish_rate", chance.choice([1, 5, 20]))
+
+
+async def _bound_a_queue(world: World, plan: FaultPlan, chance: random.Random, setting: str, most: int) -> bool:
+    name = _some_queue(world, chance)
+    if name is None:
+        return False
+
+    def which() -> int | None:
+        return next((epoch for epoch, queue in world.watcher.living_queues().items() if queue == name), None)
+
+    async def configure(client: Client, value: float) -> None:
+        more: dict[str, Any] = {"when_full": "refuse-new"} if setting == "waiting_messages" else {}
+        await client.configure_queue(name, **{setting: value}, **more, timeout=EVER_S)
+
+    return await _bound(world, plan, name, which, setting, most, configure)
+
+
+async def _let_little_be_in_flight(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    one = _some_subscriber(world, chance)
+    if one is None or one.client_id is None:
+        return False
+    client_id, most = one.client_id, chance.choice([1, 2, 5])
+
+    async def configure(client: Client, value: float) -> None:
+        await client.configure_client(client_id, in_flight_max=value, timeout=EVER_S)
+
+    return await _bound(world, plan, client_id, lambda: client_id, "in_flight_max", most, configure)
+
+
+async def _bound(
+    world: World,
+    plan: FaultPlan,
+    name: str,
+    which: Callable[[], int | str | None],
+    setting: str,
+    most: int,
+    configure: Callable[[Client, float], Coroutine[Any, Any, None]],
+) -> bool:
+    """Bounds something for a time; nobody else changes the same setting meanwhile."""
+    if f"{setting} of {name}" in world.in_hand:
+        return False
+    world.in_hand.add(f"{setting} of {name}")
+    async with _client(world, plan) as client:
+        before = which()
+        try:
+            await configure(client, most)
+        except (StoreUnavailable, DiskFull) as error:
+            world.note(f"{setting} of {name}: {error}")
+        else:
+            # While this was asked a queue may have been deleted, and made again: then it is another one.
+            if before is not None and which() == before:
+                world.fact(Bounded(before, setting, most))
+        await world.until_quiet(plan.for_s)
+        if before is not None:
+            world.fact(Unbinding(before, setting))
+        while True:
+            try:
+                await configure(client, math.inf)
+            except (StoreUnavailable, DiskFull):
+                await asyncio.sleep(0.2)
+            else:
+                break
+    world.in_hand.discard(f"{setting} of {name}")
+    return True
+
+
 # --- moving ---
 
 
@@ -265,15 +342,22 @@ def _for_a_time(
     world: World, plan: FaultPlan, settings: dict[str, Any], after: dict[str, Any]
 ) -> Callable[[Client, str], Coroutine[Any, Any, bool]]:
     async def configure(client: Client, name: str) -> bool:
-        await client.configure_queue(name, **settings, timeout=EVER_S)
-        await world.until_quiet(plan.for_s)
-        while True:
-            try:
-                await client.configure_queue(name, **after, timeout=EVER_S)
-            except (StoreUnavailable, DiskFull):
-                await asyncio.sleep(0.2)
-            else:
-                return True
+        in_hand = {f"{setting} of {name}" for setting in settings}
+        if in_hand & world.in_hand:
+            return False
+        world.in_hand |= in_hand
+        try:
+            await client.configure_queue(name, **settings, timeout=EVER_S)
+            await world.until_quiet(plan.for_s)
+            while True:
+                try:
+                    await client.configure_queue(name, **after, timeout=EVER_S)
+                except (StoreUnavailable, DiskFull):
+                    await asyncio.sleep(0.2)
+                else:
+                    return True
+        finally:
+            world.in_hand -= in_hand
 
     return configure
 
@@ -310,5 +394,8 @@ ADMINISTRATION: Final[dict[str, Fault]] = {
     "message deleted": _delete_a_message,
     "ttl set": _set_a_ttl,
     "queue limited": _limit_a_queue,
+    "little may wait": _let_little_wait,
+    "publishing slowed": _slow_publishing,
+    "little in flight": _let_little_be_in_flight,
 }
 """How each kind is made."""

@@ -45,7 +45,8 @@ presence
     last one says how it is.
 window
     A subscriber of a durable subscription never has more messages in flight than it asked for: sent over one
-    connection, neither acked nor given back, and not so old that the ack timeout may have taken them back.
+    connection, neither acked nor given back, and not so old that the ack timeout may have taken them back. Nor than its
+    client may have: from when an administrator was told so until somebody asks for the end of that.
 subscriptions stay
     A durable subscription that a process was told of stays until an administrator deletes it, or until it has been
     without a subscriber for as long as it may; the server's absence does not count for those that had one until
@@ -60,6 +61,7 @@ one process for a client id
 (That cursors never move back is among the broker's invariants, checked after every input, and so is the window.)
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
@@ -72,6 +74,7 @@ from tests.simulation.history import (
     AckedDurably,
     AckTaken,
     Attached,
+    Bounded,
     Confirmed,
     Deleted,
     Died,
@@ -90,7 +93,9 @@ from tests.simulation.history import (
     Sent,
     TimeFell,
     ToldForgotten,
+    Unbinding,
 )
+from tests.simulation.quota_checkers import QUOTA_CHECKERS
 from tests.simulation.work_checkers import WORK_AT_REST, WORK_CHECKERS
 from tidings.model import PRESENCE_QUEUE, Reading, epoch_of, moves_of
 from tidings.ranges import Ranges
@@ -350,6 +355,7 @@ def presence(evidence: Evidence) -> list[str]:
 def window(evidence: Evidence) -> list[str]:
     broken = []
     in_flight: dict[tuple[int, int, int], dict[tuple[Reading, int], float]] = defaultdict(dict)
+    allowed: dict[int | str, float] = {}
     for at, fact in evidence.history.facts:
         if isinstance(fact, AckTaken | NackTaken):
             flying = in_flight[fact.life, fact.connection, fact.handle]
@@ -360,8 +366,13 @@ def window(evidence: Evidence) -> list[str]:
             for flying in in_flight.values():
                 for key in [key for key in flying if epoch_of(key[0]) == fact.epoch]:
                     del flying[key]
+        elif isinstance(fact, Bounded | Unbinding) and fact.setting == "in_flight_max":
+            allowed[fact.what] = fact.most if isinstance(fact, Bounded) else math.inf
         elif isinstance(fact, Sent) and fact.durable:
             plan = evidence.plan(fact.subscription)
+            most = plan.in_flight_max
+            if plan.client_id and not plan.shared:
+                most = min(most, allowed.get(plan.client_id, math.inf))
             flying = in_flight[fact.life, fact.connection, fact.handle]
             for key in [key for key, sent_at in flying.items() if sent_at <= at - plan.ack_timeout_s / 1.1 + 0.002]:
                 del flying[key]  # it may have been taken back; the clock may run a tenth fast
@@ -372,8 +383,8 @@ def window(evidence: Evidence) -> list[str]:
             flying.update(
                 ((fact.reading, sequence), at) for first, last in fact.ranges for sequence in range(first, last + 1)
             )
-            if len(flying) > plan.in_flight_max:
-                broken.append(f"at {at:.4f} {len(flying)} of {plan.in_flight_max} are in flight: {fact}")
+            if fact.ranges and len(flying) > most:
+                broken.append(f"at {at:.4f} {len(flying)} of {most} are in flight: {fact}")
     return broken
 
 
@@ -443,6 +454,7 @@ CHECKERS: Final[dict[str, Checker]] = {
     "time goes on": time_goes_on,
     "one process for a client id": one_process,
     **WORK_CHECKERS,
+    **QUOTA_CHECKERS,
 }
 
 AT_REST: Final = {"at least once", "last messages", "presence", "subscriptions stay", *WORK_AT_REST}

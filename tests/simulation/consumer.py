@@ -17,12 +17,12 @@ from tests.simulation.history import (
     Transacted,
     Transacting,
 )
-from tests.simulation.publisher import confirmed
+from tests.simulation.publisher import REFUSED, confirmed
 from tests.simulation.scenario import SubscriberPlan
 from tests.simulation.world import EVER_S, Process, World
 from tidings import limits
 from tidings.client import Message, Prefix, Subscription
-from tidings.errors import DeliveryTakenAway, DiskFull, StoreUnavailable, TidingsError
+from tidings.errors import DeliveryTakenAway, TidingsError
 
 _BEGINNING: Final = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # what the wall clock shows at virtual time 0
 
@@ -223,7 +223,7 @@ class Consumer:
                 for payload in payloads:
                     transaction.publish(queue, "created", payload.encode())
                 await transaction.ack(message)
-        except (DeliveryTakenAway, StoreUnavailable, DiskFull) as error:
+        except (DeliveryTakenAway, *REFUSED) as error:
             world.fact(Refused(process, payloads, error.code))
             return
         world.fact(Transacted(process, payloads))

@@ -317,6 +317,21 @@ class Resuming(NamedTuple):
     what: int | str
 
 
+class Bounded(NamedTuple):
+    """An administrator was told that a queue (by its epoch) or a client is bounded."""
+
+    what: int | str
+    setting: str
+    most: int
+
+
+class Unbinding(NamedTuple):
+    """An administrator asks for that bound to end."""
+
+    what: int | str
+    setting: str
+
+
 class Died(NamedTuple):
     """The server gives up a message of a durable subscription; the disk does not know of it yet."""
 
@@ -394,6 +409,8 @@ Fact: TypeAlias = (
     | Moved
     | Paused
     | Resuming
+    | Bounded
+    | Unbinding
     | Died
     | LettersDeleted
     | Told

@@ -8,9 +8,11 @@ from zlib import crc32
 from tests.simulation.history import Confirmed, Duplicate, Published, Refused, Transacted, Transacting
 from tests.simulation.scenario import EVENTS, REGIONS, PublisherPlan
 from tests.simulation.world import EVER_S, Process, World
-from tidings.errors import DiskFull, StoreUnavailable
+from tidings.errors import DiskFull, QueueFull, QuotaExceeded, StoreUnavailable
 from tidings.model import Confirm
 
+REFUSED: Final = (StoreUnavailable, DiskFull, QueueFull, QuotaExceeded)
+"""Why something may be refused, so that nothing of it is stored."""
 _TRANSACTION_COUNT_MAX: Final = 5
 
 
@@ -101,7 +103,7 @@ class Publishing:
         try:
             headers = {"region": REGIONS[crc32(payload.encode()) % len(REGIONS)]} if self._plan.headers else None
             confirm = await process.client.publish(queue, event, payload.encode(), key=self._key(), headers=headers)
-        except (StoreUnavailable, DiskFull) as error:
+        except REFUSED as error:
             self._world.fact(Refused(process.name, (payload,), error.code))
             return
         confirmed(self._world, process.name, confirm, (payload,))
@@ -116,7 +118,7 @@ class Publishing:
         queue, event, id, key = draft
         try:
             confirm = await process.client.publish(queue, event, payload.encode(), id=id, key=key)
-        except (StoreUnavailable, DiskFull) as error:
+        except REFUSED as error:
             self._world.fact(Refused(process.name, (payload,), error.code))
             return
         if confirm.duplicate_of is None:
@@ -139,7 +141,7 @@ class Publishing:
             async with process.client.transaction() as transaction:
                 for queue, payload in zip(queues, payloads, strict=True):
                     transaction.publish(queue, event, payload.encode(), key=self._key())
-        except (StoreUnavailable, DiskFull) as error:
+        except REFUSED as error:
             self._world.fact(Refused(process.name, payloads, error.code))
             return
         self._world.fact(Transacted(process.name, payloads))
@@ -149,7 +151,7 @@ class Publishing:
     async def _publish_many(self, process: Process, queue: str, event: str, payloads: tuple[str, ...]) -> None:
         try:
             confirms = await process.client.publish_many(queue, event, [payload.encode() for payload in payloads])
-        except (StoreUnavailable, DiskFull) as error:
+        except REFUSED as error:
             self._world.note(
                 f"{process.name}: of {payloads[0]} and {len(payloads) - 1} more not all are stored: {error}"
             )

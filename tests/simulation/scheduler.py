@@ -3,6 +3,7 @@
 import asyncio
 
 from tests.simulation.history import Cancelled, Cancelling, Refused, Scheduled, Scheduling
+from tests.simulation.publisher import REFUSED
 from tests.simulation.scenario import EVENTS, SchedulerPlan
 from tests.simulation.world import EVER_S, Process, World
 from tidings.errors import ConnectionLost, DiskFull, NotFound, StoreUnavailable
@@ -63,7 +64,7 @@ class Schedules:
             info = await process.client.schedule(
                 queue, event, payload.encode(), delay=delay_s, every=every_s, timeout=EVER_S
             )
-        except (DiskFull, StoreUnavailable) as error:
+        except REFUSED as error:
             world.fact(Refused(process.name, (payload,), error.code))
         except ConnectionLost as error:
             world.note(f"{process.name}: scheduling {payload}: {error!r}")

@@ -15,7 +15,7 @@ from tests.simulation.run import run
 from tests.simulation.scenario import FAULTS
 from tidings import limits
 from tidings.batch import Batch
-from tidings.broker import broker, gone, records, schedules, seeking, shares, transactions
+from tidings.broker import broker, gone, publishing, records, schedules, seeking, shares, transactions
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
@@ -31,10 +31,11 @@ from tidings.broker.members import Members
 from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.queues import Queue
+from tidings.broker.quotas import Quota, Quotas
 from tidings.broker.recent_ids import RecentIds
 from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
-from tidings.broker.sessions import Producer, Session
+from tidings.broker.sessions import Pending, Producer, Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
@@ -42,7 +43,7 @@ from tidings.broker.transactions import Transaction, Transactions
 from tidings.client.publisher import Publisher
 from tidings.client.subscriber import Subscriber as ClientSubscriber
 from tidings.client.transaction import Transaction as ClientTransaction
-from tidings.errors import StoreUnavailable, TakenOver
+from tidings.errors import QueueFull, StoreUnavailable, TakenOver
 from tidings.gateways.native import NativePeer
 from tidings.node.clock import SystemClock
 from tidings.node.node import Node
@@ -741,6 +742,35 @@ def passes_by_what_an_absentee_chose_by_headers(patch: pytest.MonkeyPatch) -> No
         return [cursor for cursor in wanted_by_idle(self, rows) if not cursor.filter.headers]
 
     patch.setattr(Queue, "wanted_by_idle", hasty)
+
+
+@planted()
+def takes_what_a_full_queue_refuses(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(publishing, "check_room", lambda state, queue: None)
+
+
+@planted()
+def stores_what_a_full_queue_refuses(patch: pytest.MonkeyPatch) -> None:
+    publish = Publishing.publish
+
+    def careless(self: Publishing, session: Session, input: Any) -> None:
+        try:
+            publish(self, session, input)
+        except QueueFull:
+            self.take(Pending(session.connection, session.producer, input.number, input.queue, input.batch))
+            raise
+
+    patch.setattr(Publishing, "publish", careless)
+
+
+@planted()
+def forgets_what_was_published(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Quota, "take", lambda self, batch, now_ms: None)
+
+
+@planted()
+def gives_a_client_more_than_it_may_have(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Quotas, "connected", lambda self, session: None)
 
 
 @pytest.mark.parametrize(("promise", "group", "name"), ROWS, ids=[" / ".join(row) for row in ROWS])

@@ -24,12 +24,14 @@ from tidings.model import HeaderFilter
 _RESULTS = "results"
 _PLAIN_SHARE = 0.2
 _FORGETTING = 5  # one seed of so many, since it takes away what others look for
-_USUALLY = tuple(name for name in OPERATIONS if name != "forgetting")
+_USUALLY = ("pause", "move", "dead letters")
+_QUOTAS_SHARE = 0.25
 
 
 def make(seed: int, group: str | None = None) -> Scenario:
     """Returns the scenario of a seed; with faults of one group of `FAULTS` only (or "one + other"), if given."""
-    return _with_choosers(random.Random(f"choices {seed}"), _make(seed, group))
+    scenario = _with_choosers(random.Random(f"choices {seed}"), _make(seed, group))
+    return _with_quotas(random.Random(f"quotas {seed}"), scenario) if group is None else scenario
 
 
 def _make(seed: int, group: str | None) -> Scenario:
@@ -46,7 +48,7 @@ def _make(seed: int, group: str | None) -> Scenario:
     schedulers = [_scheduler(chance, queues)] if chance.random() < 0.4 else []
     limits = dict(scenario.limits)
     if group is None:
-        groups = OPERATIONS if seed % _FORGETTING == 1 else _USUALLY
+        groups = (*_USUALLY, "forgetting") if seed % _FORGETTING == 1 else _USUALLY
     operations = _operations(chance, scenario, groups)
     cuts = any(plan.kind in FAULTS["forgetting"] for plan in operations)
     if cuts or any(plan.failing_key for plan in subscribers):
@@ -92,6 +94,13 @@ def _with_choosers(chance: random.Random, scenario: Scenario) -> Scenario:
         publishers=[replace(plan, headers=True) for plan in scenario.publishers],
         subscribers=[*scenario.subscribers, *choosers],
     )
+
+
+def _with_quotas(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Lets some scenarios have quotas for a time."""
+    if chance.random() >= _QUOTAS_SHARE:
+        return scenario
+    return replace(scenario, faults=scenario.faults + _operations(chance, scenario, ("quotas",)))
 
 
 def _publisher(chance: random.Random, plan: PublisherPlan, *, with_keys: bool) -> PublisherPlan:

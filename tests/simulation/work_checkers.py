@@ -95,6 +95,8 @@ def accounting(evidence: Evidence) -> list[str]:
         if process or name not in evidence.alive or reader.attached is None:
             continue
         number = evidence.numbers[name]
+        if number in evidence.journal.ended:
+            continue  # it expired while the server drained at last, and its cursors went with it
         for epoch, sequences in _owed(evidence, number, reader).items():
             reading = evidence.reading(name, epoch)
             record = None if epoch in deleted else evidence.journal.cursor(number, epoch, last)
@@ -428,13 +430,19 @@ def transactions(evidence: Evidence) -> list[str]:
 def moves(evidence: Evidence) -> list[str]:
     broken = []
     sent: Ways = defaultdict(Ranges)
-    asking: dict[str, Moving] = {}
+    asking: dict[str, tuple[float, Moving]] = {}
+    deleted_at: dict[str, float] = {}
     known_readers = readers(evidence)
     for at, fact in evidence.history.facts:
         if isinstance(fact, Moving):
-            asking[fact.subscription] = fact
+            asking[fact.subscription] = at, fact
+        elif isinstance(fact, Deleted):
+            deleted_at[fact.queue] = at
         elif isinstance(fact, Moved):
+            asked_at, asked = asking[fact.subscription]
             for queue, cursor in fact.places:
+                if deleted_at.get(queue, -1.0) >= asked_at:
+                    continue  # with it went the cursor, perhaps before it was written where it was moved to
                 epochs = [epoch for epoch, name in evidence.queue_of.items() if name == queue]
                 number = evidence.numbers[fact.subscription]
                 places = {epoch: evidence.journal.moved_to(number, epoch, fact.commits) for epoch in epochs}
@@ -447,8 +455,8 @@ def moves(evidence: Evidence) -> list[str]:
                     for place in places[epoch]
                 ):
                     broken.append(f"at {at:.4f} {fact}: on the disk it was moved to {places} of {queue}")
-                if not any(_is_goal(evidence, asking[fact.subscription], fact, epoch, cursor) for epoch in epochs):
-                    broken.append(f"at {at:.4f} {fact} after {asking[fact.subscription]}")
+                if not any(_is_goal(evidence, asked, fact, epoch, cursor) for epoch in epochs):
+                    broken.append(f"at {at:.4f} {fact} after {asked}")
         elif isinstance(fact, Sent) and fact.durable and moves_of(fact.reading):
             known = sent[fact.subscription, fact.reading]
             if fact.ranges and not fact.recorded:

@@ -14,6 +14,7 @@ from tests.simulation.history import (
     Moved,
     Moving,
     Paused,
+    Replayed,
     Resuming,
     ToldForgotten,
     Unbinding,
@@ -36,7 +37,11 @@ Fault: TypeAlias = Callable[[World, FaultPlan, random.Random], Awaitable[bool]]
 
 
 def _client(world: World, plan: FaultPlan) -> Client:
-    return world.process(f"administrator{plan.number}", None, take_over=False).client
+    return world.process(_process_name(plan), None, take_over=False).client
+
+
+def _process_name(plan: FaultPlan) -> str:
+    return f"administrator{plan.number}"
 
 
 def _some_queue(world: World, chance: random.Random) -> str | None:
@@ -268,6 +273,40 @@ async def _move_one(
     return bool(moved)
 
 
+# --- replaying ---
+
+
+async def _replay(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    """Reads a range of a queue again; gives some of it back."""
+    watcher, name = world.watcher, _some_queue(world, chance)
+    epoch = next((epoch for epoch, queue in watcher.living_queues().items() if queue == name), None)
+    before = watcher.reported_ends().get(epoch or 0, 0)
+    if name is None or epoch is None or not before:
+        return False
+    first = chance.randint(1, before)
+    last = chance.choice([None, chance.randint(first, before + 3)])
+    gives_back = chance.choice([0.0, 0.2])
+    handed, again = list[tuple[int, str]](), list[int]()
+    async with _client(world, plan) as client:
+        rate = chance.choice([None, None, 20.0])
+        replay = client.replay(name, from_=first, to=last or "latest", rate=rate, timeout=EVER_S)
+        try:
+            await replay.attach()
+            after = watcher.stored_ends().get(epoch, 0)
+            async for message in replay:
+                handed.append((message.sequence, message.data.decode()))
+                if message.attempt < 3 and chance.random() < gives_back:
+                    await message.nack(delay=chance.choice([0, 0.1]))
+                    again.append(message.sequence)
+        except (NotFound, InvalidOption, StoreUnavailable, DiskFull) as error:
+            world.note(f"replaying {name}: {error!r}")
+            return False
+        gaps = tuple((gap.first_sequence, gap.last_sequence) for gap in replay.gaps if gap.epoch == epoch)
+        place = _process_name(plan), name, epoch, first, last, before, after
+        world.fact(Replayed(*place, tuple(handed), tuple(again), gaps))
+    return True
+
+
 # --- dead letters ---
 
 
@@ -394,6 +433,7 @@ ADMINISTRATION: Final[dict[str, Fault]] = {
     "message deleted": _delete_a_message,
     "ttl set": _set_a_ttl,
     "queue limited": _limit_a_queue,
+    "range replayed": _replay,
     "little may wait": _let_little_wait,
     "publishing slowed": _slow_publishing,
     "little in flight": _let_little_be_in_flight,

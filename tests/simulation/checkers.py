@@ -96,6 +96,7 @@ from tests.simulation.history import (
     Unbinding,
 )
 from tests.simulation.quota_checkers import QUOTA_CHECKERS
+from tests.simulation.replay_checkers import REPLAY_CHECKERS
 from tests.simulation.work_checkers import WORK_AT_REST, WORK_CHECKERS
 from tidings.model import PRESENCE_QUEUE, Reading, epoch_of, moves_of
 from tidings.ranges import Ranges
@@ -454,6 +455,7 @@ CHECKERS: Final[dict[str, Checker]] = {
     "time goes on": time_goes_on,
     "one process for a client id": one_process,
     **WORK_CHECKERS,
+    **REPLAY_CHECKERS,
     **QUOTA_CHECKERS,
 }
 

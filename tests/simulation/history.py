@@ -371,6 +371,26 @@ class Forgetting(NamedTuple):
     reason: str
 
 
+class Replayed(NamedTuple):
+    """A process replayed `first` to `last` (None: to the end) of a queue, in this life of it, until the replay ended.
+
+    `before` and `after` are the last sequences that the server knew when it was asked, and that the disk had when it
+    began. `handed` are (sequence, payload) in their order, `again` those of them that were given back, `gaps` what it
+    was told will not come.
+    """
+
+    process: str
+    queue: str
+    epoch: int
+    first: int
+    last: int | None
+    before: int
+    after: int
+    handed: tuple[tuple[int, str], ...]
+    again: tuple[int, ...]
+    gaps: tuple[tuple[int, int], ...]
+
+
 class Note(NamedTuple):
     """Anything else: faults, restarts, comings and goings."""
 
@@ -416,6 +436,7 @@ Fact: TypeAlias = (
     | Told
     | Deleted
     | Forgetting
+    | Replayed
     | Note
 )
 F = TypeVar("F", bound=Fact)

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from tests.simulation.evidence import Evidence, Reader, readers
 from tests.simulation.history import (
+    Attached,
     Bounded,
     Confirmed,
     Deleted,
@@ -40,6 +41,8 @@ class _Waiting:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
+        self.is_told = False
+        """Whether a process was told of it: else it may have been refused."""
         self.sequences: dict[int, set[int]] = defaultdict(set)
         self.sent: dict[int, set[int]] = defaultdict(set)
         """By epoch; a publisher may be told later than a subscriber."""
@@ -48,7 +51,7 @@ class _Waiting:
 
     def look(self, epoch: int, most: int | None, at: float) -> None:
         """Takes note of whether as much waits as may."""
-        if most is not None and len(self.sequences[epoch]) >= most:
+        if self.is_told and most is not None and len(self.sequences[epoch]) >= most:
             self.full_since.setdefault(epoch, at)
         else:
             self.full_since.pop(epoch, None)
@@ -66,6 +69,8 @@ def _full_queues(evidence: Evidence) -> list[str]:
         match fact:
             case Made() if fact.subscription not in moved and fact.subscription in known:
                 waiting[fact.subscription] = _Waiting(known[fact.subscription])
+            case Attached() if fact.subscription in waiting:
+                waiting[fact.subscription].is_told = True
             case Forgotten():
                 waiting.pop(fact.subscription, None)
             case Bounded(int(epoch), "waiting_messages", count):

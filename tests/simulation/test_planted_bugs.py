@@ -21,7 +21,7 @@ from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.effects import Effect, Fetch
+from tidings.broker.effects import Effect, Ended, Fetch
 from tidings.broker.filters import Filter
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import Fetched, Input, StoreReady
@@ -742,6 +742,33 @@ def passes_by_what_an_absentee_chose_by_headers(patch: pytest.MonkeyPatch) -> No
         return [cursor for cursor in wanted_by_idle(self, rows) if not cursor.filter.headers]
 
     patch.setattr(Queue, "wanted_by_idle", hasty)
+
+
+@planted()
+def replays_one_too_many(patch: pytest.MonkeyPatch) -> None:
+    bound = Catalog._bound
+
+    def generous(self: Catalog, subscription: Subscription, input: Any) -> None:
+        bound(self, subscription, input)
+        for cursor in subscription.cursors.values():
+            cursor.end += 1
+
+    patch.setattr(Catalog, "_bound", generous)
+
+
+@planted()
+def ends_a_replay_before_all_is_settled(patch: pytest.MonkeyPatch) -> None:
+    replay_on = Deliveries._replay_on
+
+    def hasty(self: Deliveries, subscription: Subscription) -> None:
+        replay_on(self, subscription)
+        for subscriber in subscription.attached():
+            over = all(cursor.position >= cursor.end for cursor in subscription.cursors.values())
+            if over and not subscriber.starting and not subscription.end_told:
+                subscription.end_told = True
+                self._state.effects.append(Ended(subscriber.session.connection, subscriber.handle))
+
+    patch.setattr(Deliveries, "_replay_on", hasty)
 
 
 @planted()

@@ -25,13 +25,16 @@ _RESULTS = "results"
 _PLAIN_SHARE = 0.2
 _FORGETTING = 5  # one seed of so many, since it takes away what others look for
 _USUALLY = ("pause", "move", "dead letters")
-_QUOTAS_SHARE = 0.25
+_QUOTAS_SHARE, _REPLAY_SHARE = 0.25, 0.25
 
 
 def make(seed: int, group: str | None = None) -> Scenario:
     """Returns the scenario of a seed; with faults of one group of `FAULTS` only (or "one + other"), if given."""
     scenario = _with_choosers(random.Random(f"choices {seed}"), _make(seed, group))
-    return _with_quotas(random.Random(f"quotas {seed}"), scenario) if group is None else scenario
+    if group is None:
+        scenario = _with_some(random.Random(f"quotas {seed}"), scenario, "quotas", _QUOTAS_SHARE)
+        scenario = _with_some(random.Random(f"replay {seed}"), scenario, "replay", _REPLAY_SHARE)
+    return scenario
 
 
 def _make(seed: int, group: str | None) -> Scenario:
@@ -96,11 +99,11 @@ def _with_choosers(chance: random.Random, scenario: Scenario) -> Scenario:
     )
 
 
-def _with_quotas(chance: random.Random, scenario: Scenario) -> Scenario:
-    """Lets some scenarios have quotas for a time."""
-    if chance.random() >= _QUOTAS_SHARE:
+def _with_some(chance: random.Random, scenario: Scenario, group: str, share: float) -> Scenario:
+    """Lets some scenarios have operations of one more group."""
+    if chance.random() >= share:
         return scenario
-    return replace(scenario, faults=scenario.faults + _operations(chance, scenario, ("quotas",)))
+    return replace(scenario, faults=scenario.faults + _operations(chance, scenario, (group,)))
 
 
 def _publisher(chance: random.Random, plan: PublisherPlan, *, with_keys: bool) -> PublisherPlan:

@@ -315,7 +315,7 @@ class Cursor:
 
     def begin_with(self, wanted: Ranges, position: int) -> None:
         """Lets a new cursor begin with some messages, and then after a position."""
-        self.position = position
+        self.position = self.begin = position
         self.unsettled, self.due, self.unsent = Ranges(wanted), Ranges(wanted), Ranges(wanted)
 
     def set_moves(self, moves: int) -> None:

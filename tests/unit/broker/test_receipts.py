@@ -51,6 +51,17 @@ def test_a_message_is_waiting_then_in_flight_then_acked() -> None:
     assert receipt(publisher) == Receipt(subscription="billing", state="acked")
 
 
+def test_what_comes_before_the_last_messages_is_not_for_who_begins_with_them() -> None:
+    harness = Harness()
+    client = harness.connect("billing")
+    client.publish("orders", "a", "a", "b")
+    client.subscribe("orders", name="billing", start="last")
+    assert client.call(ListReceipts(queue="orders", sequence=1)) == []
+    waiting(client, 7)
+    assert_refused(client, NotFound, "billing")
+    assert receipt(client, 2).state == "in flight"
+
+
 def test_what_waits_in_a_buffer_is_in_flight_since_no_time() -> None:
     _, client = attached()
     client.publish("orders", "a", "b")

@@ -14,6 +14,7 @@ from tests.simulation.history import (
     Moved,
     Moving,
     Paused,
+    ReceiptTold,
     Replayed,
     Resuming,
     ToldForgotten,
@@ -22,14 +23,17 @@ from tests.simulation.history import (
 from tests.simulation.scenario import FaultPlan, SubscriberPlan
 from tests.simulation.world import EVER_S, World
 from tidings.client import Client
+from tidings.client.confirm import published_by
 from tidings.errors import (
     ConnectionLost,
     DiskFull,
+    GivenUp,
     InvalidOption,
     NotFound,
     Refused,
     StoreUnavailable,
     SubscriptionInUse,
+    TimedOut,
 )
 
 Fault: TypeAlias = Callable[[World, FaultPlan, random.Random], Awaitable[bool]]
@@ -287,12 +291,13 @@ async def _replay(world: World, plan: FaultPlan, chance: random.Random) -> bool:
     last = chance.choice([None, chance.randint(first, before + 3)])
     gives_back = chance.choice([0.0, 0.2])
     handed, again = list[tuple[int, str]](), list[int]()
-    async with _client(world, plan) as client:
+    process = world.process(_process_name(plan), None, take_over=False)
+    async with process.client as client:
         rate = chance.choice([None, None, 20.0])
         replay = client.replay(name, from_=first, to=last or "latest", rate=rate, timeout=EVER_S)
         try:
             await replay.attach()
-            after = watcher.stored_ends().get(epoch, 0)
+            after, connection = watcher.stored_ends().get(epoch, 0), process.connection
             async for message in replay:
                 handed.append((message.sequence, message.data.decode()))
                 if message.attempt < 3 and chance.random() < gives_back:
@@ -302,9 +307,71 @@ async def _replay(world: World, plan: FaultPlan, chance: random.Random) -> bool:
             world.note(f"replaying {name}: {error!r}")
             return False
         gaps = tuple((gap.first_sequence, gap.last_sequence) for gap in replay.gaps if gap.epoch == epoch)
-        place = _process_name(plan), name, epoch, first, last, before, after
-        world.fact(Replayed(*place, tuple(handed), tuple(again), gaps))
+        place = process.name, name, epoch, first, last, before, after
+        unbroken = connection is not None and process.connection is connection
+        world.fact(Replayed(*place, tuple(handed), tuple(again) if unbroken else (), gaps))
     return True
+
+
+# --- receipts ---
+
+
+async def _await_a_receipt(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    one = _some_subscriber(world, chance)
+    if one is None or not world.confirms:
+        return False
+    confirm, name = chance.choice(world.confirms), one.full_name
+    reader = world.watcher.reader(name)
+    async with _client(world, plan) as client:
+        try:
+            receipt = await published_by(client, confirm).delivered_to(name, timeout=1.0 + plan.for_s)
+            state, exact = receipt.state, receipt.exact
+        except GivenUp as error:
+            state, exact = "dead" if "dead letter" in str(error) else "gap", False
+        except (NotFound, TimedOut, StoreUnavailable, DiskFull) as error:
+            world.note(f"receipt of {name} for {confirm}: {error!r}")
+            return False
+        if confirm.count == 1 or state == "acked":
+            _receipt_told(world, plan, reader, confirm.epoch, (confirm.sequence, confirm.count), state, exact)
+    return True
+
+
+async def _list_receipts(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    if not world.confirms:
+        return False
+    confirm = chance.choice(world.confirms)
+    ends_at = asyncio.get_running_loop().time() + plan.for_s
+    async with _client(world, plan) as client:
+        while True:
+            readers = {name: world.watcher.reader(name) for name in world.watcher.subscription_names()}
+            try:
+                receipts = await client.receipts(confirm.queue, confirm.sequence, epoch=confirm.epoch, timeout=EVER_S)
+            except (NotFound, StoreUnavailable, DiskFull) as error:
+                world.note(f"receipts of {confirm}: {error!r}")
+                return False
+            for each in receipts:
+                if each.subscription in readers:
+                    place = readers[each.subscription], confirm.epoch, (confirm.sequence, 1)
+                    _receipt_told(world, plan, *place, each.state, each.exact)
+            if world.quiet or asyncio.get_running_loop().time() > ends_at:
+                return True
+            await asyncio.sleep(chance.uniform(0, 0.5))
+
+
+def _receipt_told(
+    world: World, plan: FaultPlan, reader: str, epoch: int, place: tuple[int, int], state: str, exact: bool
+) -> None:
+    """Writes a receipt down, unless the subscription was deleted meanwhile, and perhaps made again."""
+    name = world.watcher.name_of.get(reader)
+    if name is None or world.watcher.reader(name) != reader:
+        return
+    sequences = range(place[0], place[0] + place[1])
+    stored = True
+    if state == "acked":
+        stored = all(world.watcher.is_settled(name, reader, epoch, sequence) for sequence in sequences)
+    elif state == "dead":
+        stored = all(world.watcher.is_dead(reader, epoch, sequence) for sequence in sequences)
+    world.fact(ReceiptTold(_process_name(plan), reader, epoch, sequences[0], sequences[-1], state, exact, stored))
 
 
 # --- dead letters ---
@@ -434,6 +501,8 @@ ADMINISTRATION: Final[dict[str, Fault]] = {
     "ttl set": _set_a_ttl,
     "queue limited": _limit_a_queue,
     "range replayed": _replay,
+    "receipt awaited": _await_a_receipt,
+    "receipts listed": _list_receipts,
     "little may wait": _let_little_wait,
     "publishing slowed": _slow_publishing,
     "little in flight": _let_little_be_in_flight,

@@ -96,6 +96,7 @@ from tests.simulation.history import (
     Unbinding,
 )
 from tests.simulation.quota_checkers import QUOTA_CHECKERS
+from tests.simulation.receipt_checkers import RECEIPT_CHECKERS
 from tests.simulation.replay_checkers import REPLAY_CHECKERS
 from tests.simulation.work_checkers import WORK_AT_REST, WORK_CHECKERS
 from tidings.model import PRESENCE_QUEUE, Reading, epoch_of, moves_of
@@ -457,6 +458,7 @@ CHECKERS: Final[dict[str, Checker]] = {
     **WORK_CHECKERS,
     **REPLAY_CHECKERS,
     **QUOTA_CHECKERS,
+    **RECEIPT_CHECKERS,
 }
 
 AT_REST: Final = {"at least once", "last messages", "presence", "subscriptions stay", *WORK_AT_REST}

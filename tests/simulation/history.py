@@ -375,8 +375,8 @@ class Replayed(NamedTuple):
     """A process replayed `first` to `last` (None: to the end) of a queue, in this life of it, until the replay ended.
 
     `before` and `after` are the last sequences that the server knew when it was asked, and that the disk had when it
-    began. `handed` are (sequence, payload) in their order, `again` those of them that were given back, `gaps` what it
-    was told will not come.
+    began. `handed` are (sequence, payload) in their order, `again` those of them that were given back over a connection
+    that was not lost (else nothing of that), `gaps` what it was told will not come.
     """
 
     process: str
@@ -389,6 +389,19 @@ class Replayed(NamedTuple):
     handed: tuple[tuple[int, str], ...]
     again: tuple[int, ...]
     gaps: tuple[tuple[int, int], ...]
+
+
+class ReceiptTold(NamedTuple):
+    """A process was told how far a durable subscription is with messages. `stored`: whether the disk says so, too."""
+
+    process: str
+    subscription: str
+    epoch: int
+    first: int
+    last: int
+    state: str
+    exact: bool
+    stored: bool
 
 
 class Note(NamedTuple):
@@ -437,6 +450,7 @@ Fact: TypeAlias = (
     | Deleted
     | Forgetting
     | Replayed
+    | ReceiptTold
     | Note
 )
 F = TypeVar("F", bound=Fact)

@@ -168,3 +168,4 @@ def confirmed(world: World, process: str, confirm: Confirm, payloads: tuple[str,
     queue, epoch, sequence = confirm.queue, confirm.epoch, confirm.sequence
     stored = world.watcher.stored_ends().get(epoch, 0) >= sequence + len(payloads) - 1
     world.fact(Confirmed(process, queue, epoch, sequence, payloads, stored))
+    world.confirms.append(confirm)

@@ -3,8 +3,8 @@
 replays
     Who replays a range of a queue is handed, before the replay ends, exactly the messages of the range, as they were
     published, but for what it was told is gone; those that are handed for the first time in their order, and those
-    that it gave back again. A range that has no end ends with what is stored when it begins. (That no other
-    subscription is touched by it is what all the other promises say of that one.)
+    that it gave back again, unless its connection was lost. A range that has no end ends with what is stored when it
+    begins. (That no other subscription is touched by it is what all the other promises say of that one.)
 """
 
 from collections.abc import Callable

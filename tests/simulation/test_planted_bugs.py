@@ -15,13 +15,13 @@ from tests.simulation.run import run
 from tests.simulation.scenario import FAULTS
 from tidings import limits
 from tidings.batch import Batch
-from tidings.broker import broker, gone, publishing, records, schedules, seeking, shares, transactions
+from tidings.broker import broker, gone, publishing, receipts, records, schedules, seeking, shares, transactions
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.effects import Effect, Ended, Fetch
+from tidings.broker.effects import Answered, Effect, Ended, Fetch
 from tidings.broker.filters import Filter
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import Fetched, Input, StoreReady
@@ -32,6 +32,7 @@ from tidings.broker.presence import Presence
 from tidings.broker.publishing import Publishing
 from tidings.broker.queues import Queue
 from tidings.broker.quotas import Quota, Quotas
+from tidings.broker.receipts import Receipts
 from tidings.broker.recent_ids import RecentIds
 from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
@@ -45,6 +46,7 @@ from tidings.client.subscriber import Subscriber as ClientSubscriber
 from tidings.client.transaction import Transaction as ClientTransaction
 from tidings.errors import QueueFull, StoreUnavailable, TakenOver
 from tidings.gateways.native import NativePeer
+from tidings.model import Receipt
 from tidings.node.clock import SystemClock
 from tidings.node.node import Node
 from tidings.ranges import Ranges
@@ -769,6 +771,21 @@ def ends_a_replay_before_all_is_settled(patch: pytest.MonkeyPatch) -> None:
                 self._state.effects.append(Ended(subscriber.session.connection, subscriber.handle))
 
     patch.setattr(Deliveries, "_replay_on", hasty)
+
+
+@planted()
+def takes_what_is_unsettled_for_acked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        receipts, "_unsettled", lambda cursor, sequence: Receipt(subscription=cursor.subscription.name, state="acked")
+    )
+
+
+@planted()
+def tells_of_receipts_before_they_are_durable(patch: pytest.MonkeyPatch) -> None:
+    def hasty(self: Receipts, session: Session, request: int, told: Any, cursors: Any) -> None:
+        self._state.effects.append(Answered(session.connection, request, told))
+
+    patch.setattr(Receipts, "_answer", hasty)
 
 
 @planted()

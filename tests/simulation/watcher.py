@@ -307,6 +307,10 @@ class Watcher:
         assert self._broker is not None
         return {epoch: queue.committed for epoch, queue in self._broker.state.epochs.items()}
 
+    def subscription_names(self) -> list[str]:
+        """Returns the names of the durable subscriptions that the server has."""
+        return [self.name_of[reader] for reader, _ in self.living().values() if reader in self.name_of]
+
     def living_queues(self) -> dict[int, str]:
         """Returns the names of the queues that the server has, by epoch."""
         assert self._broker is not None

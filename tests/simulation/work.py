@@ -25,15 +25,14 @@ _RESULTS = "results"
 _PLAIN_SHARE = 0.2
 _FORGETTING = 5  # one seed of so many, since it takes away what others look for
 _USUALLY = ("pause", "move", "dead letters")
-_QUOTAS_SHARE, _REPLAY_SHARE = 0.25, 0.25
+_SHARES = {"quotas": 0.25, "replay": 0.25, "receipts": 0.25}
 
 
 def make(seed: int, group: str | None = None) -> Scenario:
     """Returns the scenario of a seed; with faults of one group of `FAULTS` only (or "one + other"), if given."""
     scenario = _with_choosers(random.Random(f"choices {seed}"), _make(seed, group))
-    if group is None:
-        scenario = _with_some(random.Random(f"quotas {seed}"), scenario, "quotas", _QUOTAS_SHARE)
-        scenario = _with_some(random.Random(f"replay {seed}"), scenario, "replay", _REPLAY_SHARE)
+    for name, share in _SHARES.items() if group is None else ():
+        scenario = _with_some(random.Random(f"{name} {seed}"), scenario, name, share)
     return scenario
 
 

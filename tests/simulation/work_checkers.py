@@ -81,7 +81,7 @@ Ways = dict[tuple[str, Reading], Ranges]
 
 def accounting(evidence: Evidence) -> list[str]:
     broken = []
-    acked, sure = _acked(evidence)
+    acked, sure = acked_of(evidence)
     dead: dict[tuple[int, Reading], set[int]] = defaultdict(set)
     stay: dict[tuple[int, Reading], set[int]] = defaultdict(set)
     for letter in evidence.journal.letters:
@@ -119,7 +119,7 @@ def accounting(evidence: Evidence) -> list[str]:
     return broken
 
 
-def _acked(evidence: Evidence) -> tuple[Ways, Ways]:
+def acked_of(evidence: Evidence) -> tuple[Ways, Ways]:
     """Returns what may have been acked, and of it what somebody was told is."""
     taken: Ways = defaultdict(Ranges)
     sure: Ways = defaultdict(Ranges)

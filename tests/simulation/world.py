@@ -3,7 +3,7 @@
 import asyncio
 import random
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,7 @@ from tests.simulation.watcher import Watcher
 from tidings.broker.records import QueueRecord
 from tidings.client import Client
 from tidings.errors import StoreNewer
+from tidings.model import Confirm
 from tidings.node import SystemClock
 from tidings.ranges import Ranges
 from tidings.server import Server
@@ -77,6 +78,8 @@ class World:
         """Whether what is to fail until all the rest is settled fails."""
         self.in_hand: set[str] = set()
         """Queues and subscriptions that an administrator does something with: one at a time."""
+        self.confirms: deque[Confirm] = deque(maxlen=30)
+        """What publishers were told at last."""
         self.wall_ahead_s = 0.0
         """How far the wall clock was set forward."""
         self.connected: set[str] = set()

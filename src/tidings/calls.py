@@ -57,6 +57,8 @@ class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
     history_messages: int | UnsetType | None = UNSET
     ttl_ms: int | UnsetType | None = UNSET
     waiting_messages: int | UnsetType | None = UNSET
+    waiting_bytes: int | UnsetType | None = UNSET
+    waiting_age_ms: int | UnsetType | None = UNSET
     when_full: Literal["refuse-new", "drop-oldest"] | UnsetType = UNSET
     publish_rate: int | UnsetType | None = UNSET
     publish_rate_bytes: int | UnsetType | None = UNSET

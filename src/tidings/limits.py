@@ -329,6 +329,12 @@ EXPIRY_PAUSE_MS: Final = 60_000
 DELETED_RANGES_MAX: Final = 4_096
 """Ranges of single messages that somebody deleted from one queue; they are in its record until they are trimmed."""
 
+MARKS_MAX: Final = 1_024
+"""Places of a queue that limits the bytes or the age of what waits whose sizes and times are known, 24 bytes each."""
+
+MARKS_SAMPLED: Final = 256
+"""Rows of such a queue that are looked at after a restart to know how its bytes and times are spread."""
+
 PEEK_COUNT_MAX: Final = 1_000
 """Messages that one peek may ask for."""
 

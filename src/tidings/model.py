@@ -323,9 +323,9 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     What every durable subscription has settled is history. It stays until it is older than `history_age_ms`, or more
     than `history_bytes` or `history_messages`, whichever comes first. `ttl_ms` after it was stored a message is not
-    delivered any more; where it has a ttl of its own the shorter one counts. Once `waiting_messages` wait for a durable
-    subscription, neither settled nor in flight, `when_full` says what is done: new ones are refused, or the oldest of
-    them are cut, and told as a gap.
+    delivered any more; where it has a ttl of its own the shorter one counts. Once `waiting_messages` or `waiting_bytes`
+    wait for a durable subscription, neither settled nor in flight, or one has waited for `waiting_age_ms` since it was
+    stored, `when_full` says what is done: new ones are refused, or the oldest of them are cut, and told as a gap.
     """
 
     history_age_ms: int | None = msgspec.field(default_factory=lambda: limits.HISTORY_AGE_MS)
@@ -333,6 +333,8 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     history_messages: int | None = None
     ttl_ms: int | None = None
     waiting_messages: int | None = None
+    waiting_bytes: int | None = None
+    waiting_age_ms: int | None = None
     when_full: Literal["refuse-new", "drop-oldest"] = "refuse-new"
     publish_rate: int | None = None
     """Messages a second that are taken, on average."""

@@ -438,10 +438,20 @@ async def _set_a_ttl(world: World, plan: FaultPlan, chance: random.Random) -> bo
     return await _forget(world, plan, chance, "expired", _for_a_time(world, plan, settings, {"ttl": math.inf}))
 
 
+_WAITING_LIMITS: Final[list[tuple[str, float, str]]] = [
+    ("waiting_messages", 1, "too many waited"),
+    ("waiting_messages", 10, "too many waited"),
+    ("waiting_bytes", 40, "too many bytes waited"),
+    ("waiting_bytes", 400, "too many bytes waited"),
+    ("waiting_age", 0.2, "waited too long"),
+    ("waiting_age", 2.0, "waited too long"),
+]
+
+
 async def _limit_a_queue(world: World, plan: FaultPlan, chance: random.Random) -> bool:
-    settings = {"waiting_messages": chance.choice([1, 3, 10]), "when_full": "drop-oldest"}
-    after = {"waiting_messages": math.inf}
-    return await _forget(world, plan, chance, "too many waited", _for_a_time(world, plan, settings, after))
+    limit, most, reason = chance.choice(_WAITING_LIMITS)
+    settings = {limit: most, "when_full": "drop-oldest"}
+    return await _forget(world, plan, chance, reason, _for_a_time(world, plan, settings, {limit: math.inf}))
 
 
 def _for_a_time(

@@ -39,6 +39,7 @@ from tidings.broker.inputs import (
     RecordsRead,
     Request,
     RowsRead,
+    Sampled,
     SendBuffer,
     StoreReady,
     Subscribe,
@@ -132,6 +133,7 @@ class Broker:
         """Starts after a restart: (token, client id, address, protocol) of clients that were connected before."""
         self.state.open_queue(PRESENCE_QUEUE)
         self._quotas.begin()
+        self._waiting.begin()
         self._catalog.watch_expiries()
         self._schedules.begin()
         for subscription in self.state.subscriptions.values():
@@ -197,6 +199,8 @@ class Broker:
                 state.lookups.records_listed(input.ticket, input.records)
             case Surveyed():
                 self._retention.surveyed(input)
+            case Sampled():
+                state.lookups.sampled(input.ticket, input.rows)
             case Located():
                 state.lookups.located(input.ticket, input.sequence)
             case DiskSpace():
@@ -357,6 +361,9 @@ class Broker:
         for queue, rows in round.rows.items():
             queue.last_time_ms = rows[-1].time_ms
             queue.size_bytes += sum(len(row.batch.body) for row in rows)
+            if queue.marks is not None:
+                for row in rows:
+                    queue.marks.add(row.last_sequence, len(row.batch.body), row.time_ms)
             self._expiry.committed(queue, rows)
             self._deliveries.committed(queue, rows, bursts)
             self._waiting.bound(queue)
@@ -380,6 +387,7 @@ class Broker:
                 self._retention.tick()
                 self._retention.follow()
                 self._expiry.tick()
+                self._waiting.tick()
             elif what == "schedule":
                 self._schedules.due()
             elif what == "receipt":

@@ -164,14 +164,23 @@ class Cursor:
         """How many messages are neither settled nor in flight, nor on their way to be settled."""
         return self.due.count + len(self._waiting_parked()) + max(0, self.queue.committed - self.position)
 
+    @property
+    def oldest_waiting(self) -> int:
+        """The first message that waits; the one after all, if none does."""
+        return min(self.due.first if self.due else NO_END, *self._waiting_parked(), self.position + 1)
+
+    def what_waits(self) -> Ranges:
+        """Returns the messages that are neither settled nor in flight, nor on their way to be settled."""
+        found = Ranges(self.due)
+        for sequence in self._waiting_parked():
+            found.add(sequence, sequence)
+        if self.position < self.queue.committed:
+            found.add(self.position + 1, self.queue.committed)
+        return found
+
     def end_of_oldest(self, count: int) -> int:
         """Returns up to which sequence the oldest `count` of the messages that wait are."""
-        known = Ranges(self.due)
-        for sequence in self._waiting_parked():
-            known.add(sequence, sequence)
-        if count >= known.count:
-            return self.position + count - known.count
-        return split(list(known), count)[0][-1][1]
+        return split(list(self.what_waits()), count)[0][-1][1]
 
     def _waiting_parked(self) -> list[int]:
         return [sequence for sequence, until_ms in self.parked.items() if until_ms not in (None, HELD)]

@@ -190,6 +190,14 @@ class Locate(msgspec.Struct, frozen=True):
     time_ms: int
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """Find rows spread evenly over a queue, the last one with `to_sequence`, then report Sampled."""
+
+    ticket: int
+    epoch: int
+    to_sequence: int
+
+
 class WebhooksChanged(msgspec.Struct, frozen=True):
     """There are other webhooks now, durably."""
 
@@ -197,5 +205,5 @@ class WebhooksChanged(msgspec.Struct, frozen=True):
 ToConnection: TypeAlias = (
     Welcome | Confirm | Transacted | Subscribed | Deliver | Gap | Ended | Listing | Done | Answered | Refuse | Close
 )
-Read: TypeAlias = Fetch | ReadRows | ReadRecords | ListRecords | Survey | Locate
+Read: TypeAlias = Fetch | ReadRows | ReadRecords | ListRecords | Survey | Locate | Sample
 Effect: TypeAlias = ToConnection | StartCommit | Read | WebhooksChanged

@@ -258,6 +258,13 @@ class Located(msgspec.Struct, frozen=True):
     sequence: int | None
 
 
+class Sampled(msgspec.Struct, frozen=True):
+    """The rows that a Sample asked for."""
+
+    ticket: int
+    rows: list[Row]
+
+
 class DiskSpace(msgspec.Struct, frozen=True):
     """Free bytes where the store lives."""
 
@@ -296,6 +303,7 @@ Input: TypeAlias = (
     | RecordsListed
     | Surveyed
     | Located
+    | Sampled
     | DiskSpace
     | Tick
     | Drain

@@ -264,8 +264,7 @@ def _check_tables(state: BrokerState) -> None:
             assert state.client_ids.get(session.client_id) is session, f"session {connection}: its client id is taken"
         for subscriber in session.subscribers.values():
             assert subscriber in subscriber.subscription.attached(), f"session {connection}: attached to nothing"
-    pending_bytes = state.ledger.count_pending_bytes()
-    assert state.ledger.pending_bytes == pending_bytes, f"counts {state.ledger.pending_bytes} of {pending_bytes} bytes"
+    assert state.ledger.is_counted_right(), "what is on its way into queues is counted wrong"
     assert len(state.tokens) == len(state.sessions), "a token leads to a session that is gone"
     assert set(state.client_ids) <= set(state.clients), "a connected client is not known"
 

@@ -32,6 +32,16 @@ class Answer(NamedTuple):
     failed: Callable[[str, bool], None]
 
 
+class Arriving:
+    """How much is on its way into a queue."""
+
+    __slots__ = ("count", "size_bytes")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size_bytes = 0
+
+
 class Round:
     """A transaction under way."""
 
@@ -57,6 +67,8 @@ class Ledger:
         self.round: Round | None = None
         self.pending_bytes = 0
         """Bytes of clients' batches that are not stored yet, whether or not somebody still waits for their confirm."""
+        self.arriving: dict[str, Arriving] = {}
+        """How much of that is on its way into each queue, and of what the server itself publishes nothing."""
         self._encode = encode
         self._pending: list[Pending] = []
         self._own: list[Pending] = []
@@ -74,28 +86,43 @@ class Ledger:
         """Adds a client's batch."""
         self._pending.append(pending)
         self.pending_bytes += len(pending.batch.body)
+        for part in _parts(pending):
+            arriving = self.arriving.setdefault(part.queue, Arriving())
+            arriving.count += part.batch.count
+            arriving.size_bytes += len(part.batch.body)
 
     def take_back(self, producers: Collection[Producer]) -> list[Pending]:
         """Removes the batches of these that wait, and returns them."""
         taken = [pending for pending in self._pending if pending.producer in producers]
         if taken:
             self._pending = [pending for pending in self._pending if pending.producer not in producers]
-            self.pending_bytes -= sum(len(pending.batch.body) for pending in taken)
+            self._arrived(taken)
         return taken
 
-    def count_pending_bytes(self) -> int:
-        """Returns what `pending_bytes` has to be, counted anew."""
-        under_way = self.round.pending if self.round else []
-        return sum(len(pending.batch.body) for pending in (*self._pending, *under_way) if pending.producer)
+    def _arrived(self, taken: Iterable[Pending]) -> None:
+        """Counts batches of clients no more."""
+        for pending in taken:
+            self.pending_bytes -= len(pending.batch.body)
+            for part in _parts(pending):
+                arriving = self.arriving[part.queue]
+                arriving.count -= part.batch.count
+                arriving.size_bytes -= len(part.batch.body)
+                if not arriving.count:
+                    del self.arriving[part.queue]
 
-    def arriving(self, queue: str) -> int:
-        """Returns how many messages are on their way into a queue."""
+    def is_counted_right(self) -> bool:
+        """Whether `pending_bytes` and `arriving` are what they are when all is counted anew."""
         under_way = self.round.pending if self.round else []
-        return sum(
-            part.batch.count
-            for pending in (*self._pending, *under_way)
-            for part in (pending.transaction.parts if pending.transaction else (pending,))
-            if part.queue == queue
+        pending = [each for each in (*self._pending, *under_way) if each.producer]
+        counts: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        for part in (part for each in pending for part in _parts(each)):
+            counts[part.queue] = counts.get(part.queue, 0) + part.batch.count
+            sizes[part.queue] = sizes.get(part.queue, 0) + len(part.batch.body)
+        return (
+            self.pending_bytes == sum(len(each.batch.body) for each in pending)
+            and counts == {queue: arriving.count for queue, arriving in self.arriving.items()}
+            and sizes == {queue: arriving.size_bytes for queue, arriving in self.arriving.items()}
         )
 
     def publish_own(self, pending: Pending, now_ms: int, *, hurry: bool = False) -> None:
@@ -209,7 +236,7 @@ class Ledger:
         """Ends the round. What was not stored of records and trims is due again; its batches are not."""
         round, self.round = self.round, None
         assert round is not None, "the store answered although nothing was ordered"
-        self.pending_bytes -= sum(len(pending.batch.body) for pending in round.pending if pending.producer)
+        self._arrived(pending for pending in round.pending if pending.producer)
         if not stored:
             kept = [item for item in round.together if item.key not in self._deletions]
             self.changed_together([self._changes.get(item.key, item) for item in kept], now_ms)
@@ -339,6 +366,10 @@ def _in_turns(waiting: list[Pending]) -> list[Pending]:
             if size_bytes >= limits.COMMIT_BYTES_MAX:
                 break
     return taken
+
+
+def _parts(pending: Pending) -> Iterable[Pending]:
+    return pending.transaction.parts if pending.transaction else (pending,)
 
 
 def _first(rows: list[StoredBatch], queue: Queue) -> int:

@@ -1,7 +1,7 @@
 """Lookups: what rules ask of the store, and how they go on once they are answered.
 
-A rule that needs messages or records orders `ReadRows`, `ReadRecords`, `ListRecords` or `Locate` under a ticket; what
-it wants to do with the answer waits here. Whoever asks must look again whether the question still matters.
+A rule that needs messages or records orders `ReadRows`, `ReadRecords`, `ListRecords`, `Locate` or `Sample` under a
+ticket; what it wants to do with the answer waits here. Whoever asks must look again whether the question still matters.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from tidings.batch import StoredBatch
-from tidings.broker.effects import ListRecords, Locate, ReadRecords, ReadRows
-from tidings.transaction import Damage
+from tidings.broker.effects import ListRecords, Locate, ReadRecords, ReadRows, Sample
+from tidings.transaction import Damage, Row
 
 Rows: TypeAlias = list[StoredBatch | Damage]
 Records: TypeAlias = list[bytes | None]
@@ -27,6 +27,7 @@ class Lookups:
         self._records: dict[int, Callable[[Records], None]] = {}
         self._listings: dict[int, Callable[[Listed], None]] = {}
         self._places: dict[int, Callable[[int | None], None]] = {}
+        self._samples: dict[int, Callable[[list[Row]], None]] = {}
 
     def rows(self, epoch: int, after: int, limit_bytes: int, then: Callable[[Rows], None]) -> ReadRows:
         """Asks for the rows of a queue from after a sequence on."""
@@ -48,6 +49,11 @@ class Lookups:
         self._places[ticket := self._take_ticket()] = then
         return Locate(ticket, epoch, time_ms)
 
+    def sample(self, epoch: int, to_sequence: int, then: Callable[[list[Row]], None]) -> Sample:
+        """Asks for rows spread over a queue, up to the one that holds a sequence, without their bodies."""
+        self._samples[ticket := self._take_ticket()] = then
+        return Sample(ticket, epoch, to_sequence)
+
     def rows_read(self, ticket: int, rows: Rows) -> None:
         """Goes on with rows."""
         self._rows.pop(ticket)(rows)
@@ -63,6 +69,10 @@ class Lookups:
     def located(self, ticket: int, sequence: int | None) -> None:
         """Goes on with a sequence."""
         self._places.pop(ticket)(sequence)
+
+    def sampled(self, ticket: int, rows: list[Row]) -> None:
+        """Goes on with rows without bodies."""
+        self._samples.pop(ticket)(rows)
 
     def _take_ticket(self) -> int:
         self._next_ticket += 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.filters import Filter
+from tidings.broker.marks import Marks
 from tidings.broker.recent_ids import RecentIds
 from tidings.model import PRESENCE_QUEUE, HeaderFilter, QueueSettings
 from tidings.ranges import Ranges
@@ -56,6 +57,8 @@ class Queue:
         """What is asked of it."""
         self.quota: Quota | None = None
         """The rates of that, where there are any."""
+        self.marks: Marks | None = None
+        """How large and old what it holds is, where that matters."""
         self.purged_to = 0
         """Up to this sequence nothing is delivered any more, whether or not it is trimmed yet."""
         self.deleted = Ranges()
@@ -96,6 +99,8 @@ class Queue:
         """Takes note that rows are gone up to a sequence."""
         self.first_sequence = max(self.first_sequence, sequence + 1)
         self.deleted.remove(1, sequence)
+        if self.marks is not None:
+            self.marks.forget(sequence)
 
     @property
     def is_system(self) -> bool:

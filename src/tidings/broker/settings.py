@@ -29,6 +29,8 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "history_messages": (0, _MOST),
     "ttl_ms": (1, limits.TTL_MS_MAX),
     "waiting_messages": (1, _MOST),
+    "waiting_bytes": (1, _MOST),
+    "waiting_age_ms": (1, _MOST),
 }
 
 _QUOTAS: Final = ("publish_rate", "publish_rate_bytes", "subscriptions_max")
@@ -77,5 +79,5 @@ class Settings:
         queue.trim_after_ms = queue.expire_after_ms = 0  # history may be too long by now, or the ttl over
         self._quotas.queue_changed(queue)
         self._state.changed(queue)
-        self._waiting.bound(queue)
+        self._waiting.configured(queue)
         answered_when_durable(self._state, session.connection, request, None)

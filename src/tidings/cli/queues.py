@@ -13,7 +13,9 @@ HISTORY_AGE_HELP: Final = "How long messages stay that all durable subscriptions
 HISTORY_BYTES_HELP: Final = "How many bytes of them stay at most; `none` is no limit."
 HISTORY_MESSAGES_HELP: Final = "How many of them stay at most; `none` is no limit."
 WAITING_HELP: Final = "How many may wait for a durable subscription; `none` is no limit."
-WHEN_FULL_HELP: Final = "When so many wait: refuse what is published, or cut the oldest of them."
+WAITING_BYTES_HELP: Final = "How many bytes of messages may wait for one; `none` is no limit."
+WAITING_AGE_HELP: Final = "How long a message may wait for one; `none` is no limit."
+WHEN_FULL_HELP: Final = "When so much waits: refuse what is published, or cut the oldest of it."
 TTL_HELP: Final = "After which age a message is not delivered any more; `none` is never."
 RATE_HELP: Final = "Messages a second that are taken, on average; `none` is no limit."
 RATE_BYTES_HELP: Final = "Bytes a second that are taken, on average; `none` is no limit."
@@ -56,6 +58,8 @@ def set_(
     history_messages: Annotated[str | None, Parameter(metavar="N", help=HISTORY_MESSAGES_HELP)] = None,
     ttl: Annotated[str | None, Parameter(metavar="SECONDS", help=TTL_HELP)] = None,
     waiting_messages: Annotated[str | None, Parameter(metavar="N", help=WAITING_HELP)] = None,
+    waiting_bytes: Annotated[str | None, Parameter(metavar="BYTES", help=WAITING_BYTES_HELP)] = None,
+    waiting_age: Annotated[str | None, Parameter(metavar="SECONDS", help=WAITING_AGE_HELP)] = None,
     when_full: Annotated[Literal["refuse-new", "drop-oldest"] | None, Parameter(help=WHEN_FULL_HELP)] = None,
     publish_rate: Annotated[str | None, Parameter(metavar="N", help=RATE_HELP)] = None,
     publish_rate_bytes: Annotated[str | None, Parameter(metavar="BYTES", help=RATE_BYTES_HELP)] = None,
@@ -74,6 +78,8 @@ def set_(
         "history_messages": history_messages,
         "ttl": ttl,
         "waiting_messages": waiting_messages,
+        "waiting_bytes": waiting_bytes,
+        "waiting_age": waiting_age,
         "publish_rate": publish_rate,
         "publish_rate_bytes": publish_rate_bytes,
         "subscriptions_max": subscriptions_max,

@@ -113,6 +113,8 @@ class Administration(Requests):
         history_messages: float | None = None,
         ttl: Seconds | None = None,
         waiting_messages: float | None = None,
+        waiting_bytes: float | None = None,
+        waiting_age: Seconds | None = None,
         when_full: Literal["refuse-new", "drop-oldest"] | None = None,
         publish_rate: float | None = None,
         publish_rate_bytes: float | None = None,
@@ -133,8 +135,11 @@ class Administration(Requests):
                 by default. Where a message has a ttl of its own, the shorter one counts.
             waiting_messages: how many may wait for a durable subscription, neither settled nor in flight, from 1; no
                 limit by default. With a filter all count that come after the oldest of them.
-            when_full: what is done when so many wait: "refuse-new" (the default) raises QueueFull for what is
-                published, "drop-oldest" cuts the oldest of them, which the subscription is told as a gap.
+            waiting_bytes: how many bytes of messages may wait for one; no limit by default.
+            waiting_age: seconds or timedelta that a message may wait for one since it was stored, from 1 ms; no limit
+                by default.
+            when_full: what is done when so much waits: "refuse-new" (the default) raises QueueFull for what is
+                published, "drop-oldest" cuts the oldest of it, which the subscription is told as a gap.
             publish_rate: messages a second that are taken, on average; no limit by default.
             publish_rate_bytes: bytes a second that are taken, on average; no limit by default.
             subscriptions_max: how many subscriptions may read it; no limit by default.
@@ -152,6 +157,8 @@ class Administration(Requests):
             "history_messages": amount(history_messages, "history_messages"),
             "ttl_ms": duration(ttl, "ttl"),
             "waiting_messages": amount(waiting_messages, "waiting_messages"),
+            "waiting_bytes": amount(waiting_bytes, "waiting_bytes"),
+            "waiting_age_ms": duration(waiting_age, "waiting_age"),
             "publish_rate": amount(publish_rate, "publish_rate"),
             "publish_rate_bytes": amount(publish_rate_bytes, "publish_rate_bytes"),
             "subscriptions_max": amount(subscriptions_max, "subscriptions_max"),

@@ -32,6 +32,7 @@ from tidings.broker.effects import (
     ReadRecords,
     ReadRows,
     Refuse,
+    Sample,
     StartCommit,
     Survey,
     ToConnection,
@@ -51,6 +52,7 @@ from tidings.broker.inputs import (
     RecordsListed,
     RecordsRead,
     RowsRead,
+    Sampled,
     StoreReady,
     Surveyed,
     Tick,
@@ -62,6 +64,7 @@ from tidings.node.clock import Clock
 from tidings.node.metrics import Metrics
 from tidings.node.pages import Pages
 from tidings.node.peers import Peer
+from tidings.node.samples import sample
 from tidings.store.port import CommitFailed, OutcomeUnknown, Store
 from tidings.transaction import Commit, Row
 
@@ -310,7 +313,7 @@ class Node:
                         self.submit(Fetched(effect.subscription, effect.epoch, list(rows)))
                     else:
                         self._reads.put_nowait(effect)
-                case Survey() | Locate() | ReadRows() | ReadRecords() | ListRecords():
+                case Survey() | Locate() | Sample() | ReadRows() | ReadRecords() | ListRecords():
                     self._reads.put_nowait(effect)
                 case _:
                     self._answer(effect, touched)
@@ -427,6 +430,8 @@ class Node:
             case Locate():
                 sequence = await store.locate(effect.epoch, effect.time_ms)
                 return Located(effect.ticket, sequence)
+            case Sample():
+                return Sampled(effect.ticket, await sample(store, effect.epoch, effect.to_sequence))
             case _:
                 assert_never(effect)
 

@@ -14,6 +14,7 @@ from tidings.broker import PREFIXES, Broker, effects, inputs, queue_epochs, rest
 from tidings.broker.invariants import Invariants
 from tidings.errors import TidingsError
 from tidings.model import ClientInfo, Flags, QueueInfo, Run, SubscriptionInfo
+from tidings.node.samples import sample
 from tidings.store.memory import MemoryStore
 from tidings.transaction import Commit
 
@@ -426,6 +427,9 @@ class Harness:
             case effects.Locate():
                 sequence = _now(store.locate(effect.epoch, effect.time_ms))
                 self._handle(inputs.Located(effect.ticket, sequence))
+            case effects.Sample():
+                sampled = _now(sample(store, effect.epoch, effect.to_sequence))
+                self._handle(inputs.Sampled(effect.ticket, sampled))
 
 
 def assert_delivered(client: Client, queue: str, sequences: Iterable[int], handle: int = 1) -> list[Message]:

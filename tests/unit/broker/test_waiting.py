@@ -17,10 +17,15 @@ def gaps(client: Client) -> list[tuple[int, int, str]]:
 
 def limited(most: int, when_full: Any = "refuse-new", **options: Any) -> tuple[Harness, Client]:
     """Returns a durable subscriber of a queue with a limit."""
+    return limited_by({"waiting_messages": most}, when_full, **options)
+
+
+def limited_by(limit: dict[str, int], when_full: Any = "refuse-new", **options: Any) -> tuple[Harness, Client]:
+    """Returns a durable subscriber of a queue with a limit of another kind."""
     harness = Harness()
     client = harness.connect("reader")
     client.subscribe("orders", **options)
-    client.call(ConfigureQueue(name="orders", waiting_messages=most, when_full=when_full))
+    client.call(ConfigureQueue(name="orders", when_full=when_full, **limit))
     return harness, client
 
 
@@ -202,3 +207,156 @@ def test_a_policy_that_is_none_is_refused() -> None:
     assert_refused(client, InvalidOption, "drop-new", "'refuse-new' or 'drop-oldest'")
     client.call(ConfigureQueue(name="orders", waiting_messages=0))
     assert_refused(client, InvalidOption, "waiting_messages is 0")
+
+
+# With what MessagePack needs beside it, a message has 100 bytes.
+PAYLOAD = bytes(94)
+
+
+def test_bytes_that_wait_are_bounded_and_those_being_stored_count() -> None:
+    harness, client = limited_by({"waiting_bytes": 300})
+    client.disconnect(farewell=True)
+    publisher = harness.connect()
+    publisher.publish("orders", payload=PAYLOAD)
+    assert harness.broker.state.queues["orders"].size_bytes == 100
+    harness.store_is_held = True
+    publisher.publish("orders", payload=PAYLOAD)
+    publisher.publish("orders", payload=PAYLOAD)
+    publisher.publish("orders", payload=PAYLOAD)
+    assert_refused(publisher, QueueFull, "300 bytes of queue 'orders'", "'reader:orders/#'", "at most 300", "raise")
+    harness.store_is_held = False
+    harness.commit()
+    publisher.publish("orders", payload=PAYLOAD)
+    assert_refused(publisher, QueueFull, "300 bytes")
+    client = harness.connect("reader")
+    client.subscribe("orders")
+    client.ack(1, 1, 3)
+    publisher.publish("orders", payload=PAYLOAD)
+    assert harness.broker.state.queues["orders"].committed == 4
+
+
+def test_bytes_are_known_again_after_a_restart_and_of_a_live_queue() -> None:
+    harness, client = limited_by({"waiting_bytes": 1_000})
+    client.disconnect(farewell=True)
+    publisher = harness.connect()
+    publisher.publish("orders", payload=bytes(100_000))
+    for _ in range(9):
+        publisher.publish("bills", payload=PAYLOAD)
+    harness.flush()
+    harness.restart()
+    publisher = harness.connect()
+    publisher.publish("orders", payload=PAYLOAD)
+    assert_refused(publisher, QueueFull, "100009 bytes")
+    client = harness.connect("reader")
+    client.subscribe("bills", start="earliest", in_flight_max=1)
+    client.disconnect(farewell=True)
+    publisher.call(ConfigureQueue(name="bills", waiting_bytes=900))
+    publisher.publish("bills", payload=PAYLOAD)
+    assert_refused(publisher, QueueFull, "900 bytes of queue 'bills'")
+
+
+def test_the_oldest_bytes_are_cut_and_the_newest_stay() -> None:
+    harness, client = limited_by({"waiting_bytes": 250}, "drop-oldest", in_flight_max=1)
+    publisher = harness.connect()
+    for _ in range(5):
+        publisher.publish("orders", payload=PAYLOAD)
+    assert_delivered(client, "orders", [1])
+    assert gaps(client) == [(2, 2, "too many bytes waited"), (3, 3, "too many bytes waited")]
+    client.ack(1, 1)
+    client.ack(1, 3)
+    assert_delivered(client, "orders", [4])
+
+
+def test_the_newest_message_is_never_cut_for_its_size() -> None:
+    harness, client = limited_by({"waiting_bytes": 50}, "drop-oldest")
+    client.disconnect(farewell=True)
+    publisher = harness.connect()
+    for _ in range(3):
+        publisher.publish("orders", payload=PAYLOAD)
+    client = harness.connect("reader")
+    client.subscribe("orders")
+    assert gaps(client) == [(1, 2, "too many bytes waited")]
+    assert_delivered(client, "orders", [3])
+
+
+def test_what_failed_is_cut_for_its_size_before_what_is_new() -> None:
+    harness, client = limited_by(
+        {"waiting_bytes": 250}, "drop-oldest", in_flight_max=3, backoff_min_ms=60_000, backoff_max_ms=60_000
+    )
+    publisher = harness.connect()
+    for _ in range(3):
+        publisher.publish("orders", payload=PAYLOAD)
+    client.nack(1, 1)
+    client.nack(1, 3)
+    assert_delivered(client, "orders", [1, 2, 3])
+    publisher.publish("orders", *"abc", payload=PAYLOAD)
+    assert_delivered(client, "orders", [4, 5])
+    assert gaps(client) == [(1, 1, "too many bytes waited")]
+    publisher.publish("orders", payload=PAYLOAD)
+    assert gaps(client) == [(3, 3, "too many bytes waited")]
+    assert client.subscriptions()["reader:orders/#"].retrying == 0
+
+
+def test_nothing_new_is_taken_while_something_has_waited_too_long() -> None:
+    harness, client = limited_by({"waiting_age_ms": 60_000}, in_flight_max=1)
+    publisher = harness.connect()
+    publisher.publish("orders")
+    publisher.publish("orders")
+    harness.advance(59_000)
+    publisher.publish("orders")
+    harness.advance(1_000)
+    publisher.publish("orders")
+    assert_refused(publisher, QueueFull, "messages of 60 s of queue 'orders'", "'reader:orders/#'", "60 s old", "raise")
+    client.ack(1, 1)
+    publisher.publish("orders")
+    assert harness.broker.state.queues["orders"].committed == 4
+
+
+def test_what_has_waited_too_long_is_cut_in_time_whether_or_not_something_is_published() -> None:
+    harness, client = limited_by({"waiting_age_ms": 60_000}, "drop-oldest")
+    client.disconnect(farewell=True)
+    publisher = harness.connect()
+    publisher.publish("orders", *"ab")
+    harness.advance(30_000)
+    publisher.publish("orders", *"cd")
+    harness.advance(29_000)
+    assert publisher.subscriptions()["reader:orders/#"].cut == 0
+    harness.advance(3_000)
+    assert publisher.subscriptions()["reader:orders/#"].cut == 2
+    harness.flush()
+    harness.restart()
+    harness.advance(31_000)
+    client = harness.connect("reader")
+    client.subscribe("orders")
+    assert [gap[:2] for gap in gaps(client)] == [(1, 2), (3, 4)]
+    publisher = harness.connect()
+    publisher.publish("orders")
+    assert_delivered(client, "orders", [5])
+
+
+def test_of_what_there_was_before_a_limit_on_age_the_old_is_cut() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    client.subscribe("orders")
+    client.disconnect(farewell=True)
+    publisher = harness.connect()
+    for _ in range(4):
+        publisher.publish("orders")
+        harness.advance(10_000)
+    publisher.call(ConfigureQueue(name="orders", waiting_age_ms=25_000, when_full="drop-oldest"))
+    assert publisher.subscriptions()["reader:orders/#"].cut == 2
+
+
+def test_a_limit_that_is_taken_back_leaves_nothing_behind() -> None:
+    harness, client = limited_by({"waiting_bytes": 50, "waiting_age_ms": 60_000})
+    client.call(ConfigureQueue(name="orders", waiting_bytes=None))
+    assert harness.broker.state.queues["orders"].marks is not None
+    client.call(ConfigureQueue(name="orders", waiting_age_ms=None))
+    assert harness.broker.state.queues["orders"].marks is None
+
+
+@pytest.mark.parametrize("name", ["waiting_bytes", "waiting_age_ms"])
+def test_a_limit_of_nothing_is_refused(name: str) -> None:
+    client = Harness().connect()
+    client.call(ConfigureQueue(name="orders", **{name: 0}))
+    assert_refused(client, InvalidOption, f"{name} is 0")

@@ -183,9 +183,10 @@ def test_settings_of_a_queue_are_changed(client, capfd, noun):
 
 
 def test_a_queue_is_limited(client, capfd):
-    limits = ["--ttl", "60", "--waiting-messages", "1000", "--when-full", "drop-oldest"]
-    assert run(["queue", "set", "orders", *limits]) == 0
-    settings = {"ttl": 60, "waiting_messages": 1000, "when_full": "drop-oldest"}
+    limits = ["--ttl", "60", "--waiting-messages", "1000", "--waiting-bytes", "none", "--waiting-age", "1.5"]
+    assert run(["queue", "set", "orders", *limits, "--when-full", "drop-oldest"]) == 0
+    settings = {"ttl": 60, "waiting_messages": 1000, "waiting_bytes": math.inf, "waiting_age": 1.5}
+    settings["when_full"] = "drop-oldest"
     assert client.calls == [("configure_queue", "orders", settings)]
     assert run(["queue", "set", "orders", "--when-full", "drop-new"]) == 2
     assert "drop-oldest" in capfd.readouterr().err

@@ -836,10 +836,12 @@ async def test_what_is_asked_of_a_queue_is_what_was_said(server: FakeServer, cli
     await client.configure_queue("orders", history_age=timedelta(hours=1), history_bytes=math.inf, history_messages=0)
     await client.configure_queue("orders", history_age=math.inf, ttl=1.5)
     await client.configure_queue("orders", waiting_messages=9, when_full="drop-oldest")
+    await client.configure_queue("orders", waiting_bytes=math.inf, waiting_age=timedelta(minutes=1))
     assert asked == [
         calls.ConfigureQueue(name="orders", history_age_ms=3_600_000, history_bytes=None, history_messages=0),
         calls.ConfigureQueue(name="orders", history_age_ms=None, ttl_ms=1_500),
         calls.ConfigureQueue(name="orders", waiting_messages=9, when_full="drop-oldest"),
+        calls.ConfigureQueue(name="orders", waiting_bytes=None, waiting_age_ms=60_000),
     ]
     for settings in (
         {"history_bytes": -1},

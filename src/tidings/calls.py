@@ -62,6 +62,7 @@ class ConfigureQueue(_Call, frozen=True, kw_only=True, tag="configure_queue"):
     when_full: Literal["refuse-new", "drop-oldest"] | UnsetType = UNSET
     publish_rate: int | UnsetType | None = UNSET
     publish_rate_bytes: int | UnsetType | None = UNSET
+    in_flight_max: int | UnsetType | None = UNSET
     subscriptions_max: int | UnsetType | None = UNSET
     if_match: str | None = None
 

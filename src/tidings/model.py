@@ -340,6 +340,8 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Messages a second that are taken, on average."""
     publish_rate_bytes: int | None = None
     """Bytes a second that are taken, on average."""
+    in_flight_max: int | None = None
+    """How many of its messages may be in flight, to all its subscriptions together."""
     subscriptions_max: int | None = None
     """How many subscriptions may read it; those that are there stay."""
 

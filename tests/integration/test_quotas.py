@@ -1,12 +1,13 @@
 """Quotas: a client that asks for too much is told so, others are not held up, and `kill -9` lifts nothing."""
 
+import asyncio
 from math import inf
 
 import pytest
 
 import tidings
 import tidings.sync
-from tests.integration.processes import Server, eventually
+from tests.integration.processes import DEADLINE_S, Server, eventually
 
 
 async def publish_until_refused(client: tidings.Client) -> tidings.QuotaExceeded:
@@ -63,6 +64,30 @@ async def test_messages_in_flight_and_subscriptions_are_bounded(server: Server) 
                 seen += 1
                 if seen == 20:
                     break
+
+
+async def test_messages_in_flight_of_a_queue_are_bounded_and_each_subscription_gets_its_turn(server: Server) -> None:
+    async with tidings.connect(server.url) as client:
+        await client.configure_queue("orders", in_flight_max=3)
+        server.kill()
+        server.start()
+        async with client.subscribe("orders", name="a") as first, client.subscribe("orders", name="b") as second:
+            await first.attach()
+            await second.attach()
+            await client.publish_many("orders", "created", range(50))
+
+            async def read(subscription: tidings.Subscription) -> list[object]:
+                found: list[object] = []
+                async for message in subscription:
+                    assert sum(info.in_flight for info in await client.subscriptions()) <= 3
+                    found.append(message.payload)
+                    await message.ack()
+                    if len(found) == 50:
+                        break
+                return found
+
+            async with asyncio.timeout(DEADLINE_S):
+                assert await asyncio.gather(read(first), read(second)) == [list(range(50))] * 2
 
 
 def test_the_sync_client_sets_quotas_as_well(server: Server) -> None:

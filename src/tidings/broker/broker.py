@@ -211,6 +211,8 @@ class Broker:
                 assert_never(input)
         if state.limited:
             self._quotas.go_on(input)
+        if state.crowded_out:
+            self._deliveries.go_on_crowded_out()
         self._deliveries.scan()
         if state.moved:
             self._receipts.look()

@@ -185,6 +185,11 @@ class Cursor:
     def _waiting_parked(self) -> list[int]:
         return [sequence for sequence, until_ms in self.parked.items() if until_ms not in (None, HELD)]
 
+    def room(self, room: int) -> int:
+        """Returns how many of `room` messages its queue lets be delivered."""
+        most = self.queue.settings.in_flight_max
+        return room if most is None or room <= 0 else min(room, self.queue.room(most))
+
     @property
     def is_held(self) -> bool:
         """Whether nothing new is to be delivered, although its subscriber may have room."""

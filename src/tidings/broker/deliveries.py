@@ -39,6 +39,7 @@ class Deliveries:
 
     def __init__(self, state: BrokerState) -> None:
         self._state = state
+        self._turn: Cursor | None = None  # whose turn it is of those that wait in line
 
     # --- at the tail ---
 
@@ -109,11 +110,34 @@ class Deliveries:
                 return
             if cursor.fetch_after is not None or _has_too_many_holes(cursor):
                 continue
+            if cursor.queue.settings.in_flight_max is not None and self._has_to_wait(cursor):
+                continue
             subscriber.fetching[cursor] = None
             self._fetch(cursor)
             # The others come first next time.
             del subscriber.behind[cursor]
             subscriber.behind[cursor] = None
+
+    def _has_to_wait(self, cursor: Cursor) -> bool:
+        """Whether too many messages of its queue are in flight; then it gets in line, as it does behind others."""
+        waiting = self._state.crowded_out.setdefault(cursor.queue, {})
+        if cursor is not self._turn and (waiting or cursor.room(1) <= 0):
+            waiting[cursor] = None
+        return cursor in waiting
+
+    def go_on_crowded_out(self) -> None:
+        """Lets those read on who waited until fewer messages of their queue are in flight, who came first at first."""
+        for queue, waiting in list(self._state.crowded_out.items()):
+            most = queue.settings.in_flight_max
+            reading = sum(cursor.fetch_after is not None for cursor in queue.behind)  # theirs is the room there is
+            room = len(waiting) if most is None else queue.room(most) - reading
+            for cursor in list(waiting)[: max(0, room)]:
+                del waiting[cursor]
+                self._turn = cursor
+                self.pump(cursor.subscription)
+                self._turn = None
+            if not waiting:
+                del self._state.crowded_out[queue]
 
     def _replay_on(self, subscription: Subscription) -> None:
         """Lets the clock of a replay go on, and tells its client once that all of it is settled."""

@@ -186,6 +186,7 @@ def _check_cursor(state: BrokerState, cursor: Cursor) -> None:
         assert (cursor in subscriber.behind) == (cursor.state is State.BEHIND), (
             f"{where}: {cursor.state}, not so behind"
         )
+    assert (cursor in queue.behind) == (cursor.state is State.BEHIND), f"{where}: {cursor.state}, not so in its queue"
     match cursor.state:
         case State.LIVE:
             assert cursor.at_tail, f"{where}: live at {cursor.position} of {queue.committed}, due {cursor.due}"

@@ -58,7 +58,7 @@ class Parcel:
             burst_bytes = self._bursts.get(self.subscriber.session, 0) + self._size_bytes
             if burst_bytes >= limits.SEND_BUFFER_BYTES_MAX:
                 return 0
-        return self.subscriber.room() - self._count
+        return self._cursor.room(self.subscriber.room() - self._count)
 
     def fits(self, row: StoredBatch) -> bool:
         """Whether it is worth to take from a row, rather than to read it later."""

@@ -73,6 +73,7 @@ class Queue:
         """Where it ended when its idle cursors were looked at last."""
         self.cursors: dict[Cursor, None] = {}
         self.live: dict[Cursor, None] = {}
+        self.behind: dict[Cursor, None] = {}
         self._idle: dict[_What, dict[Cursor, None]] = {}
         self._idle_wide: dict[_What, None] = {}  # of these all but plain names
         self._matching: dict[str, int] = {}  # event -> number of subscriptions that want it
@@ -146,6 +147,8 @@ class Queue:
         """The only way a cursor changes its state: keeps the sets of live and idle cursors true."""
         if cursor.state is State.LIVE:
             self.live.pop(cursor, None)
+        elif cursor.state is State.BEHIND:
+            self.behind.pop(cursor, None)
         elif cursor.state is State.IDLE:
             cursor.position = self.committed
             what = _what(cursor.filter)
@@ -157,6 +160,8 @@ class Queue:
         cursor.state = state
         if state is State.LIVE:
             self.live[cursor] = None
+        elif state is State.BEHIND:
+            self.behind[cursor] = None
         elif state is State.IDLE:
             pattern, headers = what = _what(cursor.filter)
             self._idle.setdefault(what, {})[cursor] = None
@@ -179,6 +184,10 @@ class Queue:
             ):
                 found.extend(followers)
         return found
+
+    def room(self, most: int) -> int:
+        """Returns how many more of its messages may be in flight if `most` may, to all who read it."""
+        return most - sum(cursor.in_flight for attached in (self.live, self.behind) for cursor in attached)
 
     def slowest(self) -> Cursor | None:
         """Returns the durable cursor that holds the most back; None if nothing is outstanding."""

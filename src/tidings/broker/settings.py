@@ -33,7 +33,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "waiting_age_ms": (1, _MOST),
 }
 
-_QUOTAS: Final = ("publish_rate", "publish_rate_bytes", "subscriptions_max")
+_QUOTAS: Final = ("publish_rate", "publish_rate_bytes", "in_flight_max", "subscriptions_max")
 
 
 class Settings:

@@ -35,7 +35,7 @@ class Shares:
         self._members.crowded = cursor.keys is not None and cursor.keys.waiting > cursor.in_flight // 8
         selected, wanted = cursor.wanted(row)
         open_ones = [(member, parcel, room) for member, parcel in self._parcels if (room := parcel.room()) > 0]
-        ready, rest = self._admit(row, wanted, sum(room for *_, room in open_ones))
+        ready, rest = self._admit(row, wanted, cursor.room(sum(room for *_, room in open_ones)))
         count = sum(last - first + 1 for first, last in ready)
         counts = share_out(count, [(parcel.load(), room) for _, parcel, room in open_ones])
         for (member, parcel, _), given in zip(open_ones, counts, strict=True):

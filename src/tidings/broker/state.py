@@ -49,6 +49,8 @@ class BrokerState:
         """Epochs of deleted queues whose rows are still to be removed, and up to which sequence they are."""
         self.limited: dict[int, Session] = {}
         """Sessions whose subscribers share a quota of messages in flight, by connection."""
+        self.crowded_out: dict[Queue, dict[Cursor, None]] = {}
+        """Cursors that have to wait until fewer messages of their queue are in flight, by queue."""
         self.lookups = Lookups()
         self.scans: dict[Cursor, None] = {}
         self.moved: dict[Cursor, None] = {}
@@ -239,6 +241,7 @@ class BrokerState:
         if cursor.subscription.subscriber:
             cursor.subscription.subscriber.forget(cursor)
         self.scans.pop(cursor, None)
+        self.crowded_out.get(cursor.queue, {}).pop(cursor, None)
         if self.scanning is cursor:
             self.scanning = None
         cursor.queue.remove(cursor)

@@ -19,6 +19,7 @@ WHEN_FULL_HELP: Final = "When so much waits: refuse what is published, or cut th
 TTL_HELP: Final = "After which age a message is not delivered any more; `none` is never."
 RATE_HELP: Final = "Messages a second that are taken, on average; `none` is no limit."
 RATE_BYTES_HELP: Final = "Bytes a second that are taken, on average; `none` is no limit."
+IN_FLIGHT_HELP: Final = "How many of its messages may be in flight, to all subscriptions; `none` is no limit."
 SUBSCRIPTIONS_HELP: Final = "How many subscriptions may read it; `none` is no limit."
 
 app = App(name=("queues", "queue"))
@@ -63,6 +64,7 @@ def set_(
     when_full: Annotated[Literal["refuse-new", "drop-oldest"] | None, Parameter(help=WHEN_FULL_HELP)] = None,
     publish_rate: Annotated[str | None, Parameter(metavar="N", help=RATE_HELP)] = None,
     publish_rate_bytes: Annotated[str | None, Parameter(metavar="BYTES", help=RATE_BYTES_HELP)] = None,
+    in_flight_max: Annotated[str | None, Parameter(metavar="N", help=IN_FLIGHT_HELP)] = None,
     subscriptions_max: Annotated[str | None, Parameter(metavar="N", help=SUBSCRIPTIONS_HELP)] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
@@ -82,6 +84,7 @@ def set_(
         "waiting_age": waiting_age,
         "publish_rate": publish_rate,
         "publish_rate_bytes": publish_rate_bytes,
+        "in_flight_max": in_flight_max,
         "subscriptions_max": subscriptions_max,
     }
     settings: dict[str, Any] = {option: parse_limit(option, text) for option, text in given.items() if text is not None}

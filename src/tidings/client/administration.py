@@ -118,6 +118,7 @@ class Administration(Requests):
         when_full: Literal["refuse-new", "drop-oldest"] | None = None,
         publish_rate: float | None = None,
         publish_rate_bytes: float | None = None,
+        in_flight_max: float | None = None,
         subscriptions_max: float | None = None,
         timeout: float | None = 30.0,
     ) -> None:
@@ -142,6 +143,8 @@ class Administration(Requests):
                 published, "drop-oldest" cuts the oldest of it, which the subscription is told as a gap.
             publish_rate: messages a second that are taken, on average; no limit by default.
             publish_rate_bytes: bytes a second that are taken, on average; no limit by default.
+            in_flight_max: how many of its messages may be in flight, to all its subscriptions together; the others
+                wait. No limit by default.
             subscriptions_max: how many subscriptions may read it; no limit by default.
             timeout: time limit in seconds.
 
@@ -161,6 +164,7 @@ class Administration(Requests):
             "waiting_age_ms": duration(waiting_age, "waiting_age"),
             "publish_rate": amount(publish_rate, "publish_rate"),
             "publish_rate_bytes": amount(publish_rate_bytes, "publish_rate_bytes"),
+            "in_flight_max": amount(in_flight_max, "in_flight_max"),
             "subscriptions_max": amount(subscriptions_max, "subscriptions_max"),
         }
         if when_full is not None:

@@ -233,3 +233,98 @@ def test_a_lifted_quota_lets_all_flow() -> None:
     assert len(client.take()) == 4
     client.disconnect()
     assert harness.broker.state.limited == {}
+
+
+def crowded(in_flight_max: int, *names: str, **options: Any) -> tuple[Harness, list[Client]]:
+    """Returns durable subscribers of a queue that lets so many messages be in flight."""
+    harness = Harness()
+    clients = [harness.connect(name) for name in names]
+    for client in clients:
+        client.subscribe("orders", name=f"reader-{client.connection}", **options)
+    harness.connect().call(ConfigureQueue(name="orders", in_flight_max=in_flight_max))
+    return harness, clients
+
+
+def test_all_subscriptions_of_a_queue_share_its_messages_in_flight_and_each_gets_its_turn() -> None:
+    harness, clients = crowded(4, "a", "b", "c")
+    clients[0].publish("orders", *["e"] * 10)
+    got: list[list[int]] = [[], [], []]
+    for _ in range(40):
+        for client, numbers in zip(clients, got, strict=True):
+            for message in client.take():
+                numbers.append(message.sequence)
+                cursors = harness.broker.state.queues["orders"].cursors
+                assert sum(cursor.in_flight for cursor in cursors) <= 4
+                client.ack(1, message.sequence)
+    assert got == [list(range(1, 11))] * 3
+    assert harness.broker.state.crowded_out == {}
+
+
+def test_what_a_lost_connection_or_a_failure_makes_room_for_goes_to_the_others() -> None:
+    harness, (first, second) = crowded(2, "a", "b", backoff_min_ms=600_000, backoff_max_ms=600_000)
+    first.publish("orders", *["e"] * 5)
+    assert [len(client.take()) for client in (first, second)] == [2, 0]
+    first.nack(1, 1)  # who got what there was is in line before the other, and behind it from then on
+    assert [len(client.take()) for client in (first, second)] == [1, 0]
+    first.nack(1, 2)
+    assert [len(client.take()) for client in (first, second)] == [0, 1]
+    first.disconnect()
+    assert len(second.take()) == 1
+    assert harness.broker.state.queues["orders"].room(2) == 0
+
+
+def test_members_of_a_shared_subscription_count_together() -> None:
+    harness = Harness()
+    first, second = harness.connect("a"), harness.connect("b")
+    for client in (first, second):
+        client.subscribe("orders", name="team", shared=True)
+    first.call(ConfigureQueue(name="orders", in_flight_max=3))
+    first.publish("orders", *["e"] * 10)
+    got = [first.take(), second.take()]
+    assert sum(map(len, got)) == 3
+    seen = {message.sequence for messages in got for message in messages}
+    for _ in range(20):
+        for client, messages in zip((first, second), got, strict=True):
+            for message in messages:
+                client.ack(1, message.sequence)
+        got = [first.take(), second.take()]
+        assert sum(map(len, got)) <= 3
+        seen |= {message.sequence for messages in got for message in messages}
+    assert seen == set(range(1, 11))
+
+
+def test_the_bound_of_a_queue_can_be_lowered_raised_and_taken_back() -> None:
+    harness, (client,) = crowded(1, "a")
+    client.publish("orders", *["e"] * 9)
+    assert len(client.take()) == 1
+    client.call(ConfigureQueue(name="orders", in_flight_max=4))
+    assert len(client.take()) == 3
+    client.call(ConfigureQueue(name="orders", in_flight_max=2))
+    client.ack(1, 1, 2)
+    assert client.take() == []
+    client.ack(1, 3)
+    assert [message.sequence for message in client.take()] == [5]
+    harness.flush()
+    harness.restart()
+    client = harness.connect("a")
+    client.subscribe("orders", name="reader-1")
+    assert [message.sequence for message in client.take()] == [4, 5]
+    client.call(ConfigureQueue(name="orders", in_flight_max=None))
+    assert len(client.take()) == 4
+
+
+def test_who_waits_and_is_deleted_is_forgotten() -> None:
+    harness, (first, second) = crowded(1, "a", "b")
+    first.publish("orders", *["e"] * 5)
+    assert second.take() == []
+    second.unsubscribe(1)
+    first.delete("subscription", "reader-2")
+    first.delete("queue", "orders")
+    first.publish("orders")
+    assert harness.broker.state.crowded_out == {}
+
+
+def test_a_queue_that_lets_nothing_be_in_flight_is_refused() -> None:
+    client = Harness().connect()
+    client.call(ConfigureQueue(name="orders", in_flight_max=0))
+    assert_refused(client, InvalidOption, "in_flight_max is 0")

@@ -115,6 +115,11 @@ class Ranges:
             lasts[index] = first - 1
         return last - first + 1
 
+    def covers(self, first: int, last: int) -> bool:
+        """Whether all numbers of a range are in this set."""
+        index = bisect_left(self._lasts, last)
+        return index < len(self._firsts) and self._firsts[index] <= first
+
     def next(self, number: int) -> int | None:
         """Returns the smallest member that is at least `number`."""
         index = bisect_left(self._lasts, number)

@@ -278,11 +278,24 @@ class Cursor:
         if self.parked:
             removed -= _forget(self.parked, first, last)
         if self.keys is not None:
-            for sequence in self.keys.settled(first, last):
-                if self.parked.get(sequence) == FOLLOWS:
-                    del self.parked[sequence]
-                    self.due.add(sequence, sequence)
+            self._free(first, last)
         return removed
+
+    def settle_in_flight(self, first: int, last: int) -> None:
+        """Settles a range of which all is in flight."""
+        self.unsettled.remove(first, last)
+        if self.attempts:
+            _forget(self.attempts, first, last)
+        if self.keys is not None:
+            self._free(first, last)
+
+    def _free(self, first: int, last: int) -> None:
+        """Makes due what waited for messages of its key that were settled."""
+        assert self.keys is not None, "only keys are waited for"
+        for sequence in self.keys.settled(first, last):
+            if self.parked.get(sequence) == FOLLOWS:
+                del self.parked[sequence]
+                self.due.add(sequence, sequence)
 
     def skip(self, first: int, last: int) -> list[tuple[int, int]]:
         """Gives up sequences that cannot be read; returns those that were still to be delivered."""

@@ -392,6 +392,7 @@ class Deliveries:
                         f" {subscription.name!r}; delete it there if it was done"
                     )
         subscription.last_ack_ms = state.now_ms
+        subscriber.wind(state.now_ms)
         state.watch(subscriber)
         self.pump(subscription)
         if refused:
@@ -400,9 +401,14 @@ class Deliveries:
     def _settle(self, subscriber: Subscriber, cursor: Cursor, first: int, last: int) -> bool:
         """Settles what an ack means; returns whether it may mean all that it names."""
         count = 0
-        for low, high in subscriber.meant(cursor, first, last):
-            subscriber.settled(cursor, low, high, cursor.settle(low, high), self._state.now_ms)
-            count += high - low + 1
+        if subscriber.holds_all(cursor, first, last):
+            count = last - first + 1
+            cursor.settle_in_flight(first, last)
+            subscriber.release(cursor, first, last, count)
+        else:
+            for low, high in subscriber.meant(cursor, first, last):
+                subscriber.release(cursor, low, high, cursor.settle(low, high))
+                count += high - low + 1
         if cursor.due and cursor.state is State.LIVE:
             self.fall_behind(cursor)  # what followed in its key
         return count == last - first + 1 or first == 1 < last

@@ -18,6 +18,8 @@ from tidings import limits
 from tidings.batch import StoredBatch
 from tidings.model import Flags
 
+_ROWS_MAX = 4  # whose keys are kept: those of a page or two
+
 
 class Admission(NamedTuple):
     """What of a row is to be delivered now, what waits for its key, and what is to be looked at later."""
@@ -30,13 +32,15 @@ class Admission(NamedTuple):
 class Keys:
     """Which keys of a queue have unsettled messages that were looked at, and which messages wait for which."""
 
-    __slots__ = ("_followers", "_fresh", "_heads", "_of", "stopped_at")
+    __slots__ = ("_followers", "_fresh", "_heads", "_of", "_rows", "stopped_at")
 
     def __init__(self) -> None:
         self._of: dict[int, str] = {}  # of every message that was looked at and is not settled
         self._heads: dict[str, int] = {}
         self._followers: dict[str, deque[int]] = {}  # only of keys for which some wait
         self._fresh: set[int] = set()  # heads that have followed, and were not delivered yet
+        # Of the rows looked at last, by their first sequences: they are read again as long as there are followers.
+        self._rows: dict[int, list[str | None]] = {}
         self.stopped_at: int | None = None
         """Which message could not even wait, since too many did; None once something was settled."""
 
@@ -71,7 +75,7 @@ class Keys:
                 key = of.get(sequence)
                 if key is None:
                     if keys is None:
-                        keys = row.batch.keys()
+                        keys = self._keys_in(row)
                     key = keys[sequence - first_sequence]
                 head = sequence if key is None else heads.get(key, 0)
                 if (head == sequence or not head) and room > 0:
@@ -95,11 +99,24 @@ class Keys:
                 ready.append((begin, last))
         return Admission(ready, waiting, [])
 
+    def _keys_in(self, row: StoredBatch) -> list[str | None]:
+        found = self._rows.pop(row.first_sequence, None)
+        if found is None or len(found) < row.batch.count:
+            found = row.batch.keys()
+        self._rows[row.first_sequence] = found
+        if len(self._rows) > _ROWS_MAX:
+            del self._rows[next(iter(self._rows))]
+        return found
+
     def delivered(self, first: int, last: int) -> int:
         """Returns how many of a range are delivered for the first time, though they were looked at before."""
         if not self._fresh:
             return 0
-        found = [sequence for sequence in range(first, last + 1) if sequence in self._fresh]
+        fresh = self._fresh
+        if last - first < len(fresh):
+            found = [sequence for sequence in range(first, last + 1) if sequence in fresh]
+        else:
+            found = [sequence for sequence in fresh if first <= sequence <= last]
         self._fresh.difference_update(found)
         return len(found)
 
@@ -113,19 +130,23 @@ class Keys:
             key = of.pop(sequence, None)
             if key is None:
                 continue
-            self._fresh.discard(sequence)
             followers = self._followers.get(key)
-            if heads[key] != sequence:
-                assert followers is not None, "whoever is no head follows one"
-                followers.remove(sequence)
-            elif followers:
+            if followers is None:
+                del heads[key]
+                continue
+            if heads[key] == sequence:
                 heads[key] = followers.popleft()
                 freed.append(heads[key])
-                self._fresh.add(heads[key])
             else:
-                del heads[key]
-            if followers is not None and not followers:
+                followers.remove(sequence)
+            if not followers:
                 del self._followers[key]
+        if not of:
+            self._rows.clear()
+        if freed:
+            self._fresh.update(freed)
+        if self._fresh:
+            self.delivered(first, last)
         return freed
 
 

@@ -52,14 +52,19 @@ class Member(Subscriber):
             held.add(first, last)
         super().delivered(cursor, ranges, size_bytes, now_ms)
 
-    def settled(self, cursor: Cursor, first: int, last: int, count: int, now_ms: int) -> None:
+    def release(self, cursor: Cursor, first: int, last: int, count: int) -> None:
         """Takes note that `count` messages in flight, all inside a range, were settled or taken away."""
         held = self._held.get(cursor)
         if held is not None:
             held.remove(first, last)
             if not held:
                 del self._held[cursor]
-        super().settled(cursor, first, last, count, now_ms)
+        super().release(cursor, first, last, count)
+
+    def holds_all(self, cursor: Cursor, first: int, last: int) -> bool:
+        """Whether all of a range is known to be in flight to it."""
+        held = self._held.get(cursor)
+        return held is not None and held.covers(first, last)
 
     def meant(self, cursor: Cursor, first: int, last: int) -> list[tuple[int, int]]:
         """Returns what an ack of a range settles: never what is in flight to another member.
@@ -130,6 +135,17 @@ class Members:
         """Takes note that a member was given something, so that of equals the others are next."""
         self._turn += 1
         member.served = self._turn
+
+    def look_for_a_crowd(self, waiting: int, in_flight: int) -> None:
+        """Decides whether windows are small, from how many messages wait for others of their key.
+
+        The more keys are busy, the more of what is read finds its own busy, has to wait and to be read again. Windows
+        stay small until next to nothing waits though they are full: else they would go up and down all the time.
+        """
+        if waiting > in_flight // 8:
+            self.crowded = True
+        elif 64 * waiting < in_flight >= len(self._each) * limits.CROWDED_IN_FLIGHT_MAX // 2:
+            self.crowded = False
 
     @property
     def active(self) -> list[Member]:

@@ -31,8 +31,8 @@ class Shares:
     def take(self, row: StoredBatch) -> bool:
         """Takes what is wanted of a row and whose key is free; returns whether something is left to take later."""
         cursor = self._cursor
-        # The more keys are busy, the more of what is read finds its own busy, has to wait and to be read again.
-        self._members.crowded = cursor.keys is not None and cursor.keys.waiting > cursor.in_flight // 8
+        if cursor.keys is not None:
+            self._members.look_for_a_crowd(cursor.keys.waiting, cursor.in_flight)
         selected, wanted = cursor.wanted(row)
         open_ones = [(member, parcel, room) for member, parcel in self._parcels if (room := parcel.room()) > 0]
         ready, rest = self._admit(row, wanted, cursor.room(sum(room for *_, room in open_ones)))

@@ -143,6 +143,10 @@ class Subscriber:
         """Returns what of a range is not in flight to another subscriber; here there is none."""
         return [(first, last)]
 
+    def holds_all(self, cursor: Cursor, first: int, last: int) -> bool:
+        """Whether all of a range is known to be in flight to it; here that costs more than it saves."""
+        return False
+
     def holds(self, cursor: Cursor, sequence: int) -> bool:
         """Whether a message is in flight to it."""
         return cursor.is_in_flight(sequence)
@@ -157,6 +161,11 @@ class Subscriber:
 
     def settled(self, cursor: Cursor, first: int, last: int, count: int, now_ms: int) -> None:
         """Takes note that `count` messages in flight, all inside a range, were settled or taken away."""
+        self.release(cursor, first, last, count)
+        self.wind(now_ms)
+
+    def release(self, cursor: Cursor, first: int, last: int, count: int) -> None:
+        """As `settled`, by who winds the clock afterwards."""
         if count:
             # The bytes of single messages are not known here; on average this is right, and empty is empty.
             self.in_flight_bytes -= self.in_flight_bytes * count // self.in_flight
@@ -170,7 +179,6 @@ class Subscriber:
                 del clock[key]
         if self._extended:
             self._extended = {key: began_ms for key, began_ms in self._extended.items() if key in clock}
-        self.wind(now_ms)
 
     def extend(self, cursor: Cursor, sequence: int, now_ms: int) -> None:
         """Gives a delivery that somebody is handling its whole time again, within `EXTEND_MS_MAX` in all."""

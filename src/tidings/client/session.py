@@ -23,6 +23,7 @@ from tidings.client.waiters import UNHEARD, Waiter, answer, refuse
 from tidings.errors import (
     ConnectionLost,
     DeliveryTakenAway,
+    InvalidInput,
     NotFound,
     ProtocolViolation,
     TidingsError,
@@ -413,7 +414,12 @@ class Session:
             frame = subscriber.subscribe_frame(pending.number)
         pending.sent = True
         del self._unsent[pending.number]
-        connection.send(frame, (msgspec.msgpack.encode(pending.call),) if pending.call else ())
+        try:
+            connection.send(frame, (msgspec.msgpack.encode(pending.call),) if pending.call else ())
+        except (OverflowError, UnicodeEncodeError, ProtocolViolation) as error:
+            # Nothing of it is on the wire: it alone is refused, as the server would do it.
+            text = f"this cannot be sent: {error}"
+            self._refused(Refusal(KIND_OF[type(frame)], pending.number, InvalidInput.code, text))
 
     def _acks_wait(self, subscriber: Subscriber) -> None:
         self._with_acks[subscriber.handle] = subscriber

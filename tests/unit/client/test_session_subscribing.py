@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from tests.unit.client.conversation import Conversation, Heard
 from tests.unit.client.fake_server import delivery
-from tidings import limits
+from tidings import calls, limits
 from tidings.client.subscriber import Options, ReadyRun, State, Subscriber
 from tidings.errors import (
     ConnectionLost,
     DeliveryTakenAway,
+    InvalidInput,
     InvalidOption,
     NotFound,
     ProtocolViolation,
@@ -441,6 +442,27 @@ def test_a_refused_request_raises_its_error() -> None:
     talk.carry()
     talk.answer(Refusal(KIND_OF[Backup], pending.number, "invalid_option", "it exists"))
     assert isinstance(heard.error, InvalidOption)
+
+
+@pytest.mark.parametrize("call", [calls.DeleteMessage(queue="orders", sequence=2**64), calls.Purge(queue="\udc80")])
+def test_a_call_that_cannot_be_spelled_is_refused_and_the_others_go_on(call: calls.Call) -> None:
+    talk = Conversation()
+    talk.connect()
+    refused = Heard()
+    talk.session.call(call, refused)
+    talk.session.list("queues", "", Heard())
+    assert [type(frame) for frame in talk.carry()] == [List]
+    assert isinstance(refused.error, InvalidInput)
+
+
+def test_a_subscription_that_cannot_be_spelled_is_refused_and_closed() -> None:
+    talk = Conversation()
+    talk.connect()
+    heard = Heard()
+    subscriber = talk.session.subscribe(Options("orders", "#", start="sequence", start_value=2**64), heard)
+    assert talk.carry() == []
+    assert isinstance(heard.error, InvalidInput)
+    assert subscriber.closed
 
 
 def test_a_cumulative_ack_names_what_was_handed_over_and_nothing_else() -> None:

@@ -15,6 +15,7 @@ from tidings.client import (
 )
 from tidings.connect import connect
 from tidings.errors import (
+    Changed,
     ClientIdInUse,
     ConnectionLost,
     DeliveryTakenAway,
@@ -65,6 +66,7 @@ from tidings.model import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Changed",
     "Client",
     "ClientIdInUse",
     "ClientInfo",

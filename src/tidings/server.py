@@ -116,8 +116,8 @@ class Server:
             return await self.native.listen(address.host, address.port)
         except OSError as error:
             raise InvalidOption(
-                f"--listen {address.url}: {error.strerror or error}; choose another port (0 takes any free one)"
-                " or stop who has it"
+                f"--listen {address.url}: {error.strerror or error}; choose another address of this machine or another"
+                " port (0 takes any free one), or stop who has it"
             ) from None
 
     async def _open_http(self, doors: AsyncExitStack) -> "HttpGateway":

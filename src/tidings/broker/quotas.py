@@ -221,4 +221,4 @@ def check_quota(name: str, value: int | None) -> None:
     """Raises InvalidOption if a quota is out of its range."""
     least = 0 if name == "subscriptions_max" else 1
     if value is not None and not least <= value <= MOST:
-        raise InvalidOption(f"{name} is {value}; it can be {least} to {MOST}, or nil for no limit")
+        raise InvalidOption(f"{name} is {value}; it can be {least} to {MOST}, or no limit")

@@ -274,13 +274,15 @@ class Schedules:
         if call.ttl_ms is not None and not 1 <= call.ttl_ms <= limits.TTL_MS_MAX:
             raise InvalidOption(f"ttl_ms is {call.ttl_ms}; it can be 1 to {limits.TTL_MS_MAX}")
         if call.every_ms is not None and not limits.SCHEDULE_EVERY_MS_MIN <= call.every_ms <= 2**40:
-            raise InvalidOption(f"every_ms is {call.every_ms}; it can be {limits.SCHEDULE_EVERY_MS_MIN} or more")
+            raise InvalidOption(f"every of {call.every_ms} ms is outside {limits.SCHEDULE_EVERY_MS_MIN} to {2**40} ms")
         if call.at_ms is not None and call.delay_ms is not None:
             raise InvalidOption("give a time or a delay, not both")
         now_ms = self._state.now_ms
         time_ms = now_ms + (call.delay_ms or 0) if call.at_ms is None else call.at_ms
         if not 0 <= time_ms <= limits.SCHEDULE_TIME_MS_MAX or (call.delay_ms or 0) < 0:
-            raise InvalidOption(f"a time of {time_ms} ms; it can be 0 to {limits.SCHEDULE_TIME_MS_MAX}, in UTC")
+            raise InvalidOption(
+                f"a time of {time_ms} ms since 1970; it can be 0 to {limits.SCHEDULE_TIME_MS_MAX}, which is in 2286"
+            )
         free_bytes = self._state.free_bytes
         if free_bytes is not None and free_bytes < limits.DISK_RESERVE_BYTES:
             raise DiskFull(f"free disk space of {free_bytes} bytes is below the reserve; free some and publish again")

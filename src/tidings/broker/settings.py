@@ -71,7 +71,7 @@ class Settings:
                 continue
             least, most = _RANGES[name]
             if value is not None and not least <= value <= most:
-                raise InvalidOption(f"{name} is {value}; it can be {least} to {most}, or nil for no limit")
+                raise InvalidOption(f"{name} is {value}; it can be {least} to {most}, or no limit")
         there = self._state.queues.get(call.name)
         check_tag(ConfigureQueue, call.if_match, there.settings if there else None)
         queue = self._state.open_queue(call.name)

@@ -49,7 +49,7 @@ def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def parse_start(text: str, option: str = "--from") -> Start:
+def parse_start(text: str, option: str = "--from", *, words: str = "earliest, latest") -> Start:
     """Returns what `--from` or another option means: "earliest", "latest", a sequence or a time.
 
     Digits alone are a sequence. A time is ISO 8601; without an offset it is this machine's local time.
@@ -69,7 +69,7 @@ def parse_start(text: str, option: str = "--from") -> Start:
         return parse_time(text, option)
     except InvalidOption:
         raise InvalidOption(
-            f"{option} {text}: write earliest, latest, a sequence such as 42, or a time such as 2026-01-31T08:00:00Z"
+            f"{option} {text}: write {words}, a sequence such as 42, or a time such as 2026-01-31T08:00:00Z"
         ) from None
 
 

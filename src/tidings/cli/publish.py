@@ -17,6 +17,8 @@ PAYLOAD_HELP: Final = (
     "JSON. `-` publishes one message per line of standard input, skips empty lines, and ends with a summary."
 )
 TEXT_HELP: Final = "The payload (with `-`: each line) is plain text, not JSON."
+ID_HELP: Final = "Its id: a queue that has seen it within 10 minutes does not store the message again."
+KEY_HELP: Final = "What the message is about: those of one key reach a shared subscription one after another."
 HEADER_HELP: Final = "A header of the message; repeatable."
 DELAY_HELP: Final = "Publish it after so many seconds."
 AT_HELP: Final = (
@@ -33,8 +35,8 @@ def publish(
     /,
     *,
     text: Annotated[bool, Parameter(help=TEXT_HELP, show_default=False)] = False,
-    id: Annotated[str | None, Parameter(help="An id for the message, for its readers.", metavar="ID")] = None,
-    key: Annotated[str | None, Parameter(help="What the message is about, for its readers.", metavar="KEY")] = None,
+    id: Annotated[str | None, Parameter(help=ID_HELP, metavar="ID")] = None,
+    key: Annotated[str | None, Parameter(help=KEY_HELP, metavar="KEY")] = None,
     header: Annotated[tuple[str, ...], Parameter(help=HEADER_HELP, metavar="NAME=VALUE", show_default=False)] = (),
     delay: Annotated[float | None, Parameter(help=DELAY_HELP, metavar="SECONDS")] = None,
     at: Annotated[str | None, Parameter(help=AT_HELP, metavar="TIME")] = None,

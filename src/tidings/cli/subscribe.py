@@ -55,7 +55,7 @@ def subscribe(
     if count is not None and count < 1:
         raise InvalidOption(f"--count {count}: write 1 or more, or leave it out to go on until Ctrl-C")
     options: SubscribeOptions = {"name": as_} if shared is None else {"shared": shared}
-    options["start"] = "last" if from_ == "last" else parse_start(from_)
+    options["start"] = "last" if from_ == "last" else parse_start(from_, words="earliest, latest, last")
     if header:
         options["headers"] = parse_header_filters(header)
     run_async(_print_messages(server, queue, event, options, client_id=as_, count=count))

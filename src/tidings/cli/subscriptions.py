@@ -44,7 +44,7 @@ def delete(
     *,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Delete a subscription: the server forgets its cursor and keeps nothing for it any more."""
+    """Delete a subscription: the server forgets its cursor, keeps nothing for it, and deletes its dead letters."""
     print(f"deleted subscription {printable(run_async(_delete(server, name)))}")
 
 
@@ -59,7 +59,9 @@ def set_(
     ack_timeout: Annotated[float | None, Parameter(metavar="SECONDS", help=ACK_TIMEOUT_HELP)] = None,
     in_flight_max: Annotated[int | None, Parameter(metavar="N", help="Most messages delivered and not acked.")] = None,
     expires_after: Annotated[float | None, Parameter(metavar="SECONDS", help=EXPIRES_HELP)] = None,
-    single_active: Annotated[bool | None, Parameter(help=SINGLE_HELP)] = None,
+    single_active: Annotated[
+        bool | None, Parameter(help=SINGLE_HELP, negative="--no-single-active", show_default=False)
+    ] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Change the settings of a subscription, connected or away. What is left out stays as it is.

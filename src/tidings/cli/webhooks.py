@@ -35,10 +35,14 @@ def list_webhooks(*, json: Json = False, server: Server = SERVER_DEFAULT) -> Non
     rows = [
         (info.name, info.url, f"{info.queue}/{info.event}", info.concurrency, info.disabled or "no") for info in infos
     ]
-    print_table(("name", "url", "reads", "at once", "disabled"), rows, empty="no webhooks")
+    print_table(
+        ("name", "url", "reads", "at once", "disabled"),
+        rows,
+        empty="No webhook yet; make one: tidings webhook set NAME URL QUEUE",
+    )
 
 
-@app.command(name="set")
+@app.command(name="set", usage="Usage: tidings webhook set NAME URL QUEUE [EVENT] [OPTIONS]")
 def set_(
     name: Annotated[str, Parameter(help=NAME_HELP)],
     url: Annotated[str, Parameter(help=URL_HELP)],
@@ -75,7 +79,7 @@ def set_(
 
 @app.command
 def delete(name: Annotated[str, Parameter(help=NAME_HELP)], /, *, server: Server = SERVER_DEFAULT) -> None:
-    """Delete a webhook. Its subscription stays and keeps what was not delivered: `tidings subscriptions delete`."""
+    """Delete a webhook. Its subscription stays, with what was not delivered; `tidings subscriptions delete` ends it."""
     run_async(_delete(server, name))
     print(f"deleted webhook {printable(name)}")
 

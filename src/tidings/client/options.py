@@ -115,13 +115,13 @@ def replay_options(
     if from_ in ("latest", "last") or to == "earliest":
         raise InvalidOption("a replay goes from 'earliest', a sequence or a datetime to 'latest', or one of those")
     if type(from_) is type(to) and not isinstance(from_, str) and from_ > to:  # type: ignore[operator]
-        raise InvalidOption(f"a replay from {from_} to {to} has nothing in it; give the earlier one as from_")
+        raise InvalidOption(f"a replay from {from_} to {to} has nothing in it; begin at the earlier one")
     if rate is not None and (
         not isinstance(rate, int | float) or isinstance(rate, bool) or not limits.RATE_MIN <= rate <= limits.RATE_MAX
     ):
         raise InvalidOption(
-            f"rate of {rate!r} messages/s; it can be {limits.RATE_MIN} to {limits.RATE_MAX}, or None for as fast as it"
-            " goes"
+            f"rate of {rate!r} messages/s; it can be {limits.RATE_MIN} to {limits.RATE_MAX}; leave it out for as fast"
+            " as it goes"
         )
     end, end_value = start_of(to, "to")
     options = subscription_options(queue, event, {"start": from_, "headers": headers})
@@ -267,5 +267,5 @@ def milliseconds(value: Seconds | None, what: str) -> int | None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < 1e12:
-        raise InvalidOption(f"{what} of {value!r} is not a number of seconds or a timedelta")
+        raise InvalidOption(f"{what} of {value!r} is not a time; give seconds from 0 to below 1e12, or a timedelta")
     return round(seconds * 1000)

@@ -167,7 +167,9 @@ class FakeClient:
 
     async def configure_subscription(self, name: str, **settings: Any) -> None:
         self._fail()
-        self.calls.append(("configure_subscription", name, {key: each for key, each in settings.items() if each}))
+        self.calls.append(
+            ("configure_subscription", name, {key: each for key, each in settings.items() if each is not None})
+        )
 
     async def configure_client(self, client_id: str, **quotas: Any) -> None:
         self._fail()

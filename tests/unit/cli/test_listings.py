@@ -164,6 +164,9 @@ def test_settings_of_a_subscription_are_changed(client, capfd, verb):
     assert run([verb, "set", "billing", "--attempts-max", "5", "--backoff-min", "0.5"]) == 0
     assert client.calls == [("configure_subscription", "billing", {"attempts_max": 5, "backoff_min": 0.5})]
     assert capfd.readouterr().out == "changed subscription billing\n"
+    assert run([verb, "set", "billing", "--no-single-active"]) == 0
+    assert client.calls.pop() == ("configure_subscription", "billing", {"single_active": False})
+
     assert run([verb, "set", "billing"]) == 1
     assert "nothing to change" in capfd.readouterr().err
 

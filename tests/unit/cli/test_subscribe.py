@@ -88,6 +88,11 @@ def test_a_start_is_a_sequence_or_a_time(client):
     assert starts == [42, datetime(2026, 1, 31, 8, tzinfo=UTC)]
 
 
+def test_a_wrong_start_is_told_all_that_can_be_written(client, capfd):
+    assert run(["subscribe", "orders", "--from", "lst"]) == 1
+    assert "earliest, latest, last, a sequence" in capfd.readouterr().err
+
+
 def test_a_message_that_could_not_be_written_is_not_acknowledged(client, monkeypatch):
     client.messages = [FakeMessage()]
     reader, writer = os.pipe()

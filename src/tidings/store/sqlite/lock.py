@@ -60,7 +60,7 @@ class FileLock:
             os.close(descriptor)
             raise StoreLocked(
                 f"{self._path} is open in process {owner or '(unknown)'}, and one process at a time can have it;"
-                f" run `tidings serve --store sqlite:{self._path}` once and connect to that server"
+                f" stop that one, or run `tidings serve --store sqlite:{self._path}` once and connect to that server"
             ) from None
         if not self._side.exists() or not os.path.samestat(os.fstat(descriptor), self._side.stat()):
             # Its owner has just removed it as made in vain; a lock on it would keep nobody out.

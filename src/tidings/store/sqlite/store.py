@@ -172,8 +172,15 @@ class SqliteStore:
             raise InvalidOption(f"{path} exists; a backup does not overwrite, name a new file")
         try:
             partial.touch(exist_ok=False)
+        except FileExistsError:
+            raise InvalidOption(
+                f"{partial} exists: a backup is under way, or was broken off; delete it then, or name another file"
+            ) from None
         except OSError as error:
-            raise InvalidOption(f"the backup {partial} cannot be written: {error.strerror}") from None
+            raise InvalidOption(
+                f"the backup {path} cannot be written: {error.strerror}; its directory must exist and let the server"
+                " write"
+            ) from None
         except ValueError as error:  # a NUL, which no name of a file has
             raise InvalidOption(f"the backup {str(partial)!r} cannot be written: {error}") from None
         try:

@@ -45,6 +45,7 @@ class Schedules:
         self._listing = False
         self._stored_meanwhile: list[str] = []  # keys that were written while a listing was read
         self._firing: set[str] = set()  # keys whose messages are being read to be published
+        self._looking = False  # whether any are being read, also if all of these were cancelled meanwhile
         self._cancelling = 0
         self._published: set[str] = set()  # keys whose messages were published while some were being cancelled
         self._paused_to_ms = 0
@@ -143,7 +144,7 @@ class Schedules:
     def due(self) -> None:
         """Publishes what is due."""
         state = self._state
-        if self._firing:
+        if self._looking:
             return  # the next ones follow when these are published
         keys: list[str] = []
         while self._next and len(keys) < limits.SCHEDULES_STEP_COUNT:
@@ -154,7 +155,7 @@ class Schedules:
                 keys.append(self._next[0])
             heappop(self._next)
         if keys:
-            self._firing = set(keys)
+            self._firing, self._looking = set(keys), True
             # They follow each other in the store, so one look brings them all, and not many that are not due yet.
             limit_bytes = min(len(keys) * self._size_bytes, limits.SCHEDULES_READ_BYTES)
             listing = state.lookups.listing(
@@ -165,7 +166,7 @@ class Schedules:
         self._read_on()
 
     def _fire(self, last: str, records: Listed) -> None:
-        firing, self._firing = self._firing, set()
+        firing, self._firing, self._looking = self._firing, set(), False
         if records:
             self._size_bytes = 1 + sum(len(record) for _, record in records) // len(records)
         for key, record in records:

@@ -77,6 +77,41 @@ def test_it_keeps_id_key_headers_and_content_type() -> None:
     assert len(payloads(harness)) == 1, "the second one has the id of the first"
 
 
+def carried_out(harness: Harness) -> list[inputs.Input]:
+    """Returns the answers to all reads that were ordered, as the store is now, for them to come later."""
+    found: list[inputs.Input] = []
+    for read in harness.reads:
+        if isinstance(read, effects.ListRecords):
+            records = run(harness.store.list(read.prefix, read.after, read.limit_bytes))
+            found.append(inputs.RecordsListed(read.ticket, records))
+        elif isinstance(read, effects.ReadRecords):
+            found.append(inputs.RecordsRead(read.ticket, [harness.store._records.get(key) for key in read.keys]))
+    harness.reads.clear()
+    return found
+
+
+def test_what_follows_one_that_is_cancelled_while_it_is_read_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SCHEDULES_READ_BYTES", 1)  # a look brings one
+    harness = Harness()
+    client = harness.connect()
+    harness.advance(0)  # from now on it knows of all
+    handles = [schedule(client, payload, delay_ms=1_000 + index) for index, payload in enumerate((b"a", b"b", b"c"))]
+    harness.reads_are_held = True
+    harness.advance(1_000)
+    answers = carried_out(harness)
+    harness.do(inputs.Call(client.connection, 77, CancelSchedule(handle=handles[0])))
+    for answer in carried_out(harness):
+        harness.do(answer)
+    for _ in range(10):
+        harness.advance(1)
+        answers += carried_out(harness)
+        if answers:
+            harness.do(answers.pop(0))
+    harness.reads_are_held = False
+    harness.advance(60_000)
+    assert payloads(harness) == [b"b", b"c"]
+
+
 @pytest.mark.parametrize("steps", range(6))
 def test_it_survives_a_crash_at_any_moment_and_is_published_once(steps: int) -> None:
     harness = Harness()

@@ -14,13 +14,16 @@ from tests.simulation.history import (
     Moved,
     Moving,
     Paused,
+    Published,
     ReceiptTold,
     Replayed,
+    Replied,
     Resuming,
     ToldForgotten,
     Unbinding,
 )
-from tests.simulation.scenario import FaultPlan, SubscriberPlan
+from tests.simulation.publisher import REFUSED
+from tests.simulation.scenario import EVENTS, FaultPlan, SubscriberPlan
 from tests.simulation.world import EVER_S, World
 from tidings.client import Client
 from tidings.client.confirm import published_by
@@ -34,6 +37,7 @@ from tidings.errors import (
     StoreUnavailable,
     SubscriptionInUse,
     TimedOut,
+    Unanswered,
 )
 
 Fault: TypeAlias = Callable[[World, FaultPlan, random.Random], Awaitable[bool]]
@@ -374,6 +378,33 @@ def _receipt_told(
     world.fact(ReceiptTold(_process_name(plan), reader, epoch, sequences[0], sequences[-1], state, exact, stored))
 
 
+# --- requests ---
+
+
+async def _make_requests(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    """Asks whoever reads a queue several things at once."""
+    name = _some_queue(world, chance)
+    if name is None:
+        return False
+    process = world.process(_process_name(plan), None, take_over=False)
+
+    async def ask(number: int, event: str) -> bool:
+        payload = f"{process.name}?{number}"
+        world.fact(Published(process.name, name, event, (payload,)))
+        try:
+            reply = await process.client.request(name, event, payload.encode(), timeout=1.0 + plan.for_s)
+        except (Unanswered, TimedOut, *REFUSED) as error:
+            world.note(f"{payload}: {error!r}")
+            return False
+        world.fact(Replied(process.name, payload, reply.data.decode()))
+        return True
+
+    async with process.client:
+        events = [chance.choice(EVENTS) for _ in range(chance.choice([1, 3, 5]))]
+        asked = [asyncio.ensure_future(ask(number, event)) for number, event in enumerate(events)]
+        return any(await asyncio.gather(*asked))
+
+
 # --- dead letters ---
 
 
@@ -513,6 +544,7 @@ ADMINISTRATION: Final[dict[str, Fault]] = {
     "range replayed": _replay,
     "receipt awaited": _await_a_receipt,
     "receipts listed": _list_receipts,
+    "requests made": _make_requests,
     "little may wait": _let_little_wait,
     "publishing slowed": _slow_publishing,
     "little in flight": _let_little_be_in_flight,

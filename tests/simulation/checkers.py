@@ -98,6 +98,7 @@ from tests.simulation.history import (
 from tests.simulation.quota_checkers import QUOTA_CHECKERS
 from tests.simulation.receipt_checkers import RECEIPT_CHECKERS
 from tests.simulation.replay_checkers import REPLAY_CHECKERS
+from tests.simulation.reply_checkers import REPLY_CHECKERS
 from tests.simulation.work_checkers import WORK_AT_REST, WORK_CHECKERS
 from tidings.model import PRESENCE_QUEUE, Reading, epoch_of, moves_of
 from tidings.ranges import Ranges
@@ -459,6 +460,7 @@ CHECKERS: Final[dict[str, Checker]] = {
     **REPLAY_CHECKERS,
     **QUOTA_CHECKERS,
     **RECEIPT_CHECKERS,
+    **REPLY_CHECKERS,
 }
 
 AT_REST: Final = {"at least once", "last messages", "presence", "subscriptions stay", *WORK_AT_REST}

@@ -13,6 +13,7 @@ from tests.simulation.history import (
     Published,
     Refused,
     RejectedDurably,
+    Responding,
     Told,
     Transacted,
     Transacting,
@@ -152,6 +153,8 @@ class Consumer:
         chance, plan = self._chance, self._plan
         if self._mute:
             return
+        if message.is_request:
+            await self._respond(message)
         if plan.failing_key is not None and message.key == plan.failing_key and self._world.stubborn:
             await message.nack(error="stubborn")
             return
@@ -185,6 +188,15 @@ class Consumer:
                 await self._ack_with_results(message)
             case "batches":
                 raise AssertionError("batches are settled as batches")
+
+    async def _respond(self, message: Message) -> None:
+        process, payload = self._process.name, message.data.decode()
+        reply = f"{payload} is known to {process}"
+        self._world.fact(Responding(process, payload, reply))
+        try:
+            await message.respond(reply.encode(), timeout=5.0)
+        except TidingsError as error:
+            self._world.note(f"{process}: reply to {payload}: {error!r}")
 
     async def _ack_durably(self, message: Message) -> None:
         reader, place = self.reader, (message._context.epoch, message.sequence)

@@ -404,6 +404,22 @@ class ReceiptTold(NamedTuple):
     stored: bool
 
 
+class Responding(NamedTuple):
+    """A process replies to a request, the message with this payload."""
+
+    process: str
+    payload: str
+    reply: str
+
+
+class Replied(NamedTuple):
+    """A process that made a request, with this payload, got a reply."""
+
+    process: str
+    payload: str
+    reply: str
+
+
 class Note(NamedTuple):
     """Anything else: faults, restarts, comings and goings."""
 
@@ -451,6 +467,8 @@ Fact: TypeAlias = (
     | Forgetting
     | Replayed
     | ReceiptTold
+    | Responding
+    | Replied
     | Note
 )
 F = TypeVar("F", bound=Fact)

@@ -34,6 +34,7 @@ from tidings.broker.queues import Queue
 from tidings.broker.quotas import Quota, Quotas
 from tidings.broker.receipts import Receipts
 from tidings.broker.recent_ids import RecentIds
+from tidings.broker.replies import Replies
 from tidings.broker.retries import Retries
 from tidings.broker.schedules import Schedules
 from tidings.broker.sessions import Pending, Producer, Session
@@ -786,6 +787,16 @@ def tells_of_receipts_before_they_are_durable(patch: pytest.MonkeyPatch) -> None
         self._state.effects.append(Answered(session.connection, request, told))
 
     patch.setattr(Receipts, "_answer", hasty)
+
+
+@planted()
+def gives_a_reply_to_whoever_waits(patch: pytest.MonkeyPatch) -> None:
+    respond = Replies.respond
+
+    def hasty(self: Replies, session: Session, request: int, call: Any) -> None:
+        respond(self, session, request, msgspec.structs.replace(call, address=next(iter(self._waiting), call.address)))
+
+    patch.setattr(Replies, "respond", hasty)
 
 
 @planted()

@@ -166,6 +166,9 @@ class Client:
         self._loop: _Loop | None = None
         self._handlers: list[_Handler] = []
 
+    def __repr__(self) -> str:
+        return repr(self._client)
+
     @property
     def connected(self) -> bool:
         """Whether the server is reached at this moment."""
@@ -476,6 +479,9 @@ class Subscription:
         self._ready: deque[Message] = deque()
         self._acks: deque[tuple[str, int, int, int]] = deque()
         self._acks_scheduled = False
+
+    def __repr__(self) -> str:
+        return repr(self._subscription)
 
     @property
     def name(self) -> str:

@@ -229,6 +229,12 @@ def test_listings_and_deletions(url: str) -> None:
         assert "orders" not in [info.name for info in client.queues()]
 
 
+def test_a_client_and_a_subscription_show_who_they_are(url: str) -> None:
+    with tidings.sync.connect(url, client_id="billing") as client, client.subscribe("orders", "created") as orders:
+        assert repr(client) == "<Client billing, connected>"
+        assert "'billing:orders/created' of orders/created, attached" in repr(orders)
+
+
 def test_a_client_that_is_not_open_says_so() -> None:
     client = tidings.sync.connect("memory:")
     with pytest.raises(tidings.InvalidOption, match="not open"):

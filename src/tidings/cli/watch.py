@@ -15,7 +15,7 @@ import tidings
 from tidings.cli.options import SERVER_DEFAULT, Server, connect, first_error, run_async
 from tidings.cli.output import printable
 from tidings.errors import InvalidOption, TimedOut
-from tidings.model import Confirm
+from tidings.model import Confirm, check_name
 
 if TYPE_CHECKING:
     from watchfiles import Change
@@ -48,6 +48,7 @@ def watch(
 
         tidings watch ./inbox
     """
+    check_name(queue, "queue")  # now, and not with the first change
     root = Path(os.path.realpath(directory))
     if not root.is_dir():
         raise InvalidOption(f"{directory} is not a directory; make it first, or name another")
@@ -62,7 +63,10 @@ async def _watch(server: str, root: Path, queue: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         _stop_on(number, stop)
     async with connect(server) as client:
-        await publish_changes(client, root, queue, stop)
+        try:
+            await publish_changes(client, root, queue, stop)
+        except PermissionError as error:
+            raise InvalidOption(f"{root} cannot be watched: {error}; name one that this user may read all of") from None
     return 0
 
 

@@ -179,3 +179,18 @@ def test_a_missing_directory_is_told(tmp_path, client, capfd):
     assert run(["watch", str(tmp_path / "missing")]) == 1
     assert "not a directory" in capfd.readouterr().err
     assert client.url == ""
+
+
+def test_a_queue_that_cannot_be_is_told_before_the_first_change(client, root, capfd):
+    assert run(["watch", str(root), "--queue", "a b"]) == 1
+    assert "invalid_name" in capfd.readouterr().err
+    assert client.url == ""
+
+
+def test_a_directory_that_cannot_be_read_is_told(client, root, capfd, monkeypatch):
+    async def refuse(*_: object) -> None:
+        raise PermissionError("Permission denied")
+
+    monkeypatch.setattr(watch, "publish_changes", refuse)
+    assert run(["watch", str(root)]) == 1
+    assert "cannot be watched" in capfd.readouterr().err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -34,6 +36,11 @@ from tidings.model import Webhook
 from tidings.ranges import Ranges
 from tidings.transaction import Bounds
 
+_Kinds: TypeAlias = defaultdict[str, list[tuple[str, bytes]]]
+_QUEUE: Final = msgspec.msgpack.Decoder(QueueRecord)
+_SUBSCRIPTION: Final = msgspec.msgpack.Decoder(SubscriptionRecord)
+_CURSOR: Final = msgspec.msgpack.Decoder(CursorRecord)
+
 
 def restore(
     records: Mapping[str, bytes],
@@ -58,31 +65,33 @@ def restore(
     _check_format(records)
     broker = Broker(now_ms)
     state = broker.state
+    kinds = _by_kind(records)
     state.counters.next_epoch = first_epoch
     if "counters" in records:
         state.counters = msgspec.msgpack.decode(records["counters"], type=Counters)
-    for key, value in _each(records, "queue/"):
-        _restore_queue(state, _number(key), msgspec.msgpack.decode(value, type=QueueRecord), bounds.get(_number(key)))
-    _restore_ids(state, records)
-    for key, value in _each(records, "subscription/"):
-        _restore_subscription(state, _number(key), msgspec.msgpack.decode(value, type=SubscriptionRecord), now_ms)
-    for key, value in sorted(_each(records, "dead/"), key=lambda item: _numbers(item[0])):
+    for key, value in kinds["queue"]:
+        _restore_queue(state, _number(key), _QUEUE.decode(value), bounds.get(_number(key)))
+    _restore_ids(state, kinds["ids"])
+    filters: dict[tuple[object, ...], Filter] = {}
+    for key, value in kinds["subscription"]:
+        _restore_subscription(state, _number(key), _SUBSCRIPTION.decode(value), now_ms, filters)
+    for key, value in sorted(kinds["dead"], key=lambda item: _numbers(item[0])):
         _restore_dead_letter(state, key, msgspec.msgpack.decode(value, type=DeadLetterRecord))
     _restore_cursors(state, records)
-    for key, value in _each(records, "client/"):
+    for key, value in kinds["client"]:
         client = msgspec.msgpack.decode(value, type=ClientRecord)
         known = state.clients[key] = Client(key, client.address, client.protocol, client.last_seen_ms)
         known.quotas = client.quotas
-    for key, value in _each(records, "producer/"):
+    for key, value in kinds["producer"]:
         found = msgspec.msgpack.decode(value, type=ProducerRecord)
         producer = state.producers[key] = Producer(key, found.last_seen_ms)
         producer.answered, producer.stored, producer.duplicates = found.answered, found.stored, found.duplicates
         producer.transactions = found.transactions
-    for key, value in _each(records, "webhook/"):
+    for key, value in kinds["webhook"]:
         state.webhooks[key] = _restore_webhook(key, msgspec.msgpack.decode(value, type=WebhookRecord))
-    for key, _ in _each(records, "trash/"):
+    for key, _ in kinds["trash"]:
         state.trash[_number(key)] = 0
-    lost = [(key, msgspec.msgpack.decode(value, type=SessionRecord)) for key, value in _each(records, "session/")]
+    lost = [(key, msgspec.msgpack.decode(value, type=SessionRecord)) for key, value in kinds["session"]]
     broker.begin([(token, item.client_id, item.address, item.protocol) for token, item in lost])
     return broker
 
@@ -95,7 +104,7 @@ def queue_epochs(records: Mapping[str, bytes]) -> list[int]:
         ValueError: a record's key is damaged.
     """
     _check_format(records)
-    return [_number(key) for key, _ in _each(records, "queue/")]
+    return [_number(key.removeprefix("queue/")) for key in records if key.startswith("queue/")]
 
 
 def _check_format(records: Mapping[str, bytes]) -> None:
@@ -107,8 +116,14 @@ def _check_format(records: Mapping[str, bytes]) -> None:
         )
 
 
-def _each(records: Mapping[str, bytes], prefix: str) -> list[tuple[str, bytes]]:
-    return [(key[len(prefix) :], value) for key, value in records.items() if key.startswith(prefix)]
+def _by_kind(records: Mapping[str, bytes]) -> _Kinds:
+    """Returns the records by what comes before the first slash of their keys, each with what comes after it."""
+    found: _Kinds = defaultdict(list)
+    for key, value in records.items():
+        kind, slash, rest = key.partition("/")
+        if slash:
+            found[kind].append((rest, value))
+    return found
 
 
 def _number(key: str) -> int:
@@ -144,9 +159,9 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
     state.add_queue(queue)
 
 
-def _restore_ids(state: BrokerState, records: Mapping[str, bytes]) -> None:
+def _restore_ids(state: BrokerState, records: Iterable[tuple[str, bytes]]) -> None:
     pages: list[tuple[Queue, IdPage]] = []
-    for key, value in _each(records, "ids/"):
+    for key, value in records:
         queue = state.epochs.get(_numbers(key)[0])
         if queue is None:
             state.ledger.deleted(f"ids/{key}", state.now_ms)  # it was deleted while they were on their way
@@ -157,8 +172,11 @@ def _restore_ids(state: BrokerState, records: Mapping[str, bytes]) -> None:
         queue.recent_ids.add(page)
 
 
-def _restore_subscription(state: BrokerState, number: int, record: SubscriptionRecord, now_ms: int) -> None:
-    chosen = Filter(record.queue, record.event, record.headers)
+def _restore_subscription(
+    state: BrokerState, number: int, record: SubscriptionRecord, now_ms: int, filters: dict[tuple[object, ...], Filter]
+) -> None:
+    what = record.queue, record.event, record.headers
+    chosen = filters.get(what) or filters.setdefault(what, Filter(*what))  # many want the same
     item = Subscription(number, record.name, record.client_id, chosen, durable=True, created_ms=record.created_ms)
     item.is_stored = True
     item.in_flight_max = record.in_flight_max
@@ -236,7 +254,7 @@ def _restore_cursors(state: BrokerState, records: Mapping[str, bytes]) -> None:
             keys: dict[int, str] = {}
             value = records.get(cursor.key)
             if value is not None:
-                record = msgspec.msgpack.decode(value, type=CursorRecord)
+                record = _CURSOR.decode(value)
                 cursor.position = min(record.position, queue.committed)
                 cursor.unsettled = Ranges(record.unsettled)
                 cursor.unsettled.remove(queue.committed + 1, max(record.position, queue.committed + 1))

@@ -326,9 +326,11 @@ class Catalog:
                 continue  # it was moved meanwhile: what was acked before counts no more
             committed = cursor.queue.committed
             if subscription.durable:
+                # What the record does not know may have been delivered by a broker before this one.
+                known = max(cursor.position, cursor.queue.restored)
                 for first, last in place.acked:
-                    if first <= min(last, committed):
-                        for low, high in subscriber.not_held_by_others(cursor, max(first, 1), min(last, committed)):
+                    if first <= min(last, known):
+                        for low, high in subscriber.not_held_by_others(cursor, max(first, 1), min(last, known)):
                             cursor.settle_ahead(low, high)
                 if subscriber.rewinds and not subscription.shared:
                     self._rewind(cursor, max(place.received, 0))

@@ -43,6 +43,8 @@ class Queue:
         self.first_sequence = 1
         self.committed = 0
         """The last durable sequence."""
+        self.restored = 0
+        """The last one that was stored by a broker before this one: who had them delivered is not known here."""
         self.last_time_ms = created_ms
         self.size_bytes = 0
         self.owner: int | None = None

@@ -154,6 +154,7 @@ def _restore_queue(state: BrokerState, epoch: int, record: QueueRecord, held: Bo
         queue.first_sequence = held.first_sequence
         queue.size_bytes = held.size_bytes
         queue.last_time_ms = max(queue.last_time_ms, held.last_time_ms)
+    queue.restored = queue.committed
     queue.deleted.remove(1, queue.first_kept - 1)
     state.counters.next_epoch = max(state.counters.next_epoch, epoch + 1)
     state.add_queue(queue)

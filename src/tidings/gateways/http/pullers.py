@@ -10,7 +10,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from tidings.broker.filters import Filter
 from tidings.errors import NotFound, SubscriptionConflict, TidingsError
 from tidings.gateways.http.listings import subscription_infos
 from tidings.gateways.http.puller import Puller
+from tidings.model import Reading
 from tidings.node import Attachment, Conversation, Node, open_conversation
 
 _Key: TypeAlias = tuple[str | None, str]
@@ -58,8 +59,11 @@ class Pullers:
         *,
         address: str,
         take_over: bool = False,
+        acked: Sequence[tuple[Reading, int, int]] = (),
     ) -> AsyncIterator[Puller]:
         """Holds a subscription during a request; if there is none of the name, it is made as `wanted`.
+
+        What the client says to have `acked` is settled if it is held from now on, and others do not have it.
 
         Raises:
             NotFound: there is none, and nothing is wanted.
@@ -70,7 +74,9 @@ class Pullers:
         puller = self._find(key, name)
         if puller is None:
             async with self._turn:
-                puller = self._find(key, name) or await self._begin(key, name, wanted, address, take_over=take_over)
+                puller = self._find(key, name) or await self._begin(
+                    key, name, wanted, address, take_over=take_over, acked=acked
+                )
         with self._in_use(key, name, puller):
             if wanted is not None:
                 await self._check_same(key, name, puller, wanted)
@@ -86,6 +92,10 @@ class Pullers:
             return
         with self._in_use(key, name, puller):
             yield puller
+
+    def holds(self, client_id: str | None, name: str) -> bool:
+        """Whether a client holds a subscription now."""
+        return self._find(_key(client_id, name), name) is not None
 
     def give_back(self, client_id: str | None, name: str) -> None:
         """Ends a hold, if there is one; what is in flight goes back without counting an attempt."""
@@ -107,7 +117,14 @@ class Pullers:
         return holder.pullers.get(name) if holder else None
 
     async def _begin(
-        self, key: _Key, name: str, wanted: inputs.Subscribe | None, address: str, *, take_over: bool
+        self,
+        key: _Key,
+        name: str,
+        wanted: inputs.Subscribe | None,
+        address: str,
+        *,
+        take_over: bool,
+        acked: Sequence[tuple[Reading, int, int]],
     ) -> Puller:
         holder = self._holders.get(key)
         if holder is None:
@@ -121,7 +138,7 @@ class Pullers:
             )
             holder = self._holders[key] = _Holder(conversation)
         try:
-            puller = Puller(await _attach(holder.conversation, name, wanted))
+            puller = Puller(await _attach(holder.conversation, name, wanted, acked))
         except TidingsError:
             self._close_if_empty(key, holder)
             raise
@@ -179,8 +196,20 @@ def _key(client_id: str | None, name: str) -> _Key:
     return (client_id, "") if client_id is not None else (None, name)
 
 
-async def _attach(conversation: Conversation, name: str, wanted: inputs.Subscribe | None) -> Attachment:
-    as_it_is = inputs.Subscribe(queue="", event="", name=name, pulls=True, concurrency=limits.CONCURRENCY_MAX)
+async def _attach(
+    conversation: Conversation,
+    name: str,
+    wanted: inputs.Subscribe | None,
+    acked: Sequence[tuple[Reading, int, int]],
+) -> Attachment:
+    as_it_is = inputs.Subscribe(
+        queue="",
+        event="",
+        name=name,
+        pulls=True,
+        concurrency=limits.CONCURRENCY_MAX,
+        resume=[inputs.Resume(reading, 0, [(first, last)]) for reading, first, last in acked],
+    )
     try:
         return await conversation.subscribe(as_it_is)
     except NotFound:

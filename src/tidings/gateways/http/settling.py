@@ -1,4 +1,9 @@
-"""Settling over HTTP: messages acked, given back and extended by requests, whether they were pulled or streamed."""
+"""Settling over HTTP: messages acked, given back and extended by requests, whether they were pulled or streamed.
+
+1. They are settled with whoever they were delivered to as this client: who pulls, or its streams.
+2. An ack counts also where that has ended meanwhile, by its lease or since the server was started again: the client is
+   attached again for it. Only what may have been delivered to it counts, and nothing that somebody else has by now.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeAlias
@@ -9,7 +14,13 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from tidings import limits
-from tidings.errors import DeliveryTakenAway
+from tidings.errors import (
+    ClientIdInUse,
+    DeliveryTakenAway,
+    NeverDelivered,
+    SubscriptionConflict,
+    SubscriptionInUse,
+)
 from tidings.gateways.http.bodies import AnyRequest, read_struct
 from tidings.gateways.http.clients import ClientId
 from tidings.gateways.http.door import Door
@@ -52,9 +63,20 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
 async def ack(
     request: AnyRequest, door: NamedDependency[Door], name: FromPath[str], client_id: ClientId = None
 ) -> None:
-    """They are done, durably once this is answered, and never come again."""
+    """They are done, durably once this is answered, and never come again.
+
+    That holds also after the hold has ended, or the server was started again, if nobody else has them by now.
+    """
     body = await read_struct(request, Positions)
-    await _settle(door, client_id, name, body.positions, lambda attachment, ranges: attachment.ack(ranges))
+    reader = (client_id, decode_segment(name))
+    held = door.pullers.holds(*reader)
+    try:
+        await _settle(door, client_id, name, body.positions, _ack)
+    except (DeliveryTakenAway, NeverDelivered) as error:
+        # Of whoever is attached a broker knows what it was delivered, unless that was before the broker's own time.
+        if door.streams(reader) or (held and isinstance(error, DeliveryTakenAway)):
+            raise
+        await _ack_late(request, door, *reader, body.positions, stays=held)
 
 
 @post(f"{_PATH}/nack", status_code=204, tags=["settle"], summary="Give back what failed", opt=takes_struct(Failed))
@@ -81,6 +103,28 @@ async def extend(
     await _settle(
         door, client_id, name, body.positions, lambda attachment, ranges: attachment.extend(ranges), ends=False
     )
+
+
+async def _ack(attachment: Attachment, ranges: _Ranges) -> None:
+    await attachment.ack(ranges)
+
+
+async def _ack_late(
+    request: AnyRequest, door: Door, client_id: str | None, name: str, positions: list[str], *, stays: bool
+) -> None:
+    """Acks what was delivered before the client was attached as it is now; attached it `stays` only if it was."""
+    ranges = _merge(sorted(set(ranges_of(positions))))
+    address = ":".join(map(str, request.scope.get("client") or ("unknown",)))
+    async with door.acking_late:
+        door.pullers.give_back(client_id, name)
+        try:
+            async with door.pullers.hold(client_id, name, None, address=address, acked=ranges) as puller:
+                await puller.attachment.ack(ranges)
+        except (SubscriptionInUse, ClientIdInUse, SubscriptionConflict) as error:
+            raise DeliveryTakenAway(f"it is not this client's any more: {error.text}") from None
+        finally:
+            if not stays:
+                door.pullers.give_back(client_id, name)
 
 
 async def _settle(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -14,10 +15,10 @@ from tidings.store.memory import MemoryStore
 DEADLINE_S = 10
 
 
-@pytest_asyncio.fixture
-async def urls() -> AsyncIterator[list[str]]:
-    """The HTTP and the native URL of a server that belongs to this test."""
-    server = Server(MemoryStore(), hosts=["queue.example"], origins=["https://app.example"])
+@asynccontextmanager
+async def serving(store: MemoryStore | None = None) -> AsyncIterator[list[str]]:
+    """Runs a server, drained at the end; gives its HTTP and its native URL."""
+    server = Server(store or MemoryStore(), hosts=["queue.example"], origins=["https://app.example"])
     ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
     addresses = [parse_address("http://127.0.0.1:0"), parse_address("tidings://127.0.0.1:0")]
     task = asyncio.create_task(server.run(addresses, ready.set_result))
@@ -26,6 +27,18 @@ async def urls() -> AsyncIterator[list[str]]:
     async with asyncio.timeout(DEADLINE_S):
         await server.drain()
         await task
+
+
+def http_client(url: str) -> httpx.AsyncClient:
+    """Returns an HTTP client of a server."""
+    return httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, trust_env=False)
+
+
+@pytest_asyncio.fixture
+async def urls() -> AsyncIterator[list[str]]:
+    """The HTTP and the native URL of a server that belongs to this test."""
+    async with serving() as found:
+        yield found
 
 
 @pytest.fixture
@@ -43,5 +56,5 @@ def native(urls: list[str]) -> str:
 @pytest_asyncio.fixture
 async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of it."""
-    async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, trust_env=False) as client:
+    async with http_client(url) as client:
         yield client

@@ -7,13 +7,11 @@ import pytest
 
 import tidings
 from tests.integration.processes import eventually
+from tests.unit.gateways.http.conftest import http_client, serving
 from tests.unit.gateways.http.event_source import event_source
 from tidings import limits
-from tidings.config import parse_address
 from tidings.gateways.http import event_streams
 from tidings.gateways.messages import parse_position, spell_position
-from tidings.server import Server
-from tidings.store.memory import MemoryStore
 
 DEADLINE_S = 10
 
@@ -132,7 +130,7 @@ async def test_a_position_from_a_queue_that_was_deleted_is_a_gap_and_nothing_is_
 async def test_a_position_from_a_server_that_kept_nothing_is_a_gap_and_nothing_is_skipped(path: str) -> None:
     last_event_id = ""
     for life in (1, 2):
-        async with served() as http:
+        async with serving() as (url, _), http_client(url) as http:
             await publish(http, "orders", "created", *range(5) if life == 1 else range(10, 13))
             place = last_event_id if life == 2 else None
             start = "&from=earliest" if "?" in path else "?from=earliest"
@@ -143,23 +141,6 @@ async def test_a_position_from_a_server_that_kept_nothing_is_a_gap_and_nothing_i
                 events = await source.take(5 if life == 1 else 3)
                 assert [event.data["payload"] for event in events] == [*range(5)] if life == 1 else [10, 11, 12]
                 last_event_id = source.last_event_id
-
-
-class served:
-    """A server that keeps nothing."""
-
-    async def __aenter__(self) -> httpx.AsyncClient:
-        self.server = Server(MemoryStore())
-        ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        self.task = asyncio.create_task(self.server.run([parse_address("http://127.0.0.1:0")], ready.set_result))
-        self.http = httpx.AsyncClient(base_url=(await ready)[0], timeout=DEADLINE_S, trust_env=False)
-        return self.http
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.http.aclose()
-        async with asyncio.timeout(DEADLINE_S):
-            await self.server.drain()
-            await self.task
 
 
 @pytest.mark.parametrize("last_event_id", ["7", "x", "1-", "1 -1", "-1", "1-1.2", "9" * 4000, "é"])

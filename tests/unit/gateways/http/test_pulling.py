@@ -6,9 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.gateways.http.conftest import DEADLINE_S
+import tidings
+from tests.unit.gateways.http.conftest import DEADLINE_S, http_client, serving
 from tidings import limits
 from tidings.gateways.http.puller import Puller
+from tidings.store.memory import MemoryStore
 
 MESSAGES = "/subscriptions/billing/messages"
 
@@ -245,3 +247,40 @@ async def test_one_that_begins_with_the_last_of_each_event_gets_those_first(http
     assert [message["sequence"] for message in answer.json()["messages"]] == [2, 3]
     refused = await http.get("/queues/orders/messages", params={"from": "last"})
     assert (refused.status_code, "earliest, latest, a sequence" in refused.json()["detail"]) == (400, True)
+
+
+async def test_an_ack_counts_after_the_hold_has_ended_unless_somebody_else_has_the_message(
+    http: httpx.AsyncClient, native: str
+) -> None:
+    await made(http)
+    await publish(http, *range(4))
+    taken = await pull(http)
+    await http.delete("/subscriptions/billing/hold")
+    assert (await settle(http, "ack", [taken[2], taken[0]])).status_code == 204
+    state = (await http.get("/subscriptions/billing")).json()["queues"][0]
+    assert state["connected"] is False, "a late ack holds nothing"
+    assert [(each["sequence"], each["attempt"]) for each in await pull(http)] == [(2, 1), (4, 1)]
+    await http.delete("/subscriptions/billing/hold")
+    async with tidings.connect(native) as client, client.subscribe("orders", name="billing") as subscription:
+        await anext(aiter(subscription))
+        refused = await settle(http, "ack", [taken[1]])
+        assert (refused.status_code, refused.json()["code"]) == (409, "delivery_taken_away")
+    nobody = await http.post("/subscriptions/nobody/ack", json={"positions": [taken[0]["position"]]})
+    assert nobody.status_code == 404
+
+
+async def test_an_ack_counts_after_the_server_was_started_again() -> None:
+    store = MemoryStore()
+    async with serving(store) as (url, _), http_client(url) as http:
+        await made(http)
+        await publish(http, *range(6))
+        taken = await pull(http, max=4)
+    async with serving(store) as (url, _), http_client(url) as http:
+        assert (await settle(http, "ack", [taken[1]])).status_code == 204
+        await publish(http, 6)
+        reading = taken[0]["position"].partition("-")[0]
+        never = await http.post("/subscriptions/billing/ack", json={"positions": [f"{reading}-7"]})
+        assert (never.status_code, never.json()["code"]) == (409, "never_delivered")
+        assert [each["sequence"] for each in await pull(http, max=1)] == [1]
+        assert (await settle(http, "ack", [taken[0], taken[3]])).status_code == 204
+        assert [each["sequence"] for each in await pull(http)] == [3, 5, 6, 7]

@@ -1,8 +1,9 @@
 """The node: one running server process, which feeds a broker and obeys it."""
 
-from tidings.node.attachment import Attachment, Delivery
+from tidings.node.attachment import Attachment
 from tidings.node.clock import Clock, SystemClock
 from tidings.node.conversation import Conversation, open_conversation
+from tidings.node.decoded import Delivery
 from tidings.node.drafts import Draft
 from tidings.node.metrics import Histogram, Metrics
 from tidings.node.node import Node

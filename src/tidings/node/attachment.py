@@ -6,33 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tidings import limits
-from tidings.batch import StoredBatch, decode_items
+from tidings.batch import StoredBatch
 from tidings.broker import effects, inputs
 from tidings.errors import TidingsError
 from tidings.model import Failure
+from tidings.node.decoded import Delivery
 
 if TYPE_CHECKING:
     from tidings.node.conversation import Conversation
 
 Ranges: TypeAlias = list[tuple[int, int, int]]
 """(epoch, first sequence, last sequence), inclusive."""
-
-
-class Delivery(NamedTuple):
-    """One message, delivered once. `time_ms` is UTC milliseconds since 1970."""
-
-    queue: str
-    epoch: int
-    sequence: int
-    event: str
-    payload: bytes
-    content_type: str
-    id: str | None
-    key: str | None
-    headers: dict[str, str] | None
-    time_ms: int
-    attempt: int
-    redriven: bool
 
 
 class _Arrived(NamedTuple):
@@ -104,7 +88,7 @@ class Attachment:
             if isinstance(arrived, effects.Gap):
                 self._remember(arrived)
                 return arrived
-            self._ready = deque(_decode(arrived))
+            self._ready = deque(self._conversation.decoded.deliveries(*arrived))
             self._conversation.taken(len(arrived.row.batch.body))
         return self._ready.popleft()
 
@@ -234,34 +218,3 @@ class Attachment:
                 waiter.set_result(None)
         if self._wake:
             self._wake()
-
-
-def _decode(arrived: _Arrived) -> list[Delivery]:
-    deliver, row = arrived
-    attempts = dict(deliver.attempts)
-    view = memoryview(row.batch.body)
-    deliveries: list[Delivery] = []
-    sequence, offset = row.first_sequence, 0
-    for run in row.batch.runs:
-        if run.event is not None:
-            items = decode_items(run.count, run.flags, view[offset : offset + run.size])
-            offset += run.size
-            for place, (payload, id, key, headers) in enumerate(items, sequence):
-                deliveries.append(
-                    Delivery(
-                        deliver.queue,
-                        deliver.epoch,
-                        place,
-                        run.event,
-                        payload,
-                        run.content_type,
-                        id,
-                        key,
-                        headers,
-                        row.time_ms,
-                        attempts.get(place, 1),
-                        deliver.redriven,
-                    )
-                )
-        sequence += run.count
-    return deliveries

@@ -56,6 +56,7 @@ class Conversation:
         "address",
         "client_id",
         "connection",
+        "decoded",
         "error",
         "protocol",
         "token",
@@ -71,6 +72,7 @@ class Conversation:
         """With it the same client gets its session back, see `connect`."""
         self.error: TidingsError | None = None
         """Why it has ended; None while it is open."""
+        self.decoded = node.decoded
         self._node = node
         self._closed = closed
         self._welcome: asyncio.Future[None] | None = None

@@ -62,6 +62,7 @@ from tidings.broker.inputs import (
 from tidings.errors import Draining, InternalError, InvalidOption, StoreDamaged, StoreUnusable, TidingsError
 from tidings.model import Webhook
 from tidings.node.clock import Clock
+from tidings.node.decoded import Decoded
 from tidings.node.metrics import Metrics
 from tidings.node.pages import Pages
 from tidings.node.peers import Peer
@@ -102,6 +103,8 @@ class Node:
         self.id = fresh_token()
         self.ready = asyncio.Event()
         """Set once the broker has its memory back."""
+        self.decoded = Decoded()
+        """What conversations were delivered last, for all of them."""
         self.webhooks_changed = asyncio.Event()
         """Set once there are other webhooks, durably."""
         self._broker = Broker(clock.now_ms())

@@ -5,7 +5,11 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 from tidings.gateways.http.pullers import Pullers
+from tidings.gateways.messages import message_entry
+from tidings.gateways.spellings import Spellings
 from tidings.node import Conversation, Histogram, Node, open_conversation
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ class Door:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.pullers = Pullers(node, PROTOCOL)
+        self.spellings = Spellings(lambda delivery, _: msgspec.json.encode(message_entry(delivery)))
+        """Messages as JSON shows them."""
         self._streams: dict[_Reader, dict[EventStream, None]] = {}
         self._clerk: Conversation | None = None
         self._opening = asyncio.Lock()

@@ -43,11 +43,11 @@ from tidings.gateways.messages import (
     error_entry,
     forgotten_entries,
     gap_entry,
-    message_entry,
     parse_begin,
     parse_position,
     spell_position,
 )
+from tidings.gateways.spellings import Spellings
 from tidings.model import Reading, parse_header_filters
 from tidings.node import Attachment, Conversation, Delivery, open_conversation
 
@@ -74,6 +74,7 @@ class EventStream:
         whole: whether an id is the place in all queues, or only that of its message.
         named: whether messages are dispatched by the names of their events.
         news: set when there is something to take.
+        spellings: how messages are spelled.
         gaps: what is told before the first message.
         ended: called once, at the end.
     """
@@ -88,6 +89,7 @@ class EventStream:
         whole: bool,
         named: bool,
         news: asyncio.Event,
+        spellings: Spellings[bytes],
         gaps: Sequence[GapEntry] = (),
         ended: Callable[["EventStream"], None] | None = None,
     ) -> None:
@@ -101,6 +103,7 @@ class EventStream:
         self._ended = ended
         self._gone = False
         self._news = news
+        self._spellings = spellings
 
     def end(self) -> None:
         """Ends it: what is in flight goes back to the subscription."""
@@ -179,7 +182,7 @@ class EventStream:
         position = spell_position(place)
         if isinstance(item, effects.Gap):
             return _event(position, "$gap", msgspec.json.encode(gap_entry(item)))
-        return _event(position, item.event if self._named else None, msgspec.json.encode(message_entry(item)))
+        return _event(position, item.event if self._named else None, self._spellings.of(item))
 
     def _moved_to(self, epoch: Reading, sequence: int) -> dict[Reading, int]:
         places = self._places
@@ -292,6 +295,7 @@ async def queue_events(
         whole=True,
         named=not catch_all,
         news=news,
+        spellings=door.spellings,
         gaps=forgotten_entries(queue, places, begins),
     )
 
@@ -361,6 +365,7 @@ async def subscription_events(
         whole=on_write,
         named=not catch_all,
         news=news,
+        spellings=door.spellings,
         gaps=forgotten_entries(queue or "", places, {}) if attachment.created else [],
         ended=partial(door.remove_stream, reader),
     )

@@ -31,7 +31,6 @@ from tidings.gateways.messages import (
     confirm_entry,
     forgotten_entries,
     gap_entry,
-    message_entry,
     new_payload,
     parse_begin,
     places_of,
@@ -40,7 +39,7 @@ from tidings.gateways.messages import (
     spell_position,
 )
 from tidings.model import Failure, parse_header_filters
-from tidings.node import Attachment, Conversation, Draft, Node, Request, begin_request, open_conversation
+from tidings.node import Attachment, Conversation, Draft, Request, begin_request, open_conversation
 from tidings.node.drafts import batches
 
 PROTOCOL: Final = "websocket"
@@ -71,7 +70,7 @@ class WebSocketDoor:
         except TidingsError as error:
             await _close(send, error)
             return
-        await _Connection(conversation, self._door.node, news).serve(receive, send)
+        await _Connection(conversation, self._door, news).serve(receive, send)
 
     async def _welcome(self, scope: Scope, news: asyncio.Event) -> Conversation:
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -96,6 +95,7 @@ class _Attached:
 
     def __init__(self, attachment: Attachment, gaps: list[GapEntry], *, settles: bool) -> None:
         self.attachment = attachment
+        self.head = frames.message_head(attachment.name)
         self.gaps = gaps
         """What is told before the first message."""
         self.settles = settles
@@ -104,9 +104,10 @@ class _Attached:
 class _Connection:
     """One client's connection; `news` is set when there is something to write, or the conversation has ended."""
 
-    def __init__(self, conversation: Conversation, node: Node, news: asyncio.Event) -> None:
+    def __init__(self, conversation: Conversation, door: Door, news: asyncio.Event) -> None:
         self._conversation = conversation
-        self._node = node
+        self._node = door.node
+        self._spellings = door.spellings
         self._attached: dict[str, _Attached] = {}
         self._answers: deque[frames.ServerFrame] = deque()
         self._room = asyncio.Semaphore(limits.WEBSOCKET_REQUESTS_MAX)
@@ -321,7 +322,7 @@ class _Connection:
                 await _send(send, frames.Gap(subscription=name, gap=gap_entry(item)))
             else:
                 first = last = item.sequence
-                await _send(send, frames.Message(subscription=name, message=message_entry(item)))
+                await _send_text(send, b"%b%b}" % (attached.head, self._spellings.of(item)))
             if attached.settles:
                 attached.attachment.ack_soon([(item.epoch, first, last)])
         return True
@@ -339,7 +340,11 @@ def _error(error: TidingsError, request: frames.RequestNumber = msgspec.UNSET) -
 
 
 async def _send(send: Send, frame: frames.ServerFrame) -> None:
-    await send({"type": "websocket.send", "bytes": None, "text": frames.encode(frame).decode()})
+    await _send_text(send, frames.encode(frame))
+
+
+async def _send_text(send: Send, text: bytes) -> None:
+    await send({"type": "websocket.send", "bytes": None, "text": text.decode()})
 
 
 async def _close(send: Send, error: TidingsError) -> None:

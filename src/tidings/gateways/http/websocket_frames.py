@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.errors import InvalidOption
-from tidings.gateways.messages import GapEntry, MessageEntry, ReplyEntry
+from tidings.gateways.messages import GapEntry, ReplyEntry
 
 RequestNumber: TypeAlias = int | Annotated[str, msgspec.Meta(max_length=limits.ID_LENGTH_MAX)] | UnsetType
 
@@ -203,10 +203,10 @@ class Subscribed(_Answer, frozen=True, kw_only=True, tag="subscribed"):
 
 
 class Message(_Answer, frozen=True, kw_only=True, tag="message"):
-    """A delivery."""
+    """A delivery; its message is a `MessageEntry`, spelled."""
 
     subscription: str
-    message: MessageEntry
+    message: msgspec.Raw
 
 
 class Gap(_Answer, frozen=True, kw_only=True, tag="gap"):
@@ -234,3 +234,8 @@ class Error(_Answer, frozen=True, kw_only=True, tag="error"):
 
 ServerFrame: TypeAlias = Confirmed | Reply | Responded | Subscribed | Message | Gap | Done | Pong | Error
 encode: Final = msgspec.json.Encoder().encode
+
+
+def message_head(subscription: str) -> bytes:
+    """Returns how a frame `message` begins, up to the message; after that it ends with a brace."""
+    return encode(Message(subscription=subscription, message=msgspec.Raw(b"null")))[: -len(b"null}")]

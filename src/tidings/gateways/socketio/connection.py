@@ -22,9 +22,12 @@ from tidings.gateways.socketio.packets import (
     CONNECT_ERROR,
     DISCONNECT,
     EVENT,
+    Body,
     Decoder,
     Packet,
     encode,
+    encode_body,
+    encode_event,
 )
 
 RESERVED: Final = frozenset(
@@ -162,8 +165,12 @@ class Connection:
         attachments: Sequence[bytes] = (),
     ) -> None:
         """Emits an event to an open namespace; with an id the client is asked to acknowledge it."""
-        shown = f"${name}" if name in RESERVED else name
-        self._put(Packet(EVENT, namespace, id, [msgspec.json.encode(shown), *arguments], attachments))
+        self.emit_body(namespace, spell_event(name, arguments, attachments), id=id)
+
+    def emit_body(self, namespace: str, body: Body, *, id: int | None = None) -> None:
+        """Emits an event that is spelled already."""
+        if self._namespaces.get(namespace) is _State.OPEN:
+            self._out += encode_event(namespace, id, body)
 
     def answer(self, namespace: str, id: int, value: object, attachments: Sequence[bytes] = ()) -> None:
         """Answers an event of the client."""
@@ -179,6 +186,11 @@ class Connection:
         if packet.kind in (EVENT, ACK) and self._namespaces.get(packet.namespace) is not _State.OPEN:
             return  # it has left: nobody waits for that any more
         self._out += encode(packet)
+
+
+def spell_event(name: str, arguments: Sequence[bytes | msgspec.Raw], attachments: Sequence[bytes] = ()) -> Body:
+    """Returns an event for `emit_body`."""
+    return encode_body(f"${name}" if name in RESERVED else name, arguments, attachments)
 
 
 def _name(value: msgspec.Raw | bytes) -> str:

@@ -33,8 +33,8 @@ from tidings.gateways.messages import (
     ranges_of,
     spell_position,
 )
-from tidings.gateways.socketio.connection import Acknowledged, Connecting, Emitted
-from tidings.gateways.socketio.packets import payload_of
+from tidings.gateways.socketio.connection import Acknowledged, Connecting, Emitted, spell_event
+from tidings.gateways.socketio.packets import Body, payload_of
 from tidings.gateways.socketio.session import Reader, Session
 from tidings.gateways.socketio.spelling import (
     Failed,
@@ -45,7 +45,7 @@ from tidings.gateways.socketio.spelling import (
     shown_payload,
 )
 from tidings.model import JSON, parse_header_filters
-from tidings.node import Conversation, Draft, Request, begin_request
+from tidings.node import Conversation, Delivery, Draft, Request, begin_request
 
 MAIN: Final = "/"
 _LISTINGS: Final = ("clients", "queues", "subscriptions")
@@ -300,8 +300,8 @@ class Explicit:
             self._emit("error", answer.error)
         self._session.flush()
 
-    def _emit(self, name: str, value: object, id: int | None = None, attachments: Sequence[bytes] = ()) -> None:
-        self._session.connection.emit(MAIN, name, [msgspec.json.encode(value)], id=id, attachments=attachments)
+    def _emit(self, name: str, value: object) -> None:
+        self._session.connection.emit(MAIN, name, [msgspec.json.encode(value)])
 
     def _spell(self, reader: Reader) -> bool:
         attachment = reader.attachment
@@ -316,14 +316,8 @@ class Explicit:
             self._emit("gap", GapOf(subscription=attachment.name, **msgspec.structs.asdict(gap_entry(item))))
             self._session.unproven(attachment, item.epoch, item.first_sequence, item.last_sequence)
             return True
-        value, attachments = shown_payload(item.payload, item.content_type)
-        entry = MessageOf(
-            **message_fields(item),
-            payload=msgspec.Raw(value),
-            content_type=msgspec.UNSET if item.content_type == JSON else item.content_type,
-            subscription=attachment.name,
-        )
-        self._emit("message", entry, self._waiting.add(attachment, item), attachments)
+        body = self._session.gateway.explicit_spellings.of(item, attachment.name)
+        self._session.connection.emit_body(MAIN, body, id=self._waiting.add(attachment, item))
         return True
 
     def failed(self, error: TidingsError) -> None:
@@ -340,6 +334,18 @@ class Explicit:
         self._session.withdraw(reader)
         if reader.attachment:
             await reader.attachment.detach()
+
+
+def spell_explicit(delivery: Delivery, subscription: str) -> Body:
+    """Returns a message as an event, with the name of the subscription that it was delivered to."""
+    value, attachments = shown_payload(delivery.payload, delivery.content_type)
+    entry = MessageOf(
+        **message_fields(delivery),
+        payload=msgspec.Raw(value),
+        content_type=msgspec.UNSET if delivery.content_type == JSON else delivery.content_type,
+        subscription=subscription,
+    )
+    return spell_event("message", [msgspec.json.encode(entry)], attachments)
 
 
 async def open_explicit(session: Session, asked: Connecting, sid: str) -> Explicit:

@@ -20,9 +20,10 @@ from tidings import limits
 from tidings.errors import ProtocolViolation
 from tidings.gateways.socketio.connection import Connecting
 from tidings.gateways.socketio.engine import Engine, Timing
-from tidings.gateways.socketio.explicit import MAIN, open_explicit
-from tidings.gateways.socketio.natural import open_natural
+from tidings.gateways.socketio.explicit import MAIN, open_explicit, spell_explicit
+from tidings.gateways.socketio.natural import open_natural, spell_natural
 from tidings.gateways.socketio.session import Namespace, Receive, Send, Session, frame_of
+from tidings.gateways.spellings import Spellings
 from tidings.node import Node
 
 UNKNOWN_TRANSPORT: Final = (0, "Transport unknown")
@@ -54,6 +55,8 @@ class SocketIoGateway:
         self._timing = timing or Timing()
         self._sessions: dict[str, Session] = {}
         self._tasks = asyncio.TaskGroup()
+        self.natural_spellings = Spellings(spell_natural)
+        self.explicit_spellings = Spellings(spell_explicit)
 
     async def __aenter__(self) -> "SocketIoGateway":
         await self._tasks.__aenter__()

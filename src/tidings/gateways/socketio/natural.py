@@ -27,8 +27,8 @@ from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
 from tidings.gateways.messages import ConfirmEntry, error_entry, gap_entry, parse_begin
-from tidings.gateways.socketio.connection import Acknowledged, Connecting, Emitted
-from tidings.gateways.socketio.packets import payload_of
+from tidings.gateways.socketio.connection import Acknowledged, Connecting, Emitted, spell_event
+from tidings.gateways.socketio.packets import Body, payload_of
 from tidings.gateways.socketio.session import Reader, Session
 from tidings.gateways.socketio.spelling import (
     Auth,
@@ -40,7 +40,7 @@ from tidings.gateways.socketio.spelling import (
     shown_payload,
 )
 from tidings.model import check_name, parse_header_filters
-from tidings.node import Conversation
+from tidings.node import Conversation, Delivery
 
 _STRETCH: Final = re.compile(r"([0-9a-f]{1,13})-([0-9]{1,16})-([0-9]{1,16})")
 _NULL: Final = msgspec.Raw(b"null")
@@ -169,18 +169,18 @@ class Natural:
             connection.emit(self._name, "$gap", [msgspec.json.encode(gap_entry(item))])
             self._session.unproven(attachment, item.epoch, item.first_sequence, item.last_sequence)
             return True
-        value, attachments = shown_payload(item.payload, item.content_type)
+        spellings = self._session.gateway.natural_spellings
         if self._waiting is not None:
             number = self._waiting.add(attachment, item)
-            connection.emit(self._name, item.event, [value], id=number, attachments=attachments)
+            connection.emit_body(self._name, spellings.of(item), id=number)
             return True
-        arguments = [value]
+        offset = ""
         if self._recovery:
             if item.attempt == 1:
                 place = self._readers.index(reader)
                 self._stretches[place] = self._stretches[place].grown(item.epoch, item.sequence)
-            arguments.append(b'"%s"' % self._offset().encode())
-        connection.emit(self._name, item.event, arguments, attachments=attachments)
+            offset = self._offset()
+        connection.emit_body(self._name, spellings.of(item, offset))
         self._session.unproven(attachment, item.epoch, item.sequence, item.sequence)
         return True
 
@@ -195,6 +195,13 @@ class Natural:
             self._session.withdraw(reader)
             if reader.attachment:
                 await reader.attachment.detach()
+
+
+def spell_natural(delivery: Delivery, offset: str) -> Body:
+    """Returns a message as an event, with the offset as its last argument unless it is empty."""
+    value, attachments = shown_payload(delivery.payload, delivery.content_type)
+    arguments = [value, b'"%b"' % offset.encode()] if offset else [value]
+    return spell_event(delivery.event, arguments, attachments)
 
 
 async def open_natural(session: Session, asked: Connecting, sid: str) -> Natural:

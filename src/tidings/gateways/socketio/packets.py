@@ -56,13 +56,34 @@ def encode(packet: Packet) -> list[str | bytes]:
     body = b",".join(packet.arguments)
     if packet.kind in (EVENT, ACK):
         body = b"[" + body + b"]"
-    count = len(packet.attachments)
-    head = f"{packet.kind + _BINARY}{count}-" if count else str(packet.kind)
-    if packet.namespace != "/":
-        head += packet.namespace + ","
-    if packet.id is not None:
-        head += str(packet.id)
-    return [head + body.decode(), *packet.attachments]
+    return [
+        _head(packet.kind, packet.namespace, packet.id, len(packet.attachments)) + body.decode(),
+        *packet.attachments,
+    ]
+
+
+class Body(NamedTuple):
+    """What packets of an event have in common, whoever they go to: the text of its arguments, and its attachments."""
+
+    text: str
+    attachments: Sequence[bytes]
+
+
+def encode_body(name: str, arguments: Sequence[bytes | msgspec.Raw], attachments: Sequence[bytes]) -> Body:
+    """Returns an event, to be sent with `encode_event`."""
+    return Body(f"[{b','.join([msgspec.json.encode(name), *arguments]).decode()}]", attachments)
+
+
+def encode_event(namespace: str, id: int | None, body: Body) -> list[str | bytes]:
+    """Returns the messages of an event."""
+    return [_head(EVENT, namespace, id, len(body.attachments)) + body.text, *body.attachments]
+
+
+def _head(kind: int, namespace: str, id: int | None, count: int) -> str:
+    head = f"{kind + _BINARY}{count}-" if count else str(kind)
+    if namespace != "/":
+        head += namespace + ","
+    return head if id is None else f"{head}{id}"
 
 
 def payload_of(value: bytes | msgspec.Raw, attachments: Sequence[bytes]) -> bytes | msgspec.Raw:

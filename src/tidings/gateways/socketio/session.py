@@ -125,6 +125,11 @@ class Session:
         """How safely the store keeps what is confirmed."""
         return self._gateway.node.store.durability
 
+    @property
+    def gateway(self) -> "SocketIoGateway":
+        """Whose connection it is."""
+        return self._gateway
+
     def fresh_token(self) -> str:
         """Returns what nobody can guess."""
         return self._gateway.node.fresh_token()

@@ -133,8 +133,8 @@ async def test_a_client_that_never_reads_is_cut_off(
     async with asyncio.timeout(DEADLINE_S):
         reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(b"GET /subscriptions/s/messages?max=12 HTTP/1.1\r\n" + HOST + b"\r\n")
         await _until(http, connections=2)
+        writer.write(b"GET /subscriptions/s/messages?max=12 HTTP/1.1\r\n" + HOST + b"\r\n")
         await _until(http, connections=1)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         whole = b"".join([piece async for piece in _pieces(reader)])

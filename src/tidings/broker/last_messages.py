@@ -52,12 +52,12 @@ class LastMessages:
         if search.is_over:
             self._under_way -= 1
             search.then(search.result())
-            self._begin()
             return
 
         def read(rows: Rows) -> None:
             search.look_at(rows, self._state.now_ms)
             self._step(search)
+            self._begin()  # not in the step: thousands may be over at once, when whoever asked is gone
 
         epoch = search.cursor.queue.epoch
         self._state.effects.append(self._state.lookups.rows(epoch, search.after, limits.FETCH_SIZE_BYTES, read))

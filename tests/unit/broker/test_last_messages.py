@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.broker.harness import Client, Harness, assert_delivered, assert_refused
+from tests.unit.broker.harness import Client, Harness, assert_delivered, assert_refused, batch_of
 from tidings import limits
 from tidings.broker import inputs
 from tidings.broker.effects import ReadRows
@@ -290,3 +290,20 @@ def test_queues_that_were_purged_do_not_let_it_begin_before_the_others_are_looke
     harness.reads_are_held = False
     harness.answer_reads()
     assert [(message.queue, message.sequence) for message in client.take()] == [("b", 2), ("b", 3)]
+
+
+def test_thousands_of_queues_are_let_go_of_when_whoever_asked_is_gone() -> None:
+    harness = Harness()
+    publisher, reader = harness.connect(), harness.connect("reader")
+    for number in range(600):
+        harness.broker.handle(inputs.Publish(publisher.connection, number + 1, number, f"q{number}", batch_of("a")), 0)
+    harness.settle()
+    harness.reads_are_held = True
+    reader.subscribe("#", start="last")
+    reader.disconnect()
+    harness.answer_reads()
+    harness.reads_are_held = False
+    assert harness.broker.state.subscriptions == {}
+    reader = harness.connect("reader")
+    reader.subscribe("q0", start="last")
+    assert_delivered(reader, "q0", [1])

@@ -125,6 +125,12 @@ class Ranges:
         index = bisect_left(self._lasts, number)
         return max(self._firsts[index], number) if index < len(self._firsts) else None
 
+    def next_outside(self, number: int) -> int:
+        """Returns the smallest number that is at least `number` and no member."""
+        index = bisect_left(self._lasts, number)
+        inside = index < len(self._firsts) and self._firsts[index] <= number
+        return self._lasts[index] + 1 if inside else number
+
     def within(self, first: int, last: int) -> list[tuple[int, int]]:
         """Returns the parts of this set inside a range."""
         low = bisect_left(self._lasts, first)

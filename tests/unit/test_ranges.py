@@ -51,6 +51,7 @@ def test_asking_any_small_set() -> None:
         for number in range(-1, SIZE + 1):
             assert (number in ranges) == (number in numbers)
             assert ranges.next(number) == min((other for other in numbers if other >= number), default=None)
+            assert ranges.next_outside(number) == min(set(range(number, SIZE + 2)) - numbers)
         for first, end in SPANS:
             within = [number for low, high in ranges.within(first, end - 1) for number in range(low, high + 1)]
             assert within == sorted(numbers & set(range(first, end)))

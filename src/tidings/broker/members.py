@@ -98,8 +98,9 @@ class Member(Subscriber):
         super().forget(cursor)
         self._held.pop(cursor, None)
 
-    def _next_in_flight(self, cursor: Cursor, sequence: int) -> int | None:
-        return self.held(cursor).next(sequence)
+    def _next_in_flight(self, cursor: Cursor, first: int, last: int) -> int | None:
+        found = self.held(cursor).next(first)
+        return found if found is not None and found <= last else None
 
 
 class Members:

@@ -195,8 +195,8 @@ class Subscriber:
         order, clock = self._order, self._clock
         while order and len(clock) < self.concurrency:
             cursor, first, last = order[0]
-            sequence = self._next_in_flight(cursor, first)
-            if sequence is None or sequence > last:
+            sequence = self._next_in_flight(cursor, first, last)
+            if sequence is None:
                 order.popleft()
                 continue
             # What was given back before its time began, and delivered again, is twice in the order.
@@ -233,16 +233,20 @@ class Subscriber:
         self._extended = {key: began_ms for key, began_ms in self._extended.items() if key[0] is not cursor}
 
     def _compact(self, order: deque[tuple[Cursor, int, int]]) -> None:
-        self._order = order = deque(
-            entry for entry in order if (found := self._next_in_flight(entry[0], entry[1])) and found <= entry[2]
-        )
+        self._order = order = deque(entry for entry in order if self._next_in_flight(*entry) is not None)
         self._order_max = max(1_024, 2 * len(order))
 
-    def _next_in_flight(self, cursor: Cursor, sequence: int) -> int | None:
-        found = cursor.unsettled.next(sequence)
-        while found is not None and (found in cursor.due or found in cursor.parked):
-            found = cursor.unsettled.next(found + 1)
-        return found
+    def _next_in_flight(self, cursor: Cursor, first: int, last: int) -> int | None:
+        """Returns the first of a range that is in flight; what follows the range, perhaps a whole history, is due."""
+        found = cursor.unsettled.next(first)
+        while found is not None and found <= last:
+            if found in cursor.due:
+                found = cursor.unsettled.next(cursor.due.next_outside(found))
+            elif found in cursor.parked:
+                found = cursor.unsettled.next(found + 1)
+            else:
+                return found
+        return None
 
 
 def attached(session: Session, handle: int, what: str) -> Subscriber:

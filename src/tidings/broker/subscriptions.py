@@ -174,7 +174,11 @@ class Subscription:
     def unbury(self, letter: DeadLetter) -> None:
         """Lets go of a dead letter that was deleted or redriven."""
         del self.dead[letter.number]
-        del self._dead_at[letter.reading, letter.sequence]
+        place = letter.reading, letter.sequence
+        if (
+            self._dead_at.get(place) == letter.number
+        ):  # else its message was delivered again by a rewind, and died again
+            del self._dead_at[place]
 
     def dead_within(self, reading: Reading, first: int, last: int) -> DeadLetter | None:
         """Returns a dead letter whose message is in a range of a queue, and died since the last move there."""

@@ -7,7 +7,8 @@ import pytest
 from tests.unit.broker.harness import Client, Harness
 from tidings import limits
 from tidings.broker.inputs import Resume
-from tidings.calls import Seek
+from tidings.calls import DeleteDeadLetters, ListDeadLetters, Seek
+from tidings.ranges import Ranges
 
 NAME = "reader:orders/#"
 
@@ -159,3 +160,37 @@ def test_a_shared_subscription_is_not_rewound() -> None:
     place = Resume(harness.epoch("orders"), 0, [])
     client.subscribe("orders", name="team", shared=True, resume=[place], rewinds=True)
     assert sequences(client) == []
+
+
+def test_a_message_that_came_again_can_die_again_and_each_letter_can_be_deleted() -> None:
+    harness, client = acked("a")
+    client.publish("orders", "b")
+    client.nack(1, 2, reject=True)
+    client.disconnect(farewell=True)
+    client = back(harness, 1)
+    assert sequences(client) == [2]
+    client.nack(1, 2, reject=True)
+    assert [letter.number for letter in client.call(ListDeadLetters(subscription="reader"))] == [1, 2]
+    for number in (1, 2):
+        assert client.call(DeleteDeadLetters(subscription="reader", number=number)) == 1
+
+
+def test_an_ack_costs_as_little_before_a_long_history_as_before_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    contains = Ranges.__contains__
+
+    def counted(ranges: Ranges, number: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return contains(ranges, number)
+
+    harness, client = acked(*"abcde" * 400)
+    client.disconnect(farewell=True)
+    client = harness.connect("reader")
+    place = Resume(harness.epoch("orders"), 0, [])
+    client.subscribe("orders", resume=[place], rewinds=True, in_flight_max=10)
+    monkeypatch.setattr(Ranges, "__contains__", counted)
+    monkeypatch.setattr(harness.invariants, "check", lambda: None)
+    for _ in range(20):
+        client.ack(1, 1, sequences(client)[-1])
+    assert looks < 20 * 100

@@ -366,7 +366,6 @@ class Broker:
             if queue.marks is not None:
                 for row in rows:
                     queue.marks.add(row.last_sequence, len(row.batch.body), row.time_ms)
-            self._expiry.committed(queue, rows)
             self._deliveries.committed(queue, rows, bursts)
             self._waiting.bound(queue)
         for answer in round.answers:

@@ -318,7 +318,7 @@ class Deliveries:
                 self._show_gap(subscriber, gap)
         if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
             subscription.remember(gap, told=any(not each.starting for each in subscription.attached()))
-            self._state.changed(subscription)
+            self._state.has_gap(subscription)
 
     def _show_gap(self, subscriber: Subscriber, gap: MissedGap) -> None:
         cursor = subscriber.subscription.cursors.get(gap.epoch)

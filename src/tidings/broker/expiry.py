@@ -31,13 +31,6 @@ class Expiry:
         self._turns = Turns(state)
         self._is_looking = False
 
-    def committed(self, queue: Queue, rows: list[StoredBatch]) -> None:
-        """Takes note of rows that were added to a queue."""
-        if not queue.has_ttl and any(run.ttl_ms for row in rows for run in row.batch.runs):
-            queue.has_ttl = True
-            queue.expire_after_ms = 0
-            self._state.changed(queue)
-
     def tick(self) -> None:
         """Looks for something that is gone."""
         if not self._is_looking:

@@ -216,6 +216,8 @@ class Ledger:
         self.round = round = Round()
         round.pending = self._take_pending()
         self._place(round, now_ms, open_queue)
+        for key in round.changes:
+            self._deletions.pop(key, None)  # of a publisher that said goodbye a moment ago, and is back
         round.trims, self._trims = self._trims, []
         round.together = list(self._together.values())
         round.changes.update(self._together)
@@ -296,8 +298,12 @@ class Ledger:
                 by_queue.setdefault(part.queue, []).append(part)
         for name, group in by_queue.items():
             queue = open_queue(name)
-            if not queue.committed:
-                # Rows whose queue has no record would be lost: the first ones bring it along.
+            has_ttl = queue.has_ttl or any(run.ttl_ms for pending in group for run in pending.batch.runs)
+            if not queue.committed or has_ttl != queue.has_ttl:
+                # Rows whose queue has no record would be lost, and those of a ttl not be looked for after a crash: the
+                # first ones bring it along.
+                queue.has_ttl = has_ttl
+                queue.expire_after_ms = 0
                 round.changes[queue.key] = queue
             time_ms = max(now_ms, queue.last_time_ms)
             sequence = queue.committed + 1

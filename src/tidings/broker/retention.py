@@ -164,7 +164,8 @@ class Retention:
             last = row.last_sequence
             size_bytes += row.size_bytes
         if last:
-            self._state.changed(queue)
+            # Together with the trim, whatever else waits: of a queue without rows only its record knows where it ends.
+            self._state.ledger.changed_together([queue], self._state.now_ms)
         return last, size_bytes
 
 

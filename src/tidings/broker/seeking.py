@@ -78,6 +78,7 @@ class Seeking:
             if target < first_kept - 1:
                 reason = "purged" if first_kept - 1 == queue.purged_to else "trimmed"
                 self._deliveries.tell_gap(subscription, queue, target + 1, first_kept - 1, reason)
+                state.cut_from(cursor)
             moved[cursor] = MovedInfo(queue=queue.name, before=before, cursor=cursor.settled_to, skipped=skipped)
 
         def reached() -> None:

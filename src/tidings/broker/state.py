@@ -72,8 +72,24 @@ class BrokerState:
 
     def cut_from(self, cursor: Cursor) -> None:
         """Takes note that something was cut from a cursor, and its subscription is to be told: both or none."""
-        if cursor.subscription.durable:
-            self.ledger.changed_together([cursor.subscription, cursor], self.now_ms)
+        if cursor.awaited:
+            self.moved[cursor] = None
+        self._changed_at_once(cursor.subscription, [cursor, cursor.subscription])
+
+    def has_gap(self, subscription: Subscription) -> None:
+        """Takes note that a subscription is to be told a gap: in the transaction that makes it one."""
+        self._changed_at_once(subscription, [subscription])
+
+    def _changed_at_once(self, subscription: Subscription, items: list[Recorded]) -> None:
+        """Takes note of changes that are in the next transaction, however many others wait.
+
+        A subscription that is not stored yet is never before its cursors: it would begin elsewhere after a crash.
+        """
+        if subscription.is_stored:
+            self.ledger.changed_together(items, self.now_ms)
+        elif subscription.durable:
+            for item in items:
+                self.ledger.changed(item, self.now_ms)
 
     def followed(self, cursor: Cursor) -> None:
         """Takes note that a cursor moved past messages it does not want: written once that is worth it."""

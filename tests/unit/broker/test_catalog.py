@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.broker.harness import START_MS, Client, Harness, assert_delivered, assert_refused
 from tidings import limits
-from tidings.broker import inputs
+from tidings.broker import inputs, ledger
 from tidings.errors import (
     InvalidFilter,
     InvalidName,
@@ -526,3 +526,26 @@ def test_a_client_id_stands_for_its_only_subscription() -> None:
     assert harness.broker.state.subscriptions == {}
     other.delete("subscription", "reader")
     assert_refused(other, NotFound, "'reader'")
+
+
+def test_all_who_lose_by_a_deleted_queue_are_told_after_a_crash_however_many_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harness = Harness()
+    client = harness.connect()
+    for number in range(5):
+        reader = harness.connect()
+        reader.subscribe("orders", name=f"reader-{number}")
+        reader.disconnect()
+    client.publish("orders")
+    harness.flush()
+    monkeypatch.setattr(ledger, "_PUTS_MAX", 3)
+    harness.store_is_held = True
+    client.delete("queue", "orders")
+    harness.commit()
+    harness.store_is_held = False
+    harness.restart()
+    for number in range(5):
+        reader = harness.connect()
+        reader.subscribe("orders", name=f"reader-{number}")
+        assert [gap.reason for gap in reader.gaps] == ["queue deleted"]

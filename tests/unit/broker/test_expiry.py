@@ -268,3 +268,29 @@ def test_who_is_away_is_not_looked_at_all_the_time() -> None:
     assert reads <= 2 * 600_000 // limits.EXPIRY_PAUSE_MS
     harness.advance(STEP_MS)
     assert publisher.subscriptions()["reader:orders/#"].cut == 1
+
+
+def test_a_queue_that_is_deleted_while_its_first_ttl_is_stored_stays_deleted() -> None:
+    harness, client = reader()
+    publish(client, ("a", 0))
+    harness.store_is_held = True
+    publish(client, ("b", 100))
+    client.delete("queue", "orders")
+    harness.store_is_held = False
+    harness.commit()
+    harness.flush()
+    harness.restart()
+    assert "orders" not in harness.connect().queues()
+
+
+def test_what_has_a_ttl_is_looked_for_after_a_crash_too() -> None:
+    harness, client = reader()
+    publish(client, ("a", 0))
+    client.ack(1, 1)
+    client.disconnect()
+    harness.flush()
+    publish(harness.connect(), ("b", 100))
+    harness.restart()
+    harness.advance(STEP_MS)
+    info = harness.connect().subscriptions()["reader:orders/#"]
+    assert (info.cursor, info.cut) == (2, 1)

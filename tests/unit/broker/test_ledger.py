@@ -194,3 +194,17 @@ def test_a_late_answer_tells_of_a_refused_transaction(monkeypatch: pytest.Monkey
         harness.refuse("no")
     assert [(refusal.kind, refusal.request) for refusal in client.refusals] == [("ack", 77)]
     assert client.done == []
+
+
+def test_a_publisher_that_said_goodbye_and_is_back_in_the_same_transaction_is_remembered() -> None:
+    harness = Harness()
+    client = harness.connect(producer="one")
+    client.publish("orders")
+    harness.flush()
+    client.disconnect(farewell=True)
+    client = harness.connect(producer="one")
+    client.publish("orders", "b", number=1)
+    harness.restart()
+    client = harness.connect(producer="one")
+    client.publish("orders", "b", number=1)
+    assert len(harness.stored("orders")) == 2

@@ -4,8 +4,10 @@ import pytest
 
 from tests.unit.broker.harness import Harness, assert_delivered
 from tidings import limits
+from tidings.broker import ledger
 from tidings.broker.cursors import Cursor
 from tidings.broker.queues import Queue
+from tidings.calls import ConfigureQueue
 
 STEP_MS = 20_000  # long enough that every queue is looked at
 
@@ -270,3 +272,31 @@ def test_an_idle_cursor_is_written_once_it_has_passed_by_enough_and_not_when_it_
     client = harness.connect("reader")
     client.subscribe("orders", "rare")
     assert_delivered(client, "orders", [])
+
+
+def test_a_trim_brings_the_end_of_its_queue_along_however_much_else_is_to_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harness = Harness()
+    client = harness.connect()
+    client.call(ConfigureQueue(name="orders", history_messages=0))
+    client.publish("orders")
+    harness.flush()
+    monkeypatch.setattr(ledger, "_PUTS_MAX", 1)
+    for number in range(5):
+        harness.connect(f"client-{number}")
+    harness.store_is_held = True
+    trimmed = False
+    while not trimmed:
+        if harness.under_way is None:
+            harness.advance(1_000)
+            continue
+        trimmed = bool(harness.under_way.trims)
+        for _ in range(2):
+            harness.connect(f"client-{harness._connections}")
+        harness.commit()
+    harness.store_is_held = False
+    harness.restart()
+    client = harness.connect()
+    number = client.publish("orders")
+    assert client.confirms[number].first_sequence == 2

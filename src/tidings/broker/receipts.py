@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable
-from heapq import heappop, heappush, nsmallest
+from heapq import nsmallest
 from typing import Final, NamedTuple
 
 from tidings import limits
@@ -42,7 +43,8 @@ class Receipts:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
         self._awaited: dict[int, _Awaited] = {}
-        self._of: dict[Cursor, list[tuple[int, int]]] = {}  # heaps of (last sequence, number), some of them over
+        # By cursor (sequence, number) in order, some of them over: the first unsettled message of what is waited for.
+        self._of: dict[Cursor, list[tuple[int, int]]] = {}
         self._next_number = 1
 
     def page(self, session: Session, request: int, call: ListReceipts) -> None:
@@ -102,13 +104,8 @@ class Receipts:
             if cursor.subscription.cursors.get(cursor.queue.epoch) is not cursor:
                 self._deleted(cursor)
                 continue
-            waiting = self._of.get(cursor, [])
-            while waiting and waiting[0][0] <= cursor.settled_to:
-                self._look_at(heappop(waiting)[1])
-            if cursor.unsettled:
-                for last, number in list(waiting):
-                    if last <= cursor.position:
-                        self._look_at(number)
+            for number in self._take_settled(cursor):
+                self._look_at(number)
 
     def overdue(self, number: int) -> None:
         """Answers whoever has waited for as long as was asked."""
@@ -124,6 +121,21 @@ class Receipts:
 
     # --- helpers ---
 
+    def _take_settled(self, cursor: Cursor) -> list[int]:
+        """Takes out who waits for messages that are settled now, in leaps over all others."""
+        waiting, reached = self._of.get(cursor, []), _reached(cursor)
+        found: list[int] = []
+        place = 0
+        while place < len(waiting) and (sequence := waiting[place][0]) <= reached:
+            unsettled = cursor.unsettled.next(sequence)
+            if unsettled == sequence:
+                place = bisect_left(waiting, (cursor.unsettled.next_outside(sequence),))
+                continue
+            end = bisect_left(waiting, (reached + 1 if unsettled is None else unsettled,))
+            found += [number for _, number in waiting[place:end]]
+            del waiting[place:end]
+        return found
+
     def _look_at(self, number: int) -> None:
         awaited = self._awaited.get(number)
         if awaited is not None:
@@ -131,10 +143,12 @@ class Receipts:
             if receipt.state in _SETTLED:
                 self._end(number)
                 self._answer(awaited.session, awaited.request, receipt, [awaited.cursor])
+            else:
+                insort(self._of[awaited.cursor], (_next_unsettled(awaited), number))
 
     def _deleted(self, cursor: Cursor) -> None:
         text = f"subscription {cursor.subscription.name!r} or queue {cursor.queue.name!r} was deleted meanwhile"
-        for _, number in self._of.get(cursor, []):
+        for _, number in list(self._of.get(cursor, [])):
             if number in self._awaited:
                 awaited = self._end(number)
                 self._refuse(awaited.session, awaited.request, NotFound(text))
@@ -151,7 +165,7 @@ class Receipts:
         self._awaited[number] = awaited
         waiting[number] = None
         awaited.cursor.awaited += 1
-        heappush(self._of.setdefault(awaited.cursor, []), (awaited.last, number))
+        insort(self._of.setdefault(awaited.cursor, []), (_next_unsettled(awaited), number))
         self._state.deadlines.set(("receipt", number), self._state.now_ms + wait_ms)
 
     def _end(self, number: int) -> _Awaited:
@@ -162,7 +176,7 @@ class Receipts:
         if not cursor.awaited:
             del self._of[cursor]
         elif len(self._of[cursor]) > 2 * cursor.awaited + 64:
-            self._of[cursor] = sorted((last, known) for last, known in self._of[cursor] if known in self._awaited)
+            self._of[cursor] = [entry for entry in self._of[cursor] if entry[1] in self._awaited]
         self._state.deadlines.remove(("receipt", number))
         return awaited
 
@@ -209,6 +223,19 @@ def _message(rows: Rows, sequence: int) -> Batch | None:
     return None
 
 
+def _reached(cursor: Cursor) -> int:
+    """Returns after which sequence nothing was looked at yet."""
+    return cursor.queue.committed if cursor.state is State.IDLE else cursor.position
+
+
+def _next_unsettled(awaited: _Awaited) -> int:
+    """Returns the first message of what is waited for that is not settled."""
+    unsettled = awaited.cursor.unsettled.next(awaited.first)
+    if unsettled is not None and unsettled <= awaited.last:
+        return unsettled
+    return max(awaited.first, _reached(awaited.cursor) + 1)
+
+
 def _is_meant(cursor: Cursor, sequence: int, message: Batch | None) -> bool:
     begun = sequence > cursor.begin or sequence in cursor.unsettled  # it may begin with some last ones before
     return begun and (message is None or cursor.filter.wants_any(message))
@@ -220,8 +247,7 @@ def _receipt(cursor: Cursor, first: int, last: int, readable: bool) -> Receipt:
     unsettled = cursor.unsettled.next(first)
     if unsettled is not None and unsettled <= last:
         return _unsettled(cursor, unsettled)
-    reached = cursor.queue.committed if cursor.state is State.IDLE else cursor.position
-    if last > reached:
+    if last > _reached(cursor):
         return Receipt(subscription=subscription.name, state="waiting", attempts=0)
     letter = subscription.dead_within(cursor.reading, first, last)
     if letter is not None:

@@ -1,11 +1,14 @@
 """Receipts: what is told of a message and each subscription, at once or when it is settled."""
 
+from itertools import permutations
+
 import pytest
 
 from tests.unit.broker.harness import START_MS, Client, Harness, assert_refused
 from tidings import limits
 from tidings.broker import inputs
-from tidings.calls import AwaitReceipt, ListReceipts, Redrive, Seek
+from tidings.broker.receipts import Receipts
+from tidings.calls import AwaitReceipt, DeleteMessage, ListReceipts, Pause, Purge, Redrive, Seek
 from tidings.errors import InvalidOption, LimitReached, NotFound
 from tidings.model import HeaderFilter, Receipt
 
@@ -277,3 +280,55 @@ def test_what_is_awaited_in_vain_again_and_again_takes_no_room() -> None:
     [heap] = harness.broker._receipts._of.values()
     assert len(heap) < 100
     assert 1 not in client.answers
+
+
+@pytest.mark.parametrize("how", ["purged", "deleted", "failed"])
+def test_an_awaited_message_that_becomes_a_gap_answers(how: str) -> None:
+    harness, client = attached()
+    if how != "failed":
+        client.call(Pause(subscription="billing", paused=True))
+    client.publish("orders")
+    waiting(client, 7)
+    if how == "deleted":
+        client.call(DeleteMessage(queue="orders", sequence=1))
+        client.call(Pause(subscription="billing", paused=False))
+    else:
+        client.call(Purge(queue="orders"))
+    if how == "failed":
+        client.nack(1, 1, reject=True)
+    harness.flush()
+    assert client.answers[7].state == "gap"
+
+
+def test_an_ack_looks_only_at_what_it_settles_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, client = attached()
+    client.publish("orders", *["a"] * 300)
+    for sequence in range(1, 301):
+        waiting(client, sequence, sequence)
+    looks = 0
+    look = Receipts._look_at
+
+    def counted(self: Receipts, number: int) -> None:
+        nonlocal looks
+        looks += 1
+        look(self, number)
+
+    monkeypatch.setattr(Receipts, "_look_at", counted)
+    for first in (1, 299, 150, 2):
+        client.ack(1, first, first + 1)
+    assert looks == 7
+    assert set(client.answers) == {1, 2, 3, 150, 151, 299, 300}
+    client.ack(1, 1, 300)
+    assert set(client.answers) == set(range(1, 301))
+
+
+def test_a_receipt_of_many_waits_for_each_of_them_in_whichever_order_they_are_acked() -> None:
+    for order in permutations(range(1, 5)):
+        _, client = attached()
+        client.publish("orders", *"abcd")
+        waiting(client, 7, 2, count=3)
+        acked: set[int] = set()
+        for sequence in order:
+            client.ack(1, sequence)
+            acked.add(sequence)
+            assert (7 in client.answers) == (acked >= {2, 3, 4})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tidings.batch import StoredBatch
 from tidings.broker.cursors import Cursor, in_pieces, split
 from tidings.broker.keys import Keys, has_keys
-from tidings.broker.members import Members
+from tidings.broker.members import Member, Members
 from tidings.broker.parcels import Parcel
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
@@ -19,10 +21,8 @@ class Shares:
     ) -> None:
         self._members = members
         self._cursor = cursor
-        self._parcels = [
-            (member, Parcel(state, member, cursor, bursts))
-            for member in sorted(members.active, key=lambda member: member.served)
-        ]
+        chosen = _one_of_each_limited(sorted(members.active, key=lambda member: member.served))
+        self._parcels = [(member, Parcel(state, member, cursor, bursts)) for member in chosen]
 
     def fits(self, row: StoredBatch) -> bool:
         """Whether it is worth to take from a row, rather than to read it later."""
@@ -64,6 +64,18 @@ class Shares:
         """Sends what was taken."""
         for _, parcel in self._parcels:
             parcel.send()
+
+
+def _one_of_each_limited(members: list[Member]) -> Iterator[Member]:
+    """Yields members, of each client with a quota in flight one that has room: each of them alone could use it up."""
+    limited: set[Session] = set()
+    for member in members:
+        session = member.session
+        if session.in_flight_max is not None:
+            if session in limited or member.room() <= 0:
+                continue
+            limited.add(session)
+        yield member
 
 
 def share_out(count: int, members: list[tuple[int, int]]) -> list[int]:

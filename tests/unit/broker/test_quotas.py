@@ -328,3 +328,26 @@ def test_a_queue_that_lets_nothing_be_in_flight_is_refused() -> None:
     client = Harness().connect()
     client.call(ConfigureQueue(name="orders", in_flight_max=0))
     assert_refused(client, InvalidOption, "in_flight_max is 0")
+
+
+def test_who_is_attached_twice_to_a_shared_subscription_gets_no_more_than_the_quota_and_all_in_the_end() -> None:
+    _, client = limited(in_flight_max=2)
+    handles = [client.subscribe("orders", name="work", shared=True) for _ in range(2)]
+    client.publish("orders", *"abcdef")
+    settled = 0
+    while settled < 6:
+        got = [(handle, message) for handle in handles for message in client.take(handle)]
+        assert 1 <= len(got) <= 2
+        for handle, message in got:
+            client.ack(handle, message.sequence)
+        settled += len(got)
+
+
+def test_a_busy_one_of_two_that_are_attached_lets_the_other_go_on() -> None:
+    _, client = limited(in_flight_max=3)
+    handles = [client.subscribe("orders", name="work", shared=True, in_flight_max=1) for _ in range(2)]
+    client.publish("orders", *"abcd")
+    first, second = (client.take(handle) for handle in handles)
+    assert [len(first), len(second)] == [1, 1]
+    client.ack(handles[1], second[0].sequence)
+    assert len(client.take(handles[1])) == 1

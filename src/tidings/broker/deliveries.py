@@ -177,7 +177,9 @@ class Deliveries:
     def _answer_asked(self, subscription: Subscription, asked: list[tuple[Subscriber, int]]) -> None:
         """Answers those who asked, unless a page that may be for them is under way."""
         reader = subscription.subscriber
-        waiting = subscription.attached() if reader and reader.fetching else []
+        # A page may have been ordered for whoever was attached before: then the next one comes after it.
+        coming = reader is not None and any(cursor.fetch_after is not None for cursor in reader.behind)
+        waiting = subscription.attached() if coming else []
         kept: list[tuple[Subscriber, int]] = []
         for subscriber, request in asked:
             if subscriber.credit and subscriber in waiting:

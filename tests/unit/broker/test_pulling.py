@@ -151,3 +151,20 @@ def test_one_that_is_not_there_or_is_not_ones_own_is_refused() -> None:
     harness.connect("owner").subscribe("orders", name="billing")
     client.subscribe("", "", name="billing")
     assert_refused(client, SubscriptionConflict, "'owner'")
+
+
+def test_a_page_that_was_ordered_for_who_was_there_before_is_waited_for() -> None:
+    harness = Harness()
+    pulling(harness).disconnect()
+    harness.connect().publish("orders")
+    harness.reads_are_held = True
+    client = pulling(harness)
+    ask(client, 1)
+    client.disconnect()
+    client = pulling(harness)
+    ask(client, 1, request=501)
+    assert client.done == []
+    harness.reads_are_held = False
+    harness.answer_reads()
+    assert client.done == [501]
+    assert_delivered(client, "orders", [1])

@@ -331,7 +331,7 @@ class Deliveries:
         )
 
     def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
-        if subscription.gaps and subscription.forget_gaps(epoch, first, last):
+        if first <= last and subscription.gaps and subscription.forget_gaps(epoch, first, last):
             self._state.changed(subscription)
 
     def _go_live(self, subscriber: Reader, cursor: Cursor) -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from tests.unit.broker.harness import Client, Harness, assert_delivered, assert_refused
 from tidings import limits
-from tidings.calls import DeleteMessage, Purge, Seek
-from tidings.errors import LimitReached, NotFound, SystemQueue
+from tidings.broker.inputs import Ack
+from tidings.calls import DeleteMessage, Pause, Purge, Seek
+from tidings.errors import InvalidOption, LimitReached, NotFound, SystemQueue
 
 STEP_MS = 20_000  # long enough that every queue is looked at
 
@@ -292,3 +293,17 @@ def test_the_servers_own_queue_is_not_touched(call: Purge | DeleteMessage) -> No
     _, client = filled(1)
     client.call(call)
     assert_refused(client, SystemQueue, "$presence")
+
+
+def test_a_malformed_ack_leaves_a_gap_as_it_is() -> None:
+    harness, client = filled(1)
+    client.call(Pause(subscription="reader:orders/#", paused=True))
+    for _ in range(9):
+        client.publish("orders")
+    client.call(Purge(queue="orders"))
+    client.harness.do(Ack(client.connection, 1, [(harness.epoch("orders"), 8, 3)]))
+    assert_refused(client, InvalidOption, "the range is empty")
+    client.disconnect()
+    client = harness.connect("reader")
+    client.subscribe("orders")
+    assert gaps(client) == [(2, 10, "purged")]

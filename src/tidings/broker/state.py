@@ -117,7 +117,8 @@ class BrokerState:
             raise LimitReached(f"there are {limits.QUEUES_MAX} queues, no more are allowed; delete some")
         queue = self._new_queue(name)
         for subscription in [*self.literal.get(name, ()), *self.wide]:
-            if subscription.filter.wants_queue(name):
+            # A replay is of the queue that was deleted, and over.
+            if subscription.end_told is None and subscription.filter.wants_queue(name):
                 self.add_cursor(subscription, queue, position=0)
         return queue
 

@@ -283,3 +283,13 @@ def test_a_queue_that_is_not_there_is_not_made() -> None:
     client.subscribe("order", **ALL)
     assert_refused(client, NotFound, "'order'")
     assert "order" not in client.queues()
+
+
+def test_a_queue_that_is_deleted_and_made_again_is_not_replayed() -> None:
+    _, client = filled(3)
+    client.subscribe("orders", **ALL)
+    assert len(client.take()) == 3
+    client.delete("queue", "orders")
+    client.publish("orders", "d")
+    assert client.take() == []
+    assert client.ended == [1]

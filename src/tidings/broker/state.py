@@ -152,6 +152,8 @@ class BrokerState:
         del self.epochs[queue.epoch]
         for key in queue.recent_ids.record_keys():
             self.ledger.deleted(key, self.now_ms)
+        for session in self.sessions.values():
+            session.queues.pop(queue.name, None)
         if queue.owner is not None:
             self.ledger.forget_own(queue.name)
         self.trash[queue.epoch] = 0

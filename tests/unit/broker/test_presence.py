@@ -247,3 +247,12 @@ def test_a_page_looks_at_no_more_subscriptions_than_it_shows(monkeypatch: pytest
     client.unsubscribe(1)
     client.delete("subscription", "s00")
     assert "s00" not in {info.name for info in client.listing("subscriptions")}
+
+
+def test_a_deleted_queue_is_not_among_those_that_a_client_uses() -> None:
+    harness = Harness()
+    client = harness.connect("shop")
+    client.publish("orders")
+    assert client.clients()["shop"].queues == ["orders"]
+    client.delete("queue", "orders")
+    assert client.clients()["shop"].queues == []

@@ -1,7 +1,7 @@
 """Deadlines: when which key wants attention, at most one time for each key."""
 
 from collections.abc import Hashable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -21,6 +21,9 @@ class Deadlines(Generic[K]):
             self._times[key] = time_ms
             self._count += 1
             heappush(self._heap, (time_ms, self._count, key))
+            if len(self._heap) > 2 * len(self._times) + 64:  # most of it was moved or removed before its time
+                self._heap = [(time_ms, place, key) for place, (key, time_ms) in enumerate(self._times.items())]
+                heapify(self._heap)
 
     def set_at_latest(self, key: K, time_ms: int) -> None:
         """Sets the time of a key unless it has an earlier one. Cheap when called again and again."""

@@ -70,3 +70,14 @@ def test_any_work_agrees_with_a_dictionary(steps: list[tuple[str, int, int]]) ->
             assert sorted(found) == sorted(due)
             model = {key: due_ms for key, due_ms in model.items() if key not in due}
         assert deadlines.next_ms() == min(model.values(), default=None)
+
+
+def test_what_was_removed_or_moved_before_its_time_takes_no_room() -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    deadlines.set(-1, 5_000)
+    for key in range(1_000):
+        deadlines.set(key, 10_000 + key)
+        deadlines.remove(key)
+        deadlines.set(-2, 20_000 + key)
+    assert len(deadlines._heap) < 100
+    assert list(deadlines.due(30_000)) == [-1, -2]

@@ -85,6 +85,8 @@ class Replies:
         check_headers_size(headers)
         if len(headers) > limits.HEADERS_MAX:
             raise InvalidOption(f"{len(headers)} headers; a reply has at most {limits.HEADERS_MAX}")
+        if not 1 <= len(call.content_type.encode()) <= limits.NAME_SIZE_BYTES_MAX:
+            raise InvalidOption(f"a content type has 1 to {limits.NAME_SIZE_BYTES_MAX} bytes")
         waiting = self._waiting.get(call.address)
         taken = waiting is not None and waiting.reply is None
         if waiting is not None and taken:
@@ -142,4 +144,5 @@ class Replies:
 
 
 def _size_bytes(reply: ReplyInfo) -> int:
-    return len(reply.payload) + _OVERHEAD_BYTES
+    headers = sum(len(name) + len(value) for name, value in reply.headers.items())
+    return len(reply.payload) + headers + _OVERHEAD_BYTES

@@ -176,3 +176,15 @@ def test_a_reply_is_no_larger_than_a_message() -> None:
     assert_refused(responder, PayloadTooLarge)
     responder.call(Respond(address="a", payload=b"", headers={str(n): "" for n in range(65)}))
     assert_refused(responder, InvalidOption, "65 headers")
+
+
+def test_headers_count_towards_what_is_kept_and_a_content_type_has_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REPLIES_KEPT_BYTES_MAX", 1_000)
+    harness = Harness()
+    client, responder = requester(harness), harness.connect("responder")
+    client.disconnect()
+    assert responder.call(Respond(address="me.1", payload=b"", headers={"a": "b" * 500})) is False
+    for content_type in ("", "x" * 256):
+        responder.call(Respond(address="me.1", payload=b"", content_type=content_type))
+        assert_refused(responder, InvalidOption, "content type", "255")
+    assert responder.call(Respond(address="me.1", payload=b"")) is True

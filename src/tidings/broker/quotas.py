@@ -51,10 +51,11 @@ class Rate:
 class Quota:
     """The rates of one client, or of one queue."""
 
-    __slots__ = ("messages", "size_bytes", "what")
+    __slots__ = ("messages", "rates", "size_bytes", "what")
 
     def __init__(self, what: str, rate: int | None, rate_bytes: int | None, now_ms: int) -> None:
         self.what = what
+        self.rates = rate, rate_bytes
         self.messages = None if rate is None else Rate(rate, now_ms)
         self.size_bytes = None if rate_bytes is None else Rate(rate_bytes, now_ms)
 
@@ -111,7 +112,7 @@ class Quotas:
 
     def client_changed(self, client: Client) -> None:
         """Lets the quotas of a client hold from now on."""
-        client.quota = self._made(f"client {client.client_id!r}", client.quotas)
+        client.quota = self._made(f"client {client.client_id!r}", client.quotas, client.quota)
         session = self._state.client_ids.get(client.client_id)
         if session is not None:
             self.connected(session)
@@ -119,7 +120,7 @@ class Quotas:
 
     def queue_changed(self, queue: Queue) -> None:
         """Lets the quotas of a queue hold from now on."""
-        queue.quota = self._made(f"queue {queue.name!r}", queue.settings)
+        queue.quota = self._made(f"queue {queue.name!r}", queue.settings, queue.quota)
 
     def begin(self) -> None:
         """Lets those that were set before a restart hold."""
@@ -128,9 +129,11 @@ class Quotas:
         for client in self._state.clients.values():
             self.client_changed(client)
 
-    def _made(self, what: str, given: ClientQuotas | QueueSettings) -> Quota | None:
+    def _made(self, what: str, given: ClientQuotas | QueueSettings, former: Quota | None) -> Quota | None:
         if given.publish_rate is None and given.publish_rate_bytes is None:
             return None
+        if former is not None and former.rates == (given.publish_rate, given.publish_rate_bytes):
+            return former  # something else was changed, and what is owed is owed still
         self._has_rates = True
         return Quota(what, given.publish_rate, given.publish_rate_bytes, self._state.now_ms)
 

@@ -74,9 +74,9 @@ class Transactions:
         if self._publishing.is_repeated(session, input, [batch for _, batch in input.batches]):
             return
         _check_size(input)
-        self._publishing.admit(session, input, input.batches)
         found = [(attached(session, handle, "ack"), place) for handle, *place in input.acks]
         acked = [self._in_flight(subscriber, (epoch, first, last)) for subscriber, (epoch, first, last) in found]
+        self._publishing.admit(session, input, input.batches)
         self._publishing.open(session, input.batches)
         held: dict[Cursor, list[int]] = {}
         for (subscriber, _), messages in zip(found, acked, strict=True):

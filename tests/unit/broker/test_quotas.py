@@ -7,7 +7,7 @@ import pytest
 from tests.unit.broker.harness import Client, Harness, assert_refused, batch_of
 from tidings import limits
 from tidings.calls import ConfigureClient, ConfigureQueue, Schedule
-from tidings.errors import InvalidName, InvalidOption, LimitReached, QuotaExceeded
+from tidings.errors import DeliveryTakenAway, InvalidName, InvalidOption, LimitReached, QuotaExceeded
 from tidings.model import ClientQuotas
 
 
@@ -351,3 +351,30 @@ def test_a_busy_one_of_two_that_are_attached_lets_the_other_go_on() -> None:
     assert [len(first), len(second)] == [1, 1]
     client.ack(handles[1], second[0].sequence)
     assert len(client.take(handles[1])) == 1
+
+
+def test_what_is_owed_is_owed_still_when_something_else_is_configured() -> None:
+    _, client = limited(publish_rate=1)
+    client.call(ConfigureQueue(name="bills", publish_rate=1))
+    other = client.harness.connect()
+    assert took(client, "a", "b", "c")
+    client.call(ConfigureClient(client_id="shop", subscriptions_max=5))
+    assert not took(client)
+    other.publish("bills", "a", "b", "c")
+    client.call(ConfigureQueue(name="bills", history_messages=5))
+    other.publish("bills", number=9, answered=9)
+    assert_refused(other, QuotaExceeded)
+    client.call(ConfigureClient(client_id="shop", publish_rate=2))
+    assert took(client)
+
+
+def test_a_transaction_whose_deliveries_were_taken_away_does_not_count() -> None:
+    harness, client = limited(publish_rate=1)
+    client.subscribe("orders", name="billing")
+    assert took(client)
+    client.ack(1, 1)
+    harness.advance(2_000)
+    client.transact("bills", acks=[(1, "orders", 1, 1)])
+    assert_refused(client, DeliveryTakenAway)
+    assert took(client)
+    assert took(client)

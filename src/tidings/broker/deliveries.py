@@ -458,7 +458,8 @@ class Deliveries:
                 state.rest(cursor)
             elif cursor.due and cursor.state is State.LIVE:
                 self.fall_behind(cursor)
-            state.changed_cursor(cursor)
+            if cursor.unsettled or cursor.settled_to != cursor.recorded:  # of thousands of queues few have moved
+                state.changed_cursor(cursor)
         if subscription.subscriber is None:
             subscription.last_seen_ms = state.now_ms
             subscription.left_in_drain = state.draining

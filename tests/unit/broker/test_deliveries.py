@@ -567,3 +567,25 @@ def test_an_empty_page_tells_no_gap_of_what_was_committed_after_it_was_read() ->
     harness.do(inputs.Fetched(fetch.subscription, fetch.epoch, []))
     assert [(gap.first_sequence, gap.last_sequence) for gap in client.gaps] == [(1, 1)]
     assert_delivered(client, "orders", [2])
+
+
+def test_whoever_leaves_a_pattern_has_only_those_places_written_that_moved() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    publisher = harness.connect()
+    client.subscribe("#")
+    for number in range(5):
+        publisher.publish(f"orders-{number}")
+        client.ack(1, 1, queue=f"orders-{number}")
+    harness.flush()
+    publisher.publish("orders-3")
+    before = len(harness.commits)
+    client.disconnect()
+    harness.flush()
+    written = [key for commit in harness.commits[before:] for key, _ in commit.puts if key.startswith("cursor/")]
+    assert written == [f"cursor/1/{harness.epoch('orders-3')}"]
+    harness.restart()
+    client = harness.connect("reader")
+    client.subscribe("#")
+    [message] = client.take()
+    assert (message.queue, message.sequence, message.attempt) == ("orders-3", 2, 2)

@@ -150,4 +150,4 @@ class MemoryStore:
 
     def _delete(self, key: str) -> None:
         if self._records.pop(key, None) is not None:
-            self._keys.remove(key)
+            del self._keys[bisect_left(self._keys, key)]

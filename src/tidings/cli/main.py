@@ -9,7 +9,7 @@ import tidings
 from tidings.errors import TidingsError
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
@@ -127,11 +127,26 @@ def _run(arguments: list[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        result = app(arguments, exit_on_error=False, result_action="return_value")
+        result = app(arguments, exit_on_error=False, result_action="return_value", error_formatter=_told)
     except CycloptsError:
         return EXIT_USAGE  # cyclopts has told what is wrong
     sys.stdout.flush()  # here a closed pipe is still quiet; at the interpreter's exit it would not be
     return result if isinstance(result, int) else 0
+
+
+def _told(error: "CycloptsError") -> object:
+    """Returns how a wrong command line is told: as cyclopts does, but for what was left over."""
+    from cyclopts import CycloptsPanel
+    from cyclopts.exceptions import UnusedCliTokensError
+
+    if not isinstance(error, UnusedCliTokensError):
+        return CycloptsPanel(error)
+    left = " ".join(error.unused_tokens or ())
+    verb = " ".join(("tidings", *(error.command_chain or ())))
+    return CycloptsPanel(
+        f"Left over: {left}. An argument with spaces or double quotes needs single quotes around it;"
+        f" {verb} --help says which there are."
+    )
 
 
 def _silence_output() -> None:

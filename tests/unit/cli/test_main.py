@@ -48,6 +48,14 @@ def test_a_wrong_command_line_exits_2_and_says_why_on_standard_error(arguments, 
     assert "Error" in captured.err
 
 
+def test_json_that_the_shell_took_apart_is_told_how_to_quote(capfd):
+    assert run(["publish", "orders", "created", "{id:", "7}"]) == 2
+    told = " ".join(capfd.readouterr().err.replace("│", " ").split())
+    assert "Left over: 7}." in told
+    assert "single quotes" in told
+    assert "tidings publish --help" in told
+
+
 def test_an_error_is_one_line_with_its_code(client, capfd):
     client.error = TimedOut("no answer\nwithin 5 s")
     assert run(["queues"]) == 1

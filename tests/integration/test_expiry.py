@@ -57,6 +57,37 @@ async def test_every_way_of_publishing_takes_a_ttl_and_the_absent_are_told_in_pl
         await orders.close()
 
 
+async def test_the_ttl_of_a_delayed_message_begins_when_its_time_has_come(tmp_path: Path) -> None:
+    clock = MovableClock()
+    async with (
+        server_in_process(tmp_path / "events.db", clock) as url,
+        tidings.connect(url, client_id="billing") as client,
+    ):
+        orders = client.subscribe("orders", name="billing")
+        await orders.attach()
+        for payload in ("in time", "too late"):
+            await client.publish("orders", "created", payload, delay=3600, ttl=60)
+            assert await client.peek("orders") == []
+            if payload == "too late":
+                await orders.close()
+            clock.advance(hours=1)
+
+            async def is_published() -> bool:
+                return len(await client.peek("orders")) == 1
+
+            await eventually(is_published)
+            if payload == "in time":
+                [message] = await take(orders, 1)
+                assert message.payload == payload
+                await message.ack(wait=True)
+            clock.advance(hours=0.02)
+        await client.publish("orders", "created", "later")
+        await orders.attach()
+        assert [message.payload for message in await take(orders, 1)] == ["later"]
+        assert told(orders) == [(2, 2, "expired")]
+        await orders.close()
+
+
 async def test_what_expired_leaves_the_store_though_its_subscription_is_away(tmp_path: Path) -> None:
     clock = MovableClock()
     async with (

@@ -20,6 +20,7 @@ from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.cursors import Cursor, State
+from tidings.broker.deletions import Deletions
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Answered, Effect, Ended, Fetch
 from tidings.broker.filters import Filter
@@ -168,7 +169,7 @@ def loses_what_the_client_had_not_handed_over(patch: pytest.MonkeyPatch) -> None
 
 @planted()
 def tells_no_gap(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Catalog, "_cut", lambda self, queue, cursor: None)
+    patch.setattr(Deletions, "_cut", lambda self, queue, cursor: None)
 
 
 @planted()
@@ -442,12 +443,12 @@ def counts_acks_from_before_a_move(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def tells_a_gap_over_what_was_settled(patch: pytest.MonkeyPatch) -> None:
-    def cut(self: Catalog, queue: Queue, cursor: Cursor) -> None:
+    def cut(self: Deletions, queue: Queue, cursor: Cursor) -> None:
         if cursor.settled_to < queue.committed:
             first, last = cursor.settled_to + 1, queue.committed
             self._deliveries.tell_gap(cursor.subscription, queue, first, last, "queue deleted")
 
-    patch.setattr(Catalog, "_cut", cut)
+    patch.setattr(Deletions, "_cut", cut)
 
 
 @planted()

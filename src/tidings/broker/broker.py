@@ -12,6 +12,7 @@ from tidings import limits
 from tidings.broker.answers import done_when_durable
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
+from tidings.broker.deletions import Deletions
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Close, Done, Effect, Listing, Refuse, StartCommit
 from tidings.broker.expiry import Expiry
@@ -113,8 +114,9 @@ class Broker:
         self._retention = Retention(self.state)
         self._pausing = Pausing(self.state, self._deliveries)
         self._catalog = Catalog(
-            self.state, self._deliveries, self._retries, self._presence, self._retention, self._quotas, self._pausing
+            self.state, self._deliveries, self._retries, self._presence, self._retention, self._quotas
         )
+        self._deletions = Deletions(self.state, self._deliveries, self._pausing)
         self._receipts = Receipts(self.state)
         self._replies = Replies(self.state)
         self._clients = Clients(self.state, self._catalog, self._presence, self._receipts, self._replies, self._quotas)
@@ -192,7 +194,7 @@ class Broker:
             case List():
                 self._request(input.connection, "list", input.request, self._list, input)
             case Delete():
-                self._request(input.connection, "delete", input.request, self._catalog.delete, input)
+                self._request(input.connection, "delete", input.request, self._deletions.delete, input)
             case SendBuffer():
                 self._send_buffer(input)
             case RecordsListed():

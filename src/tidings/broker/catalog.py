@@ -1,4 +1,4 @@
-"""The catalog: subscriptions made, attached, detached and deleted, and queues deleted."""
+"""The catalog: subscriptions made, attached, changed and detached."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from msgspec.structs import replace
 
 from tidings import limits
 from tidings.broker.answers import answered_when_durable, done_when_durable, refuse
-from tidings.broker.cursors import Cursor, State
+from tidings.broker.cursors import Cursor
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Refuse, Subscribed
 from tidings.broker.filters import Filter
-from tidings.broker.inputs import Delete, Resume, Subscribe, Unsubscribe
+from tidings.broker.inputs import Resume, Subscribe, Unsubscribe
 from tidings.broker.last_messages import LastMessages
 from tidings.broker.ledger import Answer
 from tidings.broker.members import Member
 from tidings.broker.pace import Pace
-from tidings.broker.pausing import Pausing
 from tidings.broker.presence import Presence
 from tidings.broker.queues import Queue
 from tidings.broker.quotas import Quotas
@@ -27,30 +26,27 @@ from tidings.broker.retries import Retries
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
+from tidings.broker.subscription_options import (
+    apply_options,
+    check_options,
+    check_room,
+    check_same,
+    check_setting,
+    name_of,
+    set_backoff,
+)
 from tidings.broker.subscriptions import Subscription
-from tidings.calls import ConfigureQueue, ConfigureSubscription, check_tag
+from tidings.calls import ConfigureSubscription, check_tag
 from tidings.errors import (
     InvalidOption,
     LimitReached,
     NotFound,
     Refused,
-    SubscriptionConflict,
-    SubscriptionInUse,
-    SystemQueue,
 )
-from tidings.model import check_label, epoch_of, moves_of
+from tidings.model import epoch_of, moves_of
 from tidings.ranges import Ranges
 
-_STARTS = ("latest", "earliest", "last", "sequence", "time")
 _ENDS = ("latest", "sequence", "time")
-_RANGES = {
-    "in_flight_max": (1, limits.IN_FLIGHT_MAX),
-    "ack_timeout_ms": (limits.ACK_TIMEOUT_MS_MIN, limits.ACK_TIMEOUT_MS_MAX),
-    "attempts_max": (1, limits.ATTEMPTS_MAX_MAX),
-    "backoff_min_ms": (1, limits.RETRY_DELAY_MS_MAX),
-    "backoff_max_ms": (1, limits.RETRY_DELAY_MS_MAX),
-    "expires_after_ms": (1, 2**53),
-}
 _RETURN_MS = 60_000  # longest time that a restart adds to an expiry
 
 
@@ -65,10 +61,8 @@ class Catalog:
         presence: Presence,
         retention: Retention,
         quotas: Quotas,
-        pausing: Pausing,
     ) -> None:
         self._state = state
-        self._pausing = pausing
         self._retention = retention
         self._quotas = quotas
         self._deliveries = deliveries
@@ -92,18 +86,18 @@ class Catalog:
         if not input.queue and input.name:
             input = self._as_it_is(input, input.name)
         chosen = Filter(input.queue, input.event, input.headers)
-        _check_options(input, chosen)
+        check_options(input, chosen)
         if input.end or input.rate:
             self._check_replay(input, chosen)
-        _check_room(session, input.handle)
-        name = _name(session, input, chosen)
+        check_room(session, input.handle)
+        name = name_of(session, input, chosen)
         subscription = state.subscriptions.get(name)
         created = subscription is None
         if subscription is None:
             subscription = self._create(session, input, chosen, name)
         else:
-            _check_same(subscription, session, input, chosen)
-        _apply_options(subscription, input)
+            check_same(subscription, session, input, chosen)
+        apply_options(subscription, input)
         self._watch_expiry(subscription)
         kind = Member if subscription.shared else Subscriber
         subscriber = kind(subscription, session, input.handle, input.request, created=created)
@@ -425,9 +419,9 @@ class Catalog:
         if "single_active" in given and not subscription.shared:
             raise InvalidOption(f"subscription {subscription.name!r} is not shared; single_active is for those")
         for name, value in given.items():
-            if value is not None and name in _RANGES:
-                _check_range(name, value, *_RANGES[name])
-        _set_backoff(subscription, given.pop("backoff_min_ms", None), given.pop("backoff_max_ms", None))
+            if value is not None:
+                check_setting(name, value)
+        set_backoff(subscription, given.pop("backoff_min_ms", None), given.pop("backoff_max_ms", None))
         for name, value in given.items():
             setattr(subscription, name, value)
         self._watch_expiry(subscription)
@@ -437,175 +431,6 @@ class Catalog:
         if subscription.durable:
             self._state.changed(subscription)
         answered_when_durable(self._state, session.connection, request, None)
-
-    # --- deleting ---
-
-    def delete(self, session: Session, input: Delete) -> None:
-        """Deletes a queue with all it holds, or a subscription with its cursors.
-
-        Raises:
-            NotFound: there is nothing of the name.
-            SystemQueue: the queue is the server's own.
-            SubscriptionInUse: the subscription has a subscriber.
-            Changed: it is not as `if_match` says.
-            InvalidOption: neither a queue nor a subscription was named.
-        """
-        if input.what == "queue":
-            self._delete_queue(input.name, input.if_match)
-        elif input.what == "subscription":
-            self._delete_subscription(input.name, input.if_match)
-        else:
-            raise InvalidOption(f"{input.what!r} cannot be deleted; a 'queue' and a 'subscription' can")
-        done_when_durable(self._state, session.connection, "delete", input.request)
-
-    def _delete_queue(self, name: str, if_match: str | None) -> None:
-        state = self._state
-        queue = state.queues.get(name)
-        if queue is None:
-            raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
-        if queue.is_system:
-            raise SystemQueue(f"queue {name!r} is the server's own and cannot be deleted")
-        check_tag(ConfigureQueue, if_match, queue.settings)
-        self._pausing.let_go(queue)
-        for cursor in list(queue.cursors):
-            self._cut(queue, cursor)
-            state.remove_cursor(cursor)
-            subscriber = cursor.subscription.subscriber
-            if subscriber:
-                subscriber.wind(state.now_ms)
-                self._deliveries.pump(cursor.subscription)
-        state.remove_queue(queue)
-
-    def _cut(self, queue: Queue, cursor: Cursor) -> None:
-        """Tells a subscriber, now or when it comes back, that the rest of a queue will not come."""
-        if cursor.subscription.locating:
-            return  # it has not begun yet
-        # What is being stored at this moment will be confirmed, and then it is lost like the rest.
-        round = self._state.ledger.round
-        rows = round.rows.get(queue) if round else None
-        end = min(rows[-1].last_sequence if rows else queue.committed, cursor.end)
-        begin = queue.committed if cursor.state is State.IDLE else cursor.position
-        lost = Ranges(cursor.unsettled)
-        if begin < end:
-            lost.add(begin + 1, end)
-        for first, last in lost:
-            self._deliveries.tell_gap(cursor.subscription, queue, first, last, "queue deleted")
-
-    def _delete_subscription(self, name: str, if_match: str | None) -> None:
-        subscription = self._state.find(name)
-        check_tag(ConfigureSubscription, if_match, subscription)
-        attached = subscription.attached()
-        if attached:
-            where = _addresses(attached)
-            raise SubscriptionInUse(f"subscription {subscription.name!r} has {where}; stop it first, then delete")
-        self._state.remove_subscription(subscription)
-
-
-def _name(session: Session, input: Subscribe, chosen: Filter) -> str:
-    if input.shared and input.name is None:
-        raise InvalidOption("a shared subscription needs a name, which all who share it give")
-    if input.name is not None:
-        return check_label(input.name, "subscription name")
-    if session.client_id is not None and not input.end:
-        return f"{session.client_id}:{chosen.address}"
-    return f"~{session.connection}.{input.handle}:{chosen.address}"
-
-
-def _check_room(session: Session, handle: int) -> None:
-    if handle in session.subscribers:
-        raise InvalidOption(f"handle {handle} is taken on this connection; use another number")
-    if len(session.subscribers) >= limits.SUBSCRIPTIONS_PER_CONNECTION_MAX:
-        raise LimitReached(
-            f"this connection has {limits.SUBSCRIPTIONS_PER_CONNECTION_MAX} subscriptions, no more are allowed;"
-            " use filters, or another connection"
-        )
-
-
-def _check_same(subscription: Subscription, session: Session, input: Subscribe, chosen: Filter) -> None:
-    if subscription.shared != input.shared:
-        shared, other = ("shared", "leave shared= out") if input.shared else ("not shared", "subscribe with shared=")
-        is_shared = "shared" if subscription.shared else "not shared"
-        raise SubscriptionConflict(
-            f"subscription {subscription.name!r} is {is_shared}, and was asked for as one that is {shared}; {other},"
-            " use another name, or delete it first"
-        )
-    if not subscription.shared and subscription.client_id != session.client_id:
-        owner = f"client {subscription.client_id!r}" if subscription.client_id is not None else "anonymous clients"
-        raise SubscriptionConflict(
-            f"subscription {subscription.name!r} belongs to {owner}; use another name;"
-            " to let several clients share one, delete it and make all of them subscribe with shared="
-        )
-    if subscription.filter != chosen:
-        raise SubscriptionConflict(
-            f"subscription {subscription.name!r} has the filter {subscription.filter}, not {chosen};"
-            " use another name, or delete it first"
-        )
-    attached = subscription.attached()
-    if attached and not subscription.shared:
-        raise SubscriptionInUse(
-            f"subscription {subscription.name!r} has {_addresses(attached)}; use another name;"
-            " to let several subscribers share one, make all of them subscribe with shared="
-        )
-    if len(attached) >= limits.MEMBERS_MAX:
-        raise LimitReached(
-            f"subscription {subscription.name!r} has {limits.MEMBERS_MAX} subscribers, no more are allowed;"
-            " let each handle more messages at once"
-        )
-
-
-def _addresses(attached: list[Subscriber]) -> str:
-    """Names the first of those who are attached."""
-    where = f"a subscriber at {attached[0].session.address}"
-    return where if len(attached) == 1 else f"{where} and {len(attached) - 1} more"
-
-
-def _check_options(input: Subscribe, chosen: Filter) -> None:
-    for name, (least, most) in _RANGES.items():
-        value = getattr(input, name)
-        if value is not None:
-            _check_range(name, value, least, most, default=0)
-    _check_range("concurrency", input.concurrency, 1, limits.CONCURRENCY_MAX)
-    if 0 < input.backoff_max_ms < input.backoff_min_ms:
-        raise InvalidOption(
-            f"backoff_max_ms of {input.backoff_max_ms} is less than backoff_min_ms of {input.backoff_min_ms}"
-        )
-    if input.single_active is not None and not input.shared:
-        raise InvalidOption("single_active is for shared subscriptions; subscribe with shared=, too")
-    if input.start not in _STARTS:
-        raise InvalidOption(f"start {input.start!r} is not known; there are {', '.join(_STARTS)}")
-    if input.start == "sequence" and not chosen.literal:
-        raise InvalidOption(f"a start at a sequence needs one queue, {chosen.queue!r} may be many; use a time")
-    if input.start == "sequence":
-        _check_range("start sequence", input.start_value, 1, 2**62)
-
-
-def _check_range(what: str, value: int, least: int, most: int, *, default: int | None = None) -> None:
-    if value != default and not least <= value <= most:
-        raise InvalidOption(f"{what} is {value}; it can be {least} to {most}")
-
-
-def _apply_options(subscription: Subscription, input: Subscribe) -> None:
-    subscription.in_flight_max = input.in_flight_max or subscription.in_flight_max
-    subscription.concurrency = input.concurrency
-    if input.single_active is not None:
-        subscription.single_active = input.single_active
-    subscription.ack_timeout_ms = input.ack_timeout_ms or subscription.ack_timeout_ms
-    subscription.attempts_max = input.attempts_max or subscription.attempts_max
-    _set_backoff(subscription, input.backoff_min_ms or None, input.backoff_max_ms or None)
-    if input.expires_after_ms is not None:
-        subscription.expires_after_ms = input.expires_after_ms or None
-
-
-def _set_backoff(subscription: Subscription, least_ms: int | None, most_ms: int | None) -> None:
-    """Sets one or both ends of the backoff; one that is given alone moves the other where they would cross."""
-    if least_ms is not None and most_ms is not None and most_ms < least_ms:
-        raise InvalidOption(f"backoff_max_ms of {most_ms} is less than backoff_min_ms of {least_ms}")
-    if least_ms is not None:
-        subscription.backoff_min_ms = least_ms
-        subscription.backoff_max_ms = max(subscription.backoff_max_ms, least_ms)
-    if most_ms is not None:
-        subscription.backoff_max_ms = most_ms
-        subscription.backoff_min_ms = min(subscription.backoff_min_ms, most_ms)
 
 
 def _end(subscription: Subscription) -> int | None:

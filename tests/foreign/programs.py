@@ -43,6 +43,12 @@ class NodeProgram(Process):
         """Returns the next line of its output, decoded."""
         return json.loads(self.read_line(deadline_s))
 
+    def next(self, kind: str) -> Any:
+        """Returns the value of the next line, which has to be of a kind."""
+        found = self.read_json()
+        assert found[0] == kind, found
+        return found[1]
+
 
 class Browser:
     """Chromium without a window, told what to do over its debugging protocol.

@@ -1,16 +1,15 @@
 """The standard clients of Socket.IO, as they are: on Node.js, in a browser, and python-socketio's."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import socketio
 
 import tidings
 from tests.foreign.programs import PACKAGES, Browser, NodeProgram, needs_browser, needs_node
+from tests.foreign.work import publish, settled
 from tests.integration.processes import DEADLINE_S, Server, eventually
 
 COUNT = 10_000
@@ -33,40 +32,11 @@ def script(source: str, *, auth: str = "{}", options: str = "{}") -> str:
     return f"const auth = {auth}, options = {options};\n{source}"
 
 
-@pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    """A server with the web doors, in a process of its own."""
-    with Server(tmp_path, http=True) as server:
-        yield server
-
-
 class Node(NodeProgram):
     """A script with Socket.IO's client."""
 
     def __init__(self, server: Server, source: str, *, log: Path) -> None:
         super().__init__("socketio.mjs", source, server.http_url, log=log)
-
-    def next(self, kind: str) -> Any:
-        """Returns the next thing that happens, which has to be of a kind."""
-        found = self.read_json()
-        assert found[0] == kind, found
-        return found[1]
-
-
-async def publish(server: Server, first: int, last: int) -> None:
-    """Publishes numbers into orders."""
-    async with tidings.connect(server.url) as client:
-        await client.publish_many("orders", "created", list(range(first, last + 1)))
-
-
-async def settled(server: Server, name: str) -> None:
-    """Waits until a subscription has nothing left."""
-
-    async def is_settled() -> bool:
-        async with tidings.connect(server.url) as client:
-            return any(info.name == name and info.lag == 0 for info in await client.subscriptions())
-
-    await eventually(is_settled)
 
 
 @needs_node

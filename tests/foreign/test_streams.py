@@ -3,18 +3,16 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 import tidings
 from tests.foreign.programs import Browser, NodeProgram, needs_browser, needs_node
+from tests.foreign.work import publish, settled
 from tests.integration.processes import DEADLINE_S, Server, eventually
 
 COUNT = 10_000
@@ -29,40 +27,11 @@ source.addEventListener("created", (event) => print(["created", [event.lastEvent
 """
 
 
-@pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    """A server with the web doors, in a process of its own."""
-    with Server(tmp_path, http=True) as server:
-        yield server
-
-
 class Node(NodeProgram):
     """A script with EventSource and WebSocket."""
 
     def __init__(self, server: Server, source: str, *, log: Path, path: str = "") -> None:
         super().__init__("streams.mjs", f"const path = {json.dumps(path)};\n{source}", server.http_url, log=log)
-
-    def next(self, kind: str) -> Any:
-        """Returns the next thing that happens, which has to be of a kind."""
-        found = self.read_json()
-        assert found[0] == kind, found
-        return found[1]
-
-
-async def publish(server: Server, first: int, last: int) -> None:
-    """Publishes numbers into orders."""
-    async with tidings.connect(server.url) as client:
-        await client.publish_many("orders", "created", list(range(first, last + 1)))
-
-
-async def settled(server: Server, name: str) -> None:
-    """Waits until a subscription has nothing left."""
-
-    async def is_settled() -> bool:
-        async with tidings.connect(server.url) as client:
-            return any(info.name == name and info.lag == 0 for info in await client.subscriptions())
-
-    await eventually(is_settled)
 
 
 @needs_node

@@ -47,6 +47,10 @@ class GivingUp:
 
     # --- dying ---
 
+    def is_full(self, subscription: Subscription) -> bool:
+        """Whether a subscription can have no more dead letters: what it gives up is tried again."""
+        return len(subscription.dead) + subscription.dying >= limits.DEAD_LETTERS_MAX
+
     def give_up(
         self,
         cursor: Cursor,
@@ -61,7 +65,7 @@ class GivingUp:
         `then` is called after that, with whether it was acked meanwhile instead.
         """
         state, subscription = self._state, cursor.subscription
-        if len(subscription.dead) + subscription.dying >= limits.DEAD_LETTERS_MAX:
+        if self.is_full(subscription):
             # Nothing is dropped: it is tried again, and listings say why.
             cursor.park(sequence, state.now_ms + subscription.backoff_max_ms)
             state.deadlines.set_at_latest(("retry", subscription.number), state.now_ms + subscription.backoff_max_ms)

@@ -21,7 +21,7 @@ from tidings.broker.inputs import Extend, Nack
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
-from tidings.errors import DeliveryTakenAway, InvalidOption
+from tidings.errors import DeliveryTakenAway, InvalidOption, LimitReached
 from tidings.model import epoch_of
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: neighbouring numbers land far apart (Knuth 6.4)
@@ -57,6 +57,7 @@ class Retries:
         Raises:
             InvalidOption: a range or the delay is malformed.
             DeliveryTakenAway: some of the messages were not in flight any more.
+            LimitReached: some were rejected while there are too many dead letters: they are tried again.
         """
         delay_ms = input.delay_ms
         if delay_ms is not None and not 0 <= delay_ms <= limits.RETRY_DELAY_MS_MAX:
@@ -65,11 +66,12 @@ class Retries:
         found, missing = in_flight(subscriber, input.ranges)
         waiting = len(found) + 1
         overtaken: list[tuple[Cursor, int, int]] = []
+        kept: list[int] = []  # what is rejected and cannot become a dead letter
 
         def changed() -> None:
             nonlocal waiting
             waiting -= 1
-            if not waiting and not missing:
+            if not waiting and not missing and not kept:
                 done(taken_away("nack", subscriber.subscription, overtaken) if overtaken else None)
 
         def given_up(cursor: Cursor, sequence: int, lost: bool) -> None:
@@ -80,6 +82,8 @@ class Retries:
         for cursor, sequence in found:
             failed = cursor.fail(sequence)
             last = failed >= subscriber.subscription.attempts_max
+            if input.reject and self._giving_up.is_full(subscriber.subscription):
+                kept.append(sequence)
             if input.reject or last:
                 reason = "rejected" if input.reject else "attempts"
                 self._giving_up.give_up(
@@ -93,6 +97,11 @@ class Retries:
         changed()
         if missing:
             raise taken_away("nack", subscriber.subscription, missing)
+        if kept:
+            raise LimitReached(
+                f"subscription {subscriber.subscription.name!r} has {limits.DEAD_LETTERS_MAX} dead letters, no more are"
+                f" allowed; {len(kept)} rejected messages are delivered again later; redrive or delete some"
+            )
 
     def extend(self, subscriber: Subscriber, input: Extend) -> None:
         """Gives messages that are being handled their whole time again.

@@ -11,7 +11,7 @@ from tests.unit.broker.harness import Client, Harness, assert_delivered, assert_
 from tidings import limits
 from tidings.broker import inputs
 from tidings.calls import DeleteDeadLetters, ListDeadLetters, Redrive
-from tidings.errors import DeliveryTakenAway, InvalidOption, NotFound
+from tidings.errors import DeliveryTakenAway, InvalidOption, LimitReached, NotFound
 from tidings.model import DeadLetterInfo, Failure
 from tidings.transaction import Damage
 
@@ -204,6 +204,21 @@ def test_at_the_bound_of_dead_letters_messages_are_retried_and_listings_say_why(
     client.nack(1, 3, 4)
     assert [letter.sequence for letter in letters(client)] == [3, 4]
     assert client.subscriptions()[NAME].paused == ""
+
+
+def test_a_reject_at_the_bound_of_dead_letters_is_not_answered_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DEAD_LETTERS_MAX", 1)
+    harness, client = delivered(3)
+    client.nack(1, 1, 3, reject=True, request=9)
+    assert_refused(client, LimitReached, f"{NAME!r} has 1 dead letters", "2 rejected messages", "redrive or delete")
+    harness.flush()
+    assert client.done == []
+    assert client.subscriptions()[NAME].dead == 1
+    client.call(DeleteDeadLetters(subscription=NAME))
+    harness.advance(limits.BACKOFF_MAX_MS)
+    assert sorted({message.sequence for message in client.take()}) == [2, 3]
+    client.nack(1, 2, reject=True, request=10)
+    assert client.done == [10]
 
 
 def test_too_many_that_wait_for_a_retry_pause_deliveries_and_drop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

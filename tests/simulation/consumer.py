@@ -23,6 +23,7 @@ from tests.simulation.scenario import SubscriberPlan
 from tests.simulation.world import EVER_S, Process, World
 from tidings import limits
 from tidings.client import Message, Prefix, Subscription
+from tidings.client.message import reject
 from tidings.errors import DeliveryTakenAway, TidingsError
 
 _BEGINNING: Final = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)  # what the wall clock shows at virtual time 0
@@ -213,11 +214,16 @@ class Consumer:
         if self._plan.client_id is None or self._chance.random() < 0.5:
             await message.reject("rejected")
             return
+        subscriber = self._subscription._subscriber if self._subscription is not None else None
+        # It may have acked what it was handed before: that is final, and a reject says nothing any more.
+        acked = subscriber is not None and subscriber.was_acked(reject(message, None))
         try:
             await message.reject("rejected", wait=True, timeout=20.0)
         except TidingsError as error:
             self._world.note(f"{self._process.name}: reject of {message.sequence}: {error!r}")
         else:
+            if acked:
+                return
             stored = self._world.watcher.is_dead(reader, *place)
             self._world.fact(RejectedDurably(self._process.name, reader, *place, stored))
 

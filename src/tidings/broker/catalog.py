@@ -304,7 +304,14 @@ class Catalog:
             state.changed(state.counters)
         state.add_subscription(subscription)
         for queue, position in zip(queues, positions, strict=True):
-            state.add_cursor(subscription, queue, position=position)
+            first_kept = self._retention.first_kept(queue)
+            if subscription.durable and input.start == "sequence" and position < first_kept - 1:
+                # Told from the record, since after a crash all that was trimmed counts as settled by everybody.
+                state.add_cursor(subscription, queue, position=first_kept - 1)
+                reason = "purged" if first_kept - 1 == queue.purged_to else "trimmed"
+                self._deliveries.tell_gap(subscription, queue, position + 1, first_kept - 1, reason)
+            else:
+                state.add_cursor(subscription, queue, position=position)
         return subscription
 
     def _resume(self, subscriber: Subscriber) -> None:

@@ -180,6 +180,28 @@ def test_a_trimmed_queue_keeps_its_last_sequence_over_a_restart() -> None:
     assert client.confirms[1].first_sequence == 3
 
 
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_start_at_a_sequence_that_is_trimmed_is_told_whatever_crashes(crashed: bool) -> None:
+    harness = Harness()
+    publisher = harness.connect()
+    publisher.publish("orders")
+    harness.advance(50_000)
+    publisher.publish("orders")
+    harness.advance(STEP_MS)
+    client = harness.connect("reader")
+    harness.reads_are_held = crashed
+    client.subscribe("orders", start="sequence", start_value=1)
+    harness.flush()
+    if crashed:
+        harness.reads_are_held = False
+        harness.restart()
+        client = harness.connect("reader")
+        client.subscribe("orders")
+    [gap] = client.gaps
+    assert (gap.first_sequence, gap.last_sequence, gap.reason) == (1, 1, "trimmed")
+    assert_delivered(client, "orders", [2])
+
+
 def test_a_start_at_the_beginning_of_a_trimmed_queue_begins_with_what_is_there() -> None:
     harness = Harness()
     client = harness.connect()

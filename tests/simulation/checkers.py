@@ -20,7 +20,7 @@ at least once, without silent loss
 last messages
     A new subscription that begins with the last message of each event is handed, of each event that it wants, the last
     one that the queue held when it was made, and none before that. What was published while it was made may come too.
-    What is purged, deleted or expired is not held.
+    What is purged, deleted or expired is not held; for one that is damaged the one before it may come.
 honest gaps
     A durable subscription is told of a gap only where rows are damaged, a queue was deleted, or an administrator asked
     for what has this reason (a purge, a ttl, a limit); never for what was trimmed, unless that was gone when it asked
@@ -225,9 +225,10 @@ def last_messages(evidence: Evidence) -> list[str]:
             for sequence, message in sorted(evidence.stored.get(epoch, {}).items()):
                 if sequence <= place.most and reader.wants(message):
                     by_event[message.event].append(sequence)
-            deleted = evidence.journal.deleted_messages[epoch]
+            deleted, damaged = evidence.journal.deleted_messages[epoch], evidence.damaged.get(epoch, Ranges())
             for event, sequences in by_event.items():
-                last, there = sequences[-1], [at for at in sequences if at <= place.least and at not in deleted]
+                last = sequences[-1]
+                there = [at for at in sequences if at <= place.least and at not in deleted and at not in damaged]
                 early = [at for at in sequences if at in handed and at < max(there, default=0)]
                 if early:
                     broken.append(f"{name!r} {process} was handed {early[:5]} of {event} in epoch {epoch}: {sequences}")

@@ -391,7 +391,7 @@ PUBLISH_BUFFER_BYTES_MAX: Final = 32 * 1024 * 1024
 DECODED_ROWS_MAX: Final = 8
 """Rows, of up to 256 KiB, that stay decoded for web doors: all who are at the tail get the same ones in one round."""
 
-SPELLINGS_BYTES_MAX: Final = 4 * 1024 * 1024
+SPELLINGS_BYTES_MAX: Final = 1024 * 1024
 """Bytes of messages that a web door keeps spelled for its other clients, as many as a round may bring."""
 
 REQUEST_TIMEOUT_MS: Final = 30_000

@@ -184,14 +184,13 @@ class Presence:
         return entries
 
     def _entries(self, item: Subscription) -> list[tuple[str, Callable[[], SubscriptionInfo]]]:
-        if not item.cursors:
-            return [(f"{item.name}\0", partial(self._subscription, item, None))]
-        return [
+        shown: list[tuple[str, Callable[[], SubscriptionInfo]]] = [
             (f"{item.name}\0{cursor.queue.name}", partial(self._subscription, item, cursor))
             for cursor in item.cursors.values()
             # Of what was redriven there may be nothing left.
             if cursor.queue.owner is None or cursor.settled_to != cursor.queue.committed
         ]
+        return shown or [(f"{item.name}\0", partial(self._subscription, item, None))]
 
     def _subscription(self, item: Subscription, cursor: Cursor | None) -> SubscriptionInfo:
         settled_to = cursor.settled_to if cursor else 0

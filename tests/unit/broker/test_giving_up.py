@@ -256,6 +256,19 @@ def test_redriven_messages_come_to_the_subscription_that_failed_only_and_die_aga
     assert set(client.queues()) == {"$presence", "orders"}
 
 
+def test_a_subscription_that_reads_only_what_was_redriven_is_listed_once_that_is_settled() -> None:
+    harness, client = with_dead(1)
+    client.call(Redrive(subscription=NAME))
+    harness.flush()
+    client.take()
+    client.delete("queue", "orders")
+    epoch = client.deliveries[-1].epoch
+    harness.do(inputs.Ack(client.connection, 1, [(epoch, 1, 1)]))
+    harness.flush()
+    listed = client.subscriptions()[NAME]
+    assert (listed.queue, listed.lag, listed.connected) == ("orders", 0, True)
+
+
 def test_a_side_queue_is_trimmed_when_settled_and_goes_with_its_subscription() -> None:
     harness, client = with_dead(1)
     client.call(Redrive(subscription=NAME))

@@ -392,7 +392,7 @@ DECODED_ROWS_MAX: Final = 8
 """Rows, of up to 256 KiB, that stay decoded for web doors: all who are at the tail get the same ones in one round."""
 
 SPELLINGS_BYTES_MAX: Final = 1024 * 1024
-"""Bytes of messages that a web door keeps spelled for its other clients, as many as a round may bring."""
+"""Bytes of messages that a web door keeps spelled for its other clients; the oldest go first."""
 
 REQUEST_TIMEOUT_MS: Final = 30_000
 """Default time limit of a request that is not a publish."""

@@ -331,10 +331,13 @@ def memory(directory: Path, door: str, connections: int) -> float:
         return grown / connections
 
 
-def native(directory: Path, idle: int, messages: int) -> float:
-    """Returns the messages a second of the native door, beside idle clients of the others."""
+def native(directory: Path, idle: int, messages: int, *, processor: bool) -> float:
+    """Returns the messages a second of the native door, beside idle clients of the others.
+
+    Or its server's processor time a message, in microseconds.
+    """
     with ExitStack() as stack:
-        _, url, port = stack.enter_context(tidings_server(directory, http=idle > 0))
+        server, url, port = stack.enter_context(tidings_server(directory, http=idle > 0))
         doors = ("socketio", "websocket", "sse") if idle else ()
         held = [each for door in doors for each in connected(port, door, idle)]
         shared = (sys.executable, "-m", "benchmarks.shared_work", "--part")
@@ -342,14 +345,14 @@ def native(directory: Path, idle: int, messages: int) -> float:
         reading = stack.enter_context(started((*shared, "member", url, "reader", ""), directory))
         reading.hear("attached", TIMEOUT_S)
         giving.hear("ready", TIMEOUT_S)
-        start_s = time.monotonic()
+        start_s, start_cpu_s = time.monotonic(), machine.processor_s(server.id)
         giving.go()
         giving.hear("published", TIMEOUT_S)
         asyncio.run(settled(url, messages))
-        rate = messages / (time.monotonic() - start_s)
+        took_s, took_cpu_s = time.monotonic() - start_s, machine.processor_s(server.id) - start_cpu_s
         for connection in held:
             connection.close()
-        return rate
+        return took_cpu_s / messages * 1e6 if processor else messages / took_s
 
 
 def in_turns(turns: dict[str, Callable[[Path], float]], runs: int, directory: Path, unit: str) -> None:
@@ -408,11 +411,12 @@ def main(arguments: Sequence[str]) -> None:
         turns = {name: lambda at, door=door: memory(at, door, chosen.connections) / KIB for door, name in doors.items()}
         in_turns(turns, chosen.runs, place, "KiB a connection")
     if "native" in chosen.parts:
-        turns = {
-            "alone": lambda at: native(at, 0, 300_000),
-            "beside 1,500 idle clients of the web doors": lambda at: native(at, 500, 300_000),
-        }
-        in_turns(turns, chosen.runs, place, "messages/s")
+        for processor, unit in ((False, "messages/s"), (True, "server's processor time a message, µs")):
+            turns = {
+                name: lambda at, idle=idle, processor=processor: native(at, idle, 2_000_000, processor=processor)
+                for name, idle in (("alone", 0), ("beside 1,500 idle clients of the web doors", 500))
+            }
+            in_turns(turns, chosen.runs, place, unit)
 
 
 if __name__ == "__main__":

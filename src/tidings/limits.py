@@ -198,8 +198,8 @@ SHARED_IN_FLIGHT_DEFAULT: Final = 1_024
 NATS (of a whole consumer), Pub/Sub and Pulsar choose 1,000."""
 
 CROWDED_IN_FLIGHT_MAX: Final = 128
-"""Window of each subscriber of a shared subscription while more than an eighth as many messages as are in flight wait
-for others of their key: then a message costs the server a third less than with 1,024 (8 subscribers, 10,000 keys)."""
+"""Window of each subscriber of a shared subscription once more than an eighth as many messages as are in flight wait
+for others of their key, until next to none does: larger ones bring nothing then, and cost the server more."""
 
 MEMBERS_MAX: Final = 1_024
 """Most subscribers of a shared subscription. For each delivery all of them are looked at."""

@@ -38,9 +38,15 @@ def _known(handler: BaseRouteHandler) -> tuple[frozenset[str], frozenset[str]]:
     for argument, field in handler.parsed_fn_signature.parameters.items():
         for kind, names in found.items():
             if isinstance(field.kwarg_definition, kind):
-                name = getattr(field.kwarg_definition, "name", None) or argument
+                name = spelled(handler, argument)
                 names.add(name.lower() if kind is HeaderParameter else name)
     return frozenset(found[QueryParameter]), frozenset(found[HeaderParameter])
+
+
+def spelled(handler: BaseRouteHandler, argument: str) -> str:
+    """Returns how a request spells what its handler has as an argument."""
+    field = handler.parsed_fn_signature.parameters.get(argument)
+    return getattr(field and field.kwarg_definition, "name", None) or argument
 
 
 def _instead(name: str, known: frozenset[str]) -> str:

@@ -8,7 +8,8 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 
-from tidings.errors import InternalError, TidingsError
+from tidings.errors import InternalError, InvalidOption, TidingsError
+from tidings.gateways.http.parameters import spelled
 
 _log: Final = logging.getLogger("tidings.gateways.http")
 PROBLEM: Final = "application/problem+json"
@@ -66,9 +67,13 @@ def not_understood(request: Request[Any, Any, Any], error: HTTPException) -> Res
     """Answers what the framework refused: no such path, wrong verb, a parameter or body that does not fit."""
     detail = error.detail
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        wrong = [f"{each.get('key', 'body')}: {each['message']}" for each in error.extra if isinstance(each, dict)]
-        detail = "; ".join(wrong) or detail
-    elif isinstance(error, MethodNotAllowedException):
+        wrong = [
+            f"{spelled(request.route_handler, each.get('key', 'body'))}: {each['message']}"
+            for each in error.extra
+            if isinstance(each, dict)
+        ]
+        return answer(problem(InvalidOption("; ".join(wrong) or detail)))
+    if isinstance(error, MethodNotAllowedException):
         detail = f"{request.method} is not for {request.url.path}; /docs says what is"
     elif error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {request.url.path}; /docs says what is where"

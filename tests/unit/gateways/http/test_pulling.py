@@ -208,10 +208,10 @@ async def test_a_gap_is_told_until_its_position_is_acked(http: httpx.AsyncClient
         ({}, 404, "not_found"),
         ({"queue": "a b"}, 400, "invalid_filter"),
         ({"queue": "orders", "from": "never"}, 400, "invalid_option"),
-        ({"queue": "orders", "max": 0}, 400, None),
-        ({"queue": "orders", "max": limits.PULL_COUNT_MAX + 1}, 400, None),
-        ({"queue": "orders", "wait": "long"}, 400, None),
-        ({"queue": "orders", "wait": limits.PULL_WAIT_MS_MAX / 1000 + 1}, 400, None),
+        ({"queue": "orders", "max": 0}, 400, "invalid_option"),
+        ({"queue": "orders", "max": limits.PULL_COUNT_MAX + 1}, 400, "invalid_option"),
+        ({"queue": "orders", "wait": "long"}, 400, "invalid_option"),
+        ({"queue": "orders", "wait": limits.PULL_WAIT_MS_MAX / 1000 + 1}, 400, "invalid_option"),
     ],
 )
 async def test_what_cannot_be_pulled_is_a_problem(

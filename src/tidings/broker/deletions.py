@@ -12,7 +12,7 @@ from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.broker.subscription_options import addresses
 from tidings.calls import ConfigureQueue, ConfigureSubscription, check_tag
-from tidings.errors import InvalidOption, NotFound, SubscriptionInUse, SystemQueue
+from tidings.errors import InvalidOption, SubscriptionInUse
 from tidings.ranges import Ranges
 
 
@@ -44,11 +44,7 @@ class Deletions:
 
     def _delete_queue(self, name: str, if_match: str | None) -> None:
         state = self._state
-        queue = state.queues.get(name)
-        if queue is None:
-            raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
-        if queue.is_system:
-            raise SystemQueue(f"queue {name!r} is the server's own and cannot be deleted")
+        queue = state.find_queue(name, "deleted")
         check_tag(ConfigureQueue, if_match, queue.settings)
         self._pausing.let_go(queue)
         for cursor in list(queue.cursors):

@@ -12,11 +12,10 @@ from __future__ import annotations
 from tidings import limits
 from tidings.broker.answers import answered_when_durable
 from tidings.broker.deliveries import Deliveries
-from tidings.broker.queues import Queue
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.calls import DeleteMessage, Purge
-from tidings.errors import LimitReached, NotFound, SystemQueue
+from tidings.errors import LimitReached, NotFound
 
 
 class Forgetting:
@@ -34,7 +33,7 @@ class Forgetting:
             SystemQueue: it is the server's own.
         """
         state = self._state
-        queue = self._own(call.queue, "purged")
+        queue = state.find_queue(call.queue, "purged")
         count = queue.messages
         queue.purged_to = queue.committed
         queue.deleted.remove(1, queue.committed)
@@ -54,7 +53,7 @@ class Forgetting:
             LimitReached: too many of its messages are deleted and not trimmed yet.
         """
         state, sequence = self._state, call.sequence
-        queue = self._own(call.queue, "changed")
+        queue = state.find_queue(call.queue, "changed")
         if not queue.first_kept <= sequence <= queue.committed or sequence in queue.deleted:
             held = f"{queue.first_kept} to {queue.committed}" if queue.messages else "none"
             was = ", and that one was deleted" if sequence in queue.deleted else ""
@@ -68,11 +67,3 @@ class Forgetting:
             )
         state.ledger.changed_together([queue], state.now_ms)
         answered_when_durable(state, session.connection, request, None)
-
-    def _own(self, name: str, done: str) -> Queue:
-        queue = self._state.queues.get(name)
-        if queue is not None and queue.is_system:
-            raise SystemQueue(f"queue {name!r} is the server's own and cannot be {done}")
-        if queue is None:
-            raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
-        return queue

@@ -17,7 +17,7 @@ from tidings.broker.queues import Queue, side_queue_name
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.calls import Pause
-from tidings.errors import InvalidOption, NotFound, SystemQueue
+from tidings.errors import InvalidOption
 
 
 class Pausing:
@@ -52,12 +52,7 @@ class Pausing:
         self._follow(subscription.cursors.values())
 
     def _pause_queue(self, name: str, paused: bool) -> None:
-        state = self._state
-        queue = state.queues.get(name)
-        if queue is None:
-            raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
-        if queue.is_system:
-            raise SystemQueue(f"queue {name!r} is the server's own and cannot be paused")
+        queue = self._state.find_queue(name, "paused")
         for each in (queue, *self._side_queues(queue)):
             self._set(each, paused=paused)
 

@@ -17,7 +17,7 @@ from tidings.broker.records import Counters, Trash, encode
 from tidings.broker.sessions import Client, Producer, Session
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
-from tidings.errors import LimitReached, NotFound, Refused
+from tidings.errors import LimitReached, NotFound, Refused, SystemQueue
 from tidings.model import Webhook, check_name
 
 
@@ -189,6 +189,20 @@ class BrokerState:
         if subscription.locating:
             raise Refused(f"subscription {subscription.name!r} is just being made; ask again in a moment")
         return subscription
+
+    def find_queue(self, name: str, done: str) -> Queue:
+        """Returns a queue of clients that something is to be `done` to.
+
+        Raises:
+            NotFound: there is none of the name.
+            SystemQueue: it is the server's own.
+        """
+        queue = self.queues.get(name)
+        if queue is None:
+            raise NotFound(f"there is no queue {name!r}; `tidings queues` lists them")
+        if queue.is_system:
+            raise SystemQueue(f"queue {name!r} is the server's own and cannot be {done}")
+        return queue
 
     def subscriptions_from(self, name: str) -> Iterator[Subscription]:
         """Yields the subscriptions in the order of their names, from a name on."""

@@ -102,6 +102,12 @@ class ReplyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_id: str | None = None
 
 
+class Responded(msgspec.Struct, frozen=True):
+    """The reply was sent; `awaited` says whether somebody still waited for it."""
+
+    awaited: bool
+
+
 class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An error of the registry. `retryable` says whether the same may succeed later."""
 

@@ -47,6 +47,7 @@ from tidings.gateways.messages import (
     parse_position,
     spell_position,
 )
+from tidings.gateways.scopes import address_of
 from tidings.gateways.spellings import Spellings
 from tidings.model import Reading, parse_header_filters
 from tidings.node import Attachment, Conversation, Delivery, open_conversation
@@ -376,8 +377,7 @@ async def subscription_events(
 async def _attach(
     door: Door, request: AnyRequest, client_id: str | None, wanted: inputs.Subscribe, news: asyncio.Event
 ) -> tuple[Conversation, Attachment]:
-    client = request.client
-    address = f"{client.host}:{client.port}" if client else "unknown"
+    address = address_of(request.scope)
     conversation = await open_conversation(door.node, client_id=client_id, protocol=PROTOCOL, address=address)
     try:
         return conversation, await conversation.subscribe(wanted, news.set)

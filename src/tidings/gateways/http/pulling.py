@@ -18,6 +18,7 @@ from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.puller import Item
 from tidings.gateways.messages import GapEntry, MessageEntry, gap_entry, message_entry, parse_begin
+from tidings.gateways.scopes import address_of
 from tidings.model import BYTES, JSON, parse_header_filters
 
 _PATH = "/subscriptions/{name:str}"
@@ -74,7 +75,7 @@ async def pull(
         headers = parse_header_filters(header or ())
         begins, value = parse_begin(start)
         wanted = inputs.Subscribe(queue=queue, event=event, headers=headers, start=begins, start_value=value)
-    address = ":".join(map(str, request.scope.get("client") or ("unknown",)))
+    address = address_of(request.scope)
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":

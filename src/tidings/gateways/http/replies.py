@@ -1,6 +1,5 @@
 """Replies over HTTP: what answers a request is sent to the address that the request names."""
 
-import msgspec
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -11,12 +10,7 @@ from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.publishing import content_type_of
 from tidings.gateways.http.reference import takes
-
-
-class Responded(msgspec.Struct, frozen=True):
-    """The reply was sent; `awaited` says whether somebody still waited for it."""
-
-    awaited: bool
+from tidings.gateways.messages import Responded
 
 
 @post(

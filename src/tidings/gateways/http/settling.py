@@ -27,6 +27,7 @@ from tidings.gateways.http.door import Door
 from tidings.gateways.http.doorkeeper import decode_segment
 from tidings.gateways.http.reference import takes_struct
 from tidings.gateways.messages import ranges_of
+from tidings.gateways.scopes import address_of
 from tidings.model import Failure, Reading
 from tidings.node import Attachment
 
@@ -114,11 +115,12 @@ async def _ack_late(
 ) -> None:
     """Acks what was delivered before the client was attached as it is now; attached it `stays` only if it was."""
     ranges = _merge(sorted(set(ranges_of(positions))))
-    address = ":".join(map(str, request.scope.get("client") or ("unknown",)))
     async with door.acking_late:
         door.pullers.give_back(client_id, name)
         try:
-            async with door.pullers.hold(client_id, name, None, address=address, acked=ranges) as puller:
+            async with door.pullers.hold(
+                client_id, name, None, address=address_of(request.scope), acked=ranges
+            ) as puller:
                 await puller.attachment.ack(ranges)
         except (SubscriptionInUse, ClientIdInUse, SubscriptionConflict) as error:
             raise DeliveryTakenAway(f"it is not this client's any more: {error.text}") from None

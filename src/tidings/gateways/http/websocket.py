@@ -38,6 +38,7 @@ from tidings.gateways.messages import (
     reply_entry,
     spell_position,
 )
+from tidings.gateways.scopes import address_of
 from tidings.model import Failure, parse_header_filters
 from tidings.node import Attachment, Conversation, Draft, Request, begin_request, open_conversation
 from tidings.node.drafts import batches
@@ -79,12 +80,11 @@ class WebSocketDoor:
             raise InvalidOption(f"parameter {next(iter(given))!r} is not known here; there are client_id, take_over")
         if take_over not in ("true", "false"):
             raise InvalidOption(f"take_over={take_over!r}; write true or false")
-        client = scope.get("client")
         return await open_conversation(
             self._door.node,
             client_id=client_id,
             protocol=PROTOCOL,
-            address=f"{client[0]}:{client[1]}" if client else "unknown",
+            address=address_of(scope),
             take_over=take_over == "true",
             closed=lambda error: news.set(),
         )

@@ -24,6 +24,7 @@ from tidings.gateways.messages import (
     GapEntry,
     MessageEntry,
     ReplyEntry,
+    Responded,
     error_entry,
     forgotten_entries,
     gap_entry,
@@ -131,12 +132,6 @@ class Subscribed(msgspec.Struct, frozen=True, omit_defaults=True):
     durable: bool
     created: bool
     position: str | None = None
-
-
-class Responded(msgspec.Struct, frozen=True):
-    """The reply was sent; `awaited` says whether somebody still waited for it."""
-
-    awaited: bool
 
 
 class MessageOf(MessageEntry, frozen=True, kw_only=True, omit_defaults=True):
@@ -332,6 +327,7 @@ class Explicit:
 
     async def _detach(self, reader: Reader) -> None:
         self._session.withdraw(reader)
+        self._gaps.pop(reader, None)
         if reader.attachment:
             await reader.attachment.detach()
 

@@ -18,6 +18,7 @@ import msgspec
 
 from tidings import limits
 from tidings.errors import ProtocolViolation
+from tidings.gateways.scopes import address_of
 from tidings.gateways.socketio.connection import Connecting
 from tidings.gateways.socketio.engine import Engine, Timing
 from tidings.gateways.socketio.explicit import MAIN, open_explicit, spell_explicit
@@ -143,9 +144,8 @@ class SocketIoGateway:
 
     def _open(self, scope: dict[str, Any], *, websocket: bool) -> Session:
         sid = secrets.token_urlsafe(15)
-        client = scope.get("client")
         engine = Engine(sid, self.now_ms(), websocket=websocket, timing=self._timing)
-        session = Session(self, engine, f"{client[0]}:{client[1]}" if client else "unknown")
+        session = Session(self, engine, address_of(scope))
         self._sessions[sid] = session
         return session
 

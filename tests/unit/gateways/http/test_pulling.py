@@ -221,6 +221,11 @@ async def test_what_cannot_be_pulled_is_a_problem(
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
 
 
+async def test_a_problem_names_a_parameter_as_requests_spell_it(http: httpx.AsyncClient) -> None:
+    answer = await http.get(MESSAGES, params={"queue": "orders", "max": 0})
+    assert answer.json()["detail"].startswith("max: "), answer.text
+
+
 async def test_another_filter_is_refused_while_it_is_held_and_when_it_is_not(http: httpx.AsyncClient) -> None:
     await made(http)
     for _ in range(2):

@@ -11,7 +11,7 @@ import pytest
 
 import tidings
 import tidings.sync
-from tests.integration.processes import DEADLINE_S, Server, run_command
+from tests.integration.processes import DEADLINE_S, Server, eventually, run_command
 
 
 @pytest.fixture
@@ -36,14 +36,19 @@ async def test_the_range_comes_and_ends_and_the_real_one_stands_where_it_was(cli
     assert (after.cursor, after.lag) == (before.cursor, before.lag) == (700, 1300)
 
 
+async def next_millisecond() -> datetime:
+    """Returns the time once the server, whose times are whole milliseconds, has another one than now."""
+    before_ms = time.time_ns() // 1_000_000
+    await eventually(lambda: time.time_ns() // 1_000_000 > before_ms + 1)
+    return datetime.now(UTC)
+
+
 async def test_batches_and_times(client: tidings.Client) -> None:
     await client.publish("orders", "created", "before")
-    await asyncio.sleep(0.01)  # times of the server are whole milliseconds
-    begins = datetime.now(UTC)
+    begins = await next_millisecond()
     await client.publish_many("orders", "created", range(10))
-    await asyncio.sleep(0.01)
-    ends = datetime.now(UTC)
-    await asyncio.sleep(0.01)
+    ends = await next_millisecond()
+    await next_millisecond()
     await client.publish("orders", "created", "after")
     received: list[object] = []
     async with client.replay("orders", from_=begins, to=ends) as replayed:

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import tidings
-from tests.integration.processes import DEADLINE_S, Server
+from tests.integration.processes import DEADLINE_S, Server, eventually
 from tests.unit.gateways.webhooks.receiver import Receiver
 
 COUNT = 200
@@ -29,9 +29,12 @@ async def test_a_killed_server_goes_on_posting_where_it_stopped(tmp_path: Path) 
                 found.add((await receiver.requests.get()).json["payload"])
             assert found == set(range(COUNT))
             async with tidings.connect(server.url) as client:
-                while [info.lag for info in await client.subscriptions() if info.name == "shop"] != [0]:
+
+                async def all_is_settled() -> bool:
                     while not receiver.requests.empty():
                         receiver.requests.get_nowait()
-                    await asyncio.sleep(0.01)
+                    return [info.lag for info in await client.subscriptions() if info.name == "shop"] == [0]
+
+                await eventually(all_is_settled)
                 [info] = [info for info in await client.subscriptions() if info.name == "shop"]
                 assert info.dead == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tidings.broker.effects import Answered, Done, Refuse
 from tidings.broker.inputs import Request
 from tidings.broker.ledger import Answer
@@ -17,6 +19,15 @@ def done_when_durable(state: BrokerState, connection: int, kind: Request, reques
 def answered_when_durable(state: BrokerState, connection: int, request: int, value: object) -> None:
     """Answers a call with a value once all that it changed is durable."""
     _when_durable(state, Answered(connection, request, value), "call")
+
+
+def once_durable(state: BrokerState, act: Callable[[], None]) -> None:
+    """Acts once all that was changed is durable, however often the store refuses it before."""
+
+    def failed(_reason: str, _full: bool) -> None:
+        state.ledger.when_durable(Answer(act, failed), hurry=False)
+
+    state.ledger.when_durable(Answer(act, failed))
 
 
 def refuse(state: BrokerState, connection: int, kind: Request, request: int, reason: str, *, full: bool) -> None:

@@ -69,7 +69,7 @@ class Deletions:
         if begin < end:
             lost.add(begin + 1, end)
         for first, last in lost:
-            self._deliveries.tell_gap(cursor.subscription, queue, first, last, "queue deleted")
+            self._deliveries.tell_end(cursor.subscription, queue, first, last, "queue deleted")
 
     def _delete_subscription(self, name: str, if_match: str | None) -> None:
         subscription = self._state.find(name)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from tidings import limits
 from tidings.batch import Batch, StoredBatch
+from tidings.broker.answers import once_durable
 from tidings.broker.cursors import Cursor, State
 from tidings.broker.effects import Deliver, Done, Ended, Fetch, Gap
 from tidings.broker.gone import gone_of, has_expired, wanted_of
@@ -82,8 +83,7 @@ class Deliveries:
         """Begins deliveries to a subscriber that was told that it is attached."""
         subscriber.starting = False
         subscriber.subscription.untold = 0
-        for gap in subscriber.subscription.gaps:
-            self._show_gap(subscriber, gap)
+        self._state.effects += [_shown(subscriber, gap) for gap in subscriber.subscription.gaps]
         self.pump(subscriber.subscription)
 
     def pump(self, subscription: Subscription) -> None:
@@ -311,24 +311,30 @@ class Deliveries:
 
     def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
         """Tells a subscription, now or when its subscriber comes back, that messages will not come."""
+        self._state.effects += self._gap(subscription, queue, first, last, reason)
+
+    def tell_end(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
+        """As `tell_gap`, of the last messages of a queue: once that is durable, since nothing is told after it."""
+        told = self._gap(subscription, queue, first, last, reason)
+
+        def tell() -> None:
+            subscribers = {(each.session.connection, each.handle) for each in subscription.attached()}
+            self._state.effects += [gap for gap in told if (gap.connection, gap.handle) in subscribers]
+
+        if told:
+            once_durable(self._state, tell)
+
+    def _gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> list[Gap]:
+        """Takes note of a gap; returns what is to be told."""
         gap = MissedGap(queue.shown_as, queue.epoch, first, last, reason)
         cursor = subscription.cursors.get(queue.epoch)
         if cursor is not None:
             cursor.cut += last - first + 1
-        for subscriber in subscription.attached():
-            if not subscriber.starting:
-                self._show_gap(subscriber, gap)
+        told = [_shown(subscriber, gap) for subscriber in subscription.attached() if not subscriber.starting]
         if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
-            subscription.remember(gap, told=any(not each.starting for each in subscription.attached()))
+            subscription.remember(gap, told=bool(told))
             self._state.has_gap(subscription)
-
-    def _show_gap(self, subscriber: Subscriber, gap: MissedGap) -> None:
-        cursor = subscriber.subscription.cursors.get(gap.epoch)
-        reading = cursor.reading if cursor else gap.epoch
-        queue, _, first, last, reason = gap
-        self._state.effects.append(
-            Gap(subscriber.session.connection, subscriber.handle, queue, reading, first, last, reason)
-        )
+        return told
 
     def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
         if first <= last and subscription.gaps and subscription.forget_gaps(epoch, first, last):
@@ -529,6 +535,13 @@ class Deliveries:
         else:
             self._state.rest(cursor)
         self._state.changed_cursor(cursor)
+
+
+def _shown(subscriber: Subscriber, gap: MissedGap) -> Gap:
+    cursor = subscriber.subscription.cursors.get(gap.epoch)
+    reading = cursor.reading if cursor else gap.epoch
+    queue, _, first, last, reason = gap
+    return Gap(subscriber.session.connection, subscriber.handle, queue, reading, first, last, reason)
 
 
 def _has_too_many_holes(cursor: Cursor) -> bool:

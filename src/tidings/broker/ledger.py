@@ -72,7 +72,7 @@ class Ledger:
         self._encode = encode
         self._pending: list[Pending] = []
         self._own: list[Pending] = []
-        self._hurry = False  # whether one of them is to be stored as soon as a client's would be
+        self._hurry = False  # whether something beside clients' batches is to be stored as soon as they are
         self._changes: dict[str, Recorded] = {}
         self._together: dict[str, Recorded] = {}
         self._deletions: dict[str, None] = {}
@@ -172,9 +172,10 @@ class Ledger:
         """Adds rows to remove."""
         self._trims.append(trim)
 
-    def when_durable(self, answer: Answer) -> None:
+    def when_durable(self, answer: Answer, *, hurry: bool = True) -> None:
         """Lets an answer wait until all that was added before it is durable."""
         self._answers.append(answer)
+        self._hurry = self._hurry or hurry
 
     def unwritten(self, key: str) -> bytes | None:
         """Returns a record that is not known to be in the store yet, as it will be."""
@@ -209,7 +210,7 @@ class Ledger:
         """Starts the next round if there is reason for one; returns its transaction."""
         if self.round is not None:
             return None
-        urgent = self._pending or self._hurry or self._answers or self._late or self._trims
+        urgent = self._pending or self._hurry or self._late or self._trims
         deadline_ms = self.deadline_ms()
         if not urgent and (deadline_ms is None or now_ms < deadline_ms):
             return None

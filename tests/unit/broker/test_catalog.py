@@ -469,6 +469,32 @@ def test_deleting_a_queue_tells_its_subscribers_what_they_lose() -> None:
     assert_delivered(client, "orders", [1])
 
 
+def test_what_a_deleted_queue_loses_is_told_once_it_is_durable_however_often_the_store_refuses_it() -> None:
+    harness, client = filled()
+    client.subscribe("orders", start="earliest", in_flight_max=1)
+    harness.store_is_held = True
+    harness.connect().delete("queue", "orders")
+    assert client.gaps == []
+    for _ in range(2):
+        harness.refuse()
+        assert client.gaps == []
+        assert harness.under_way is None, "the store is asked again at once"
+        harness.advance(limits.CURSOR_DELAY_MS)
+    harness.commit()
+    assert [gap.reason for gap in client.gaps] == ["queue deleted"]
+
+
+def test_what_a_deleted_queue_loses_is_not_told_over_a_handle_that_is_detached_meanwhile() -> None:
+    harness, client = filled()
+    handle = client.subscribe("orders", start="earliest", in_flight_max=1)
+    harness.store_is_held = True
+    harness.connect().delete("queue", "orders")
+    client.unsubscribe(handle)
+    harness.store_is_held = False
+    harness.commit()
+    assert client.gaps == []
+
+
 def test_a_subscriber_that_was_away_is_told_when_it_comes_back_even_after_a_restart() -> None:
     harness, client = filled()
     client.subscribe("orders", start="earliest")

@@ -203,10 +203,11 @@ async def _bound(
     most: int,
     configure: Callable[[Client, float], Coroutine[Any, Any, None]],
 ) -> bool:
-    """Bounds something for a time; nobody else changes the same setting meanwhile."""
-    if f"{setting} of {name}" in world.in_hand:
+    """Bounds something for a time; nobody else changes the same setting meanwhile, nor what happens when it is full."""
+    in_hand = {f"{changed} of {name}" for changed in (setting, "when_full")}
+    if in_hand & world.in_hand:
         return False
-    world.in_hand.add(f"{setting} of {name}")
+    world.in_hand |= in_hand
     async with _client(world, plan) as client:
         before = which()
         try:
@@ -227,7 +228,7 @@ async def _bound(
                 await asyncio.sleep(0.2)
             else:
                 break
-    world.in_hand.discard(f"{setting} of {name}")
+    world.in_hand -= in_hand
     return True
 
 

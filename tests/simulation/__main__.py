@@ -18,6 +18,7 @@ from tests.simulation.shrink import shrink
 from tests.simulation.work import make
 
 _AT_ONCE = 64  # seeds given to the workers before results are looked at
+_INVARIANTS_EVERY = 4  # of so many seeds one is run with the broker's invariants, which take a third of its time
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def _run_many(seeds: Iterable[int], workers: int, *, keep_going: bool) -> int:
     remaining = iter(seeds)
     with ProcessPoolExecutor(workers) as pool:
         while some := list(islice(remaining, _AT_ONCE)):
-            for outcome in pool.map(run, some, chunksize=4):
+            for outcome in pool.map(_run_one_of_many, some, chunksize=4):
                 done += 1
                 faults.update(outcome.faults)
                 virtual_s += outcome.virtual_s
@@ -77,6 +78,10 @@ def _run_many(seeds: Iterable[int], workers: int, *, keep_going: bool) -> int:
         _report_shrunk(broken[0])
         print(f"broken: {broken}")
     return 1 if broken else 0
+
+
+def _run_one_of_many(seed: int) -> Outcome:
+    return run(seed, invariants=seed % _INVARIANTS_EVERY == 0)
 
 
 def _report_faults(faults: Counter[str]) -> None:

@@ -17,7 +17,7 @@ from tidings.errors import InvalidOption, NeverDelivered
 from tidings.wire import Extend, Gap, Nack
 
 if TYPE_CHECKING:
-    from tidings.client.client import Client
+    from tidings.client.subscribing import Subscribing
 
 _logger: Final = logging.getLogger("tidings")
 
@@ -34,7 +34,7 @@ class Subscription:
 
     _subscriber: Subscriber | None = None
 
-    def __init__(self, client: "Client", options: Options, type: Any, timeout: float | None) -> None:
+    def __init__(self, client: "Subscribing", options: Options, type: Any, timeout: float | None) -> None:
         self._client = client
         self._options = options
         self._timeout = timeout

@@ -30,7 +30,7 @@ honest gaps
 order
     To one subscription that is not shared the first delivery of each message of a queue's life, and again after each
     move, comes in the order of sequences; one whose time ran out, or whose connection was lost, before it was handed
-    over comes again like any other.
+    over comes again like any other, also when a crash has forgotten that failed attempt.
 ack means gone
     When a subscriber is told that an ack is durable, the disk holds a cursor that has settled the message. What was
     acked, and durably so, is never sent to that subscription again, also not by the server's next life, unless it was
@@ -79,6 +79,7 @@ from tests.simulation.history import (
     Deleted,
     Died,
     Duplicate,
+    Failed,
     Forgetting,
     Forgotten,
     Handed,
@@ -225,16 +226,16 @@ def last_messages(evidence: Evidence) -> list[str]:
             for sequence, message in sorted(evidence.stored.get(epoch, {}).items()):
                 if sequence <= place.most and reader.wants(message):
                     by_event[message.event].append(sequence)
-            deleted, damaged = evidence.journal.deleted_messages[epoch], evidence.damaged.get(epoch, Ranges())
+            gone, damaged = reader.gone_before(epoch), evidence.damaged.get(epoch, Ranges())
             for event, sequences in by_event.items():
                 last = sequences[-1]
-                there = [at for at in sequences if at <= place.least and at not in deleted and at not in damaged]
+                there = [at for at in sequences if at <= place.least and at not in gone and at not in damaged]
                 early = [at for at in sequences if at in handed and at < max(there, default=0)]
                 if early:
                     broken.append(f"{name!r} {process} was handed {early[:5]} of {event} in epoch {epoch}: {sequences}")
                 owed = name in evidence.alive if not process else last < max(handed, default=0)
-                kept = last >= reader.attached.begins.get(epoch, place.most + 1) and last not in deleted
-                if evidence.queue_of[epoch] in reader.may_expire:
+                kept = last >= reader.attached.begins.get(epoch, place.most + 1) and last not in gone
+                if Forgetting(evidence.queue_of[epoch], "expired") in reader.forgetting:
                     kept = False
                 if owed and kept and last not in got and last not in gaps:
                     broken.append(f"{name!r} {process} never got {last}, the last {event} in epoch {epoch} at {place}")
@@ -274,12 +275,17 @@ def honest_gaps(evidence: Evidence) -> list[str]:
 def order(evidence: Evidence) -> list[str]:
     broken = []
     seen: dict[tuple[str, str, Reading], Ranges] = defaultdict(Ranges)
-    for fact in evidence.history.of(Handed):
+    failed: dict[tuple[str, Reading], Ranges] = defaultdict(Ranges)
+    for fact in evidence.history.of(Handed | Failed):
+        if isinstance(fact, Failed):
+            failed[fact.subscription, fact.reading].add(fact.sequence, fact.sequence)
+            continue
         if evidence.plan(fact.subscription).shared:
             continue
         known = seen[fact.subscription, "" if fact.durable else fact.process, fact.reading]
         # A failed attempt may have reached nobody: its time ran out in a buffer, or its connection was lost.
-        if fact.attempt == 1 and known and fact.sequence not in known and fact.sequence < known.last:
+        is_first = fact.sequence not in known and fact.sequence not in failed[fact.subscription, fact.reading]
+        if is_first and known and fact.sequence < known.last:
             broken.append(f"first delivery of {fact.sequence} after that of {known.last}: {fact}")
         known.add(fact.sequence, fact.sequence)
     return broken

@@ -5,8 +5,19 @@ from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
-from tests.simulation.history import Attached, Attaching, Deleted, Forgetting, Handed, History, Made, Told
-from tests.simulation.journal import Journal
+from tests.simulation.history import (
+    Attached,
+    Attaching,
+    Deleted,
+    Forgetting,
+    Handed,
+    History,
+    LifeBegan,
+    Made,
+    Telling,
+    Told,
+)
+from tests.simulation.journal import Journal, is_settled
 from tests.simulation.scenario import Scenario, SubscriberPlan
 from tidings.batch import decode_items
 from tidings.broker.filters import Filter
@@ -146,18 +157,47 @@ class Reader:
         """Whether `attached` is what a process was told, and not only what the server did."""
         self.deleted_before: set[int] = set()
         """Lives of queues that had ended when it was attached first."""
-        self.may_expire = set[str]()
-        """Queues whose messages were perhaps given a time to live before it was attached first."""
+        self.forgetting = set[Forgetting]()
+        """What was asked for, before it was attached first, by which messages are perhaps gone."""
         self.handed: dict[Reading, dict[int, str]] = defaultdict(dict)
-        self.gaps: dict[int, Ranges] = defaultdict(Ranges)
         self.told: list[Told] = []
-        self.standing: list[Told] = []
-        """What it was told without deletions that a crash undid: they are told at once, before they are durable."""
+        self.standing: list[Telling] = []
+        """What a durable one was told, or is to be told, without what a crash undid."""
         self._evidence = evidence
 
-    def undo_deletion(self, epoch: int) -> None:
-        """Forgets what it was told of the deletion of a queue."""
-        self.standing = [told for told in self.standing if (told.epoch, told.reason) != (epoch, "queue deleted")]
+    @cached_property
+    def gaps(self) -> dict[int, Ranges]:
+        """What it was told that will not come, by epoch."""
+        standing, found = defaultdict[int, Ranges](Ranges), defaultdict[int, Ranges](Ranges)
+        for telling in self.standing:
+            standing[telling.epoch].add(telling.first, telling.last)
+        for told in self.told:
+            ephemeral = told.subscription not in self._evidence.name_of
+            spans = [(told.first, told.last)] if ephemeral else standing[told.epoch].within(told.first, told.last)
+            for span in spans:
+                found[told.epoch].add(*span)
+        return found
+
+    def life_ended(self, commits: int) -> None:
+        """Forgets gaps that were none: a life of the server ended, and its transactions do not know of them."""
+        self.standing = [telling for telling in self.standing if self._was_stored(telling, commits)]
+
+    def _was_stored(self, telling: Telling, commits: int) -> bool:
+        journal = self._evidence.journal
+        if journal.deleted.get(telling.epoch, commits) < commits:
+            return True
+        record = journal.cursor(self._evidence.numbers[telling.subscription], telling.epoch, commits - 1)
+        return all(is_settled(record, sequence) for sequence in range(telling.first, telling.last + 1))
+
+    def gone_before(self, epoch: int) -> Ranges:
+        """Returns what was perhaps deleted or purged of a queue's life before it was attached first."""
+        journal, queue = self._evidence.journal, self._evidence.queue_of[epoch]
+        found = Ranges()
+        if Forgetting(queue, "deleted") in self.forgetting:
+            found = Ranges(journal.deleted_messages[epoch])
+        if Forgetting(queue, "purged") in self.forgetting and journal.purged_to[epoch]:
+            found.add(1, journal.purged_to[epoch])
+        return found
 
     def wants(self, message: Stored) -> bool:
         """Whether it wants a message of its queues."""
@@ -193,7 +233,7 @@ class Reader:
 def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
     """Returns the subscriptions of a history, by name; ephemeral ones by name and process."""
     found: dict[tuple[str, str], Reader] = {}
-    deleted, may_expire = set[int](), set[str]()
+    deleted, forgetting = set[int](), set[Forgetting]()
     asking: dict[str, Attaching] = {}  # the latest of each name
 
     def key(fact: Attached | Handed | Told) -> tuple[str, str]:
@@ -209,26 +249,23 @@ def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
             case Made():
                 made = found[fact.subscription, ""] = Reader(evidence, asking[fact.name])
                 made.attached = Attached("", fact.subscription, True, True, fact.ends, {})
-                made.deleted_before, made.may_expire = set(deleted), set(may_expire)
+                made.deleted_before, made.forgetting = set(deleted), set(forgetting)
             case Attached():
                 known = found[key(fact)]
                 if not known.told_made:
                     known.attached, known.told_made = fact, True
-                    known.deleted_before, known.may_expire = set(deleted), set(may_expire)
+                    known.deleted_before, known.forgetting = set(deleted), set(forgetting)
             case Deleted():
                 deleted.add(fact.epoch)
+            case Forgetting():
+                forgetting.add(fact)
+            case LifeBegan():
                 for reader in found.values():
-                    reader.undo_deletion(fact.epoch)  # what was told of an earlier one
-            case Forgetting(queue, "expired"):
-                may_expire.add(queue)
+                    reader.life_ended(fact.commits)
             case Handed():
                 found[key(fact)].handed[fact.reading][fact.sequence] = fact.payload
+            case Telling():
+                found[fact.subscription, ""].standing.append(fact)
             case Told():
                 found[key(fact)].told.append(fact)
-                found[key(fact)].standing.append(fact)
-    for reader in found.values():
-        for epoch in {told.epoch for told in reader.standing} - evidence.journal.deleted.keys():
-            reader.undo_deletion(epoch)
-        for told in reader.standing:
-            reader.gaps[told.epoch].add(told.first, told.last)
     return found

@@ -340,10 +340,28 @@ class Died(NamedTuple):
     sequence: int
 
 
+class Failed(NamedTuple):
+    """The server counts a failed attempt of a message, the first one; the disk does not know of it yet."""
+
+    subscription: str
+    reading: int
+    sequence: int
+
+
 class LettersDeleted(NamedTuple):
     """An administrator deletes dead letters of a subscription."""
 
     subscription: str
+
+
+class Telling(NamedTuple):
+    """The server tells a durable subscription of a gap; the disk may not know of it yet."""
+
+    subscription: str
+    epoch: int
+    first: int
+    last: int
+    reason: str
 
 
 class Told(NamedTuple):
@@ -461,7 +479,9 @@ Fact: TypeAlias = (
     | Bounded
     | Unbinding
     | Died
+    | Failed
     | LettersDeleted
+    | Telling
     | Told
     | Deleted
     | Forgetting

@@ -57,6 +57,8 @@ class Journal:
         """Epoch of a queue -> which transaction deleted it."""
         self.deleted_messages: dict[int, Ranges] = defaultdict(Ranges)
         """Epoch -> which of its messages were deleted by themselves."""
+        self.purged_to: dict[int, int] = defaultdict(int)
+        """Epoch -> up to which sequence it was purged."""
         self._cursors: dict[tuple[int, int], list[tuple[int, CursorRecord | None]]] = defaultdict(list)
         contents: dict[str, str] = {}
         letters: dict[str, Letter] = {}
@@ -68,7 +70,9 @@ class Journal:
                     number, epoch = map(int, rest.split("/"))
                     self._cursors[number, epoch].append((index, msgspec.msgpack.decode(value, type=CursorRecord)))
                 elif kind == "queue":
-                    for span in msgspec.msgpack.decode(value, type=QueueRecord).deleted:
+                    queue = msgspec.msgpack.decode(value, type=QueueRecord)
+                    self.purged_to[int(rest)] = max(self.purged_to[int(rest)], queue.purged_to)
+                    for span in queue.deleted:
                         self.deleted_messages[int(rest)].add(*span)
                 elif kind == "dead-content":
                     content = msgspec.msgpack.decode(value, type=DeadContentRecord)

@@ -1,6 +1,7 @@
 """What is seen of a server from inside: what it sends, who comes and goes, and what the disk has."""
 
 import asyncio
+from collections import defaultdict
 from typing import Final, TypeVar
 
 import msgspec
@@ -10,6 +11,7 @@ from tests.simulation.history import (
     Deleted,
     Died,
     Fact,
+    Failed,
     Forgotten,
     History,
     Left,
@@ -17,11 +19,12 @@ from tests.simulation.history import (
     Made,
     NackTaken,
     Sent,
+    Telling,
     TimeFell,
 )
 from tidings.batch import StoredBatch
 from tidings.broker.broker import Broker
-from tidings.broker.effects import Deliver, Effect, StartCommit, Subscribed
+from tidings.broker.effects import Deliver, Effect, Gap, StartCommit, Subscribed
 from tidings.broker.inputs import Ack, Delete, DiskSpace, Input, Nack, Publish, StoreReady, Subscribe, Transact
 from tidings.broker.invariants import Invariants
 from tidings.broker.records import CursorRecord, DeadLetterRecord
@@ -73,6 +76,8 @@ class Watcher:
         self._last_begun_ms = 0
         self._died: dict[tuple[str, Reading, int], int] = {}
         """The number of the dead letter of each message that was given up in this life of the server."""
+        self._failed: dict[tuple[str, Reading], set[int]] = defaultdict(set)
+        """What failed at least once, by the name of the subscription."""
         self._at_end: dict[int, str] = {}
         """Durable subscriptions of the server's last life when it ended, by number, and those with a subscriber."""
         self._there_at_end: set[str] = set()
@@ -135,14 +140,18 @@ class Watcher:
                     self._joined[effect.connection, handle_of(effect)] = len(self._joined)
                     if effect.durable:
                         self._told.add(self.reader(effect.name))
-                if isinstance(effect, Deliver):
+                if isinstance(effect, Deliver | Gap):
                     session = broker.state.sessions.get(effect.connection)
                     subscription = (
                         session.subscribers[effect.handle].subscription
                         if session and effect.handle in session.subscribers
                         else names[effect.connection, effect.handle]
                     )
-                    self._sent(effect, subscription)
+                    if isinstance(effect, Deliver):
+                        self._sent(effect, subscription)
+                    elif subscription.durable:
+                        span = epoch_of(effect.epoch), effect.first_sequence, effect.last_sequence
+                        self.fact(Telling(self._name(subscription), *span, effect.reason))
             for item in broker.state.subscriptions.values():
                 for number in range(next_dead.setdefault(item.number, item.next_dead), item.next_dead):
                     if number in item.dead:
@@ -150,6 +159,7 @@ class Watcher:
                         self.fact(died)
                         self._died[died] = number
                 next_dead[item.number] = item.next_dead
+                self._count_failures(item)
             now_members = self._members(broker)
             for member in members - now_members:
                 self.fact(Left(*member, life))
@@ -173,6 +183,14 @@ class Watcher:
         session = broker.state.sessions.get(input.connection)
         if session and (input.number in session.producer.stored or input.number in session.producer.pending):
             self.sent_again += 1
+
+    def _count_failures(self, subscription: Subscription) -> None:
+        for cursor in subscription.cursors.values():
+            if cursor.attempts:
+                known = self._failed[self._name(subscription), cursor.reading]
+                for sequence in sorted(cursor.attempts.keys() - known):
+                    known.add(sequence)
+                    self.fact(Failed(self._name(subscription), cursor.reading, sequence))
 
     def _settling(self, broker: Broker, input: Ack | Nack | Transact) -> None:
         session = broker.state.sessions.get(input.connection)

@@ -13,7 +13,7 @@ from concurrent.futures import wait as wait_for
 from datetime import timedelta
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -21,6 +21,7 @@ from tidings import client as asynchronous
 from tidings import limits
 from tidings.client.confirm import published_by, publisher_of
 from tidings.client.dead_letters import DeadLetter
+from tidings.client.decoding import Payload
 from tidings.client.handlers import Held, is_final, report_failure, report_unheard
 from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject, response
 from tidings.client.message import MessageBatch as _AsynchronousBatch
@@ -226,6 +227,28 @@ class Client:
         publishing = self._client.publish_many(queue, event, payloads, content_type=content_type, timeout=timeout)
         return [self._confirmed(confirm) for confirm in self._run(publishing)]
 
+    @overload
+    def subscribe(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        type: type[Payload],
+        timeout: float | None = ...,
+        **options: Unpack[SubscribeOptions],
+    ) -> "Subscription[Payload]": ...
+
+    @overload
+    def subscribe(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        type: Any = None,
+        timeout: float | None = ...,
+        **options: Unpack[SubscribeOptions],
+    ) -> "Subscription": ...
+
     def subscribe(
         self,
         queue: str,
@@ -241,6 +264,34 @@ class Client:
             return self._client.subscribe(queue, event, type=type, timeout=timeout, **options)
 
         return Subscription(self._opened_loop(), self._run(subscribe()))
+
+    @overload
+    def replay(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        from_: From = ...,
+        to: To = ...,
+        rate: float | None = None,
+        headers: Headers | None = None,
+        type: type[Payload],
+        timeout: float | None = ...,
+    ) -> "Subscription[Payload]": ...
+
+    @overload
+    def replay(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        from_: From = ...,
+        to: To = ...,
+        rate: float | None = None,
+        headers: Headers | None = None,
+        type: Any = None,
+        timeout: float | None = ...,
+    ) -> "Subscription": ...
 
     def replay(
         self,
@@ -395,7 +446,7 @@ class Transaction:
         self._client._run(self._transaction.__aexit__(kind, error, traceback))
 
 
-class Message(Delivered, gc=False, eq=False):
+class Message(Delivered[Payload], gc=False, eq=False):
     """One message of a subscription; see `tidings.Message`."""
 
     _owner: Any = None
@@ -447,12 +498,12 @@ class Message(Delivered, gc=False, eq=False):
         self._owner._give_back(frame, self._context.delivery, wait, timeout)
 
 
-class MessageBatch(DeliveredBatch):
+class MessageBatch(DeliveredBatch[Payload]):
     """A batch of messages; iterate over it for `Message`s, or take `payloads`."""
 
     __slots__ = ()
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Iterator[Message[Payload]]:
         for context, first, items in self._contexts():
             for sequence, item in enumerate(items, first):
                 yield Message(item, sequence, context, msgspec.UNSET, self._subscription)
@@ -464,7 +515,7 @@ class MessageBatch(DeliveredBatch):
         subscription._settle(ranges, wait, timeout)
 
 
-class Subscription:
+class Subscription(Generic[Payload]):
     """What `Client.subscribe` returns: iterate over it, or use it as a context manager and then iterate.
 
     Messages are fetched from the client's thread batch by batch: after a reconnect, those of a durable subscription
@@ -476,7 +527,7 @@ class Subscription:
         self._subscription = subscription
         self._batches: AsyncIterator[_AsynchronousBatch] | None = None
         self._fetching = threading.Lock()
-        self._ready: deque[Message] = deque()
+        self._ready: deque[Message[Payload]] = deque()
         self._acks: deque[tuple[str, int, int, int]] = deque()
         self._acks_scheduled = False
 
@@ -517,7 +568,7 @@ class Subscription:
         finally:
             self._ready.clear()  # their acks would come too late
 
-    def __enter__(self) -> "Subscription":
+    def __enter__(self) -> "Subscription[Payload]":
         self.attach()
         return self
 
@@ -526,7 +577,7 @@ class Subscription:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Iterator[Message[Payload]]:
         while not self._loop.closed:
             try:
                 message = self._ready.popleft()
@@ -538,7 +589,7 @@ class Subscription:
                 if self._subscription._options.end and not message._given_back:
                     message.ack()
 
-    def batches(self) -> Iterator[MessageBatch]:
+    def batches(self) -> Iterator[MessageBatch[Payload]]:
         """Iterates over messages in the batches they were stored in, which is several times faster."""
         while (batch := self._next_batch()) is not None:
             yield batch

@@ -1,11 +1,21 @@
 """How payloads become objects: what was published, as the application reads it."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from tidings.errors import InvalidPayload
 from tidings.model import JSON
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # type checkers know it without its being installed
+
+    Payload = TypeVar("Payload", default=Any)
+    """What payloads are decoded as; where no `type` was given, anything."""
+else:
+    from typing import TypeVar
+
+    Payload = TypeVar("Payload")
 
 UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for a payload that is not what it should be."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
 
 from tidings import calls, limits
 from tidings.client import payloads as encoding
-from tidings.client.decoding import UNDECODABLE, Decoding, decode_json
+from tidings.client.decoding import UNDECODABLE, Decoding, Payload, decode_json
 from tidings.client.failures import describe
 from tidings.client.options import Seconds, milliseconds
 from tidings.client.subscriber import Delivery
@@ -34,7 +34,7 @@ class RunContext:
 
 # Structs, because they are made in one C call each and there are hundreds of thousands of them a second. They are
 # not tracked by the garbage collector: nothing they refer to refers back to them.
-class Delivered(msgspec.Struct, gc=False, eq=False):
+class Delivered(msgspec.Struct, Generic[Payload], gc=False, eq=False):
     """A message as it was delivered; what all kinds of messages have in common."""
 
     _item: tuple[bytes, str | None, str | None, dict[str, str] | None]
@@ -64,7 +64,7 @@ class Delivered(msgspec.Struct, gc=False, eq=False):
         return self._item[0]
 
     @property
-    def payload(self) -> Any:
+    def payload(self) -> Payload:
         """The payload: JSON decoded (and validated, with `type=`), other content types as bytes.
 
         It is decoded when it is first read.
@@ -73,7 +73,7 @@ class Delivered(msgspec.Struct, gc=False, eq=False):
             InvalidPayload: it is not valid JSON, or not of the type that was asked for; the text names queue,
                 epoch, sequence, event and the place of the error. Raised each time; the message can be acked.
         """
-        decoded = self._decoded
+        decoded: Payload = self._decoded
         if decoded is msgspec.UNSET:
             context = self._context
             try:
@@ -154,7 +154,7 @@ class Delivered(msgspec.Struct, gc=False, eq=False):
         )
 
 
-class Message(Delivered, gc=False, eq=False):
+class Message(Delivered[Payload], gc=False, eq=False):
     """One message of a subscription.
 
     Once it is acked it has left the subscription; a message that is not acked within the ack timeout is delivered
@@ -338,7 +338,7 @@ def _failure(error: BaseException | str | None) -> Failure | None:
     return None if error is None else describe(error)
 
 
-class DeliveredBatch:
+class DeliveredBatch(Generic[Payload]):
     """Messages of one queue that were stored together, in sequence order; decoded when they are looked at."""
 
     __slots__ = ("_decoding", "_delivery", "_ranges", "_runs", "_subscription")
@@ -377,7 +377,7 @@ class DeliveredBatch:
         return self._ranges[-1][1]
 
     @property
-    def payloads(self) -> list[Any]:
+    def payloads(self) -> list[Payload]:
         """The payloads, decoded, in order.
 
         Raises:
@@ -410,12 +410,12 @@ class DeliveredBatch:
         return [(self._delivery.epoch, first, last) for first, last in self._ranges]
 
 
-class MessageBatch(DeliveredBatch):
+class MessageBatch(DeliveredBatch[Payload]):
     """A batch of messages; iterate over it for `Message`s, or take `payloads`."""
 
     __slots__ = ()
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Iterator[Message[Payload]]:
         subscription = self._subscription
         for context, first, items in self._contexts():
             for sequence, item in enumerate(items, first):

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from tidings import limits
 from tidings.calls import Respond
+from tidings.client.decoding import Payload
 from tidings.client.handlers import Handler, HandlerFunction, run_handlers
 from tidings.client.options import (
     From,
@@ -34,6 +35,28 @@ class Subscribing(Requests):
     def __init__(self, supervisor: Supervisor) -> None:
         super().__init__(supervisor)
         self._handlers: list[Handler] = []
+
+    @overload
+    def subscribe(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        type: type[Payload],
+        timeout: float | None = ...,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription[Payload]: ...
+
+    @overload
+    def subscribe(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        type: Any = None,
+        timeout: float | None = ...,
+        **options: Unpack[SubscribeOptions],
+    ) -> Subscription: ...
 
     def subscribe(
         self,
@@ -78,6 +101,34 @@ class Subscribing(Requests):
             InvalidOption, InvalidName: an option or the name is not allowed.
         """
         return Subscription(self, subscription_options(queue, event, options), type, timeout)
+
+    @overload
+    def replay(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        from_: From = ...,
+        to: To = ...,
+        rate: float | None = None,
+        headers: Headers | None = None,
+        type: type[Payload],
+        timeout: float | None = ...,
+    ) -> Subscription[Payload]: ...
+
+    @overload
+    def replay(
+        self,
+        queue: str,
+        event: str | None = None,
+        *,
+        from_: From = ...,
+        to: To = ...,
+        rate: float | None = None,
+        headers: Headers | None = None,
+        type: Any = None,
+        timeout: float | None = ...,
+    ) -> Subscription: ...
 
     def replay(
         self,

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import repeat
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 import msgspec
 
 from tidings import limits
-from tidings.client.decoding import Decoding
+from tidings.client.decoding import Decoding, Payload
 from tidings.client.message import Delivered, Message, MessageBatch, RunContext
 from tidings.client.subscriber import Delivery, Options, ReadyRun, Subscriber
 from tidings.errors import InvalidOption, NeverDelivered
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _logger: Final = logging.getLogger("tidings")
 
 
-class Subscription:
+class Subscription(Generic[Payload]):
     """What `Client.subscribe` returns: iterate over it, or use it as a context manager and then iterate.
 
     As a context manager it is attached on entering and detached on leaving. Without, it is attached by the first
@@ -96,7 +96,7 @@ class Subscription:
         if subscriber is not None:
             await self._client._detach(subscriber, self._timeout)
 
-    async def __aenter__(self) -> "Subscription":
+    async def __aenter__(self) -> "Subscription[Payload]":
         await self.attach()
         return self
 
@@ -105,10 +105,10 @@ class Subscription:
     ) -> None:
         await self.close()
 
-    def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> AsyncIterator[Message[Payload]]:
         return self._iterate()
 
-    def batches(self) -> AsyncIterator[MessageBatch]:
+    def batches(self) -> AsyncIterator[MessageBatch[Payload]]:
         """Iterates over messages in the batches they were stored in, which is several times faster.
 
         A batch counts as handed over as a whole; `await batch.ack()` settles it. Messages of a batch that another
@@ -217,7 +217,7 @@ class Subscription:
         assert self._subscriber is not None
         return self._subscriber
 
-    async def _iterate(self) -> AsyncIterator[Message]:
+    async def _iterate(self) -> AsyncIterator[Message[Payload]]:
         subscriber = await self._attached()
         ready, replays = subscriber.ready, bool(self._options.end)
         handed_over = 0
@@ -227,7 +227,7 @@ class Subscription:
                 # What is mapped here is mapped in C, which halves the cost of a message. The messages are made
                 # here and not kept in `run`, which must not refer to this subscription: see `__del__`.
                 ours = repeat(run.context), repeat(msgspec.UNSET), repeat(self)  # those never end
-                messages = map(Message, run.items, run.sequences, *ours)
+                messages: Iterator[Message[Payload]] = map(Message, run.items, run.sequences, *ours)
                 if replays:
                     for message in messages:
                         yield message
@@ -253,7 +253,7 @@ class Subscription:
                 handed_over = 0
                 await asyncio.sleep(0)
 
-    async def _iterate_batches(self) -> AsyncIterator[MessageBatch]:
+    async def _iterate_batches(self) -> AsyncIterator[MessageBatch[Payload]]:
         subscriber = await self._attached()
         handed_over = 0
         while True:

@@ -2,7 +2,8 @@
 
 Beside uvicorn's own keep-alive time-out:
 
-    head    must be complete within HTTP_HEAD_TIMEOUT_MS of its first byte (or of connecting) and HTTP_HEAD_BYTES_MAX
+    head    must be complete within HTTP_HEAD_TIMEOUT_MS of its first byte (or of connecting) and HTTP_HEAD_BYTES_MAX,
+            however it is cut into packets, and whatever comes with its end
     body    is bounded by the application, which knows what it is for
     answer  some of it must be taken every HTTP_WRITE_TIMEOUT_MS, or the connection is cut
 """
@@ -24,7 +25,8 @@ class HttpConnection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # of what is complete in it
+        self._open_bytes = 0  # that came since it began; what it began with may be another one's end
         self._in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -41,19 +43,19 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self._open_bytes = 0
         self._in_head = True
         if self._deadline is None:
             self._expect_head()
 
     def on_url(self, url: bytes) -> None:
         """Takes a piece of the request's target."""
-        if self._fits(len(url)):
+        if self._takes(len(url)):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes a header."""
-        if self._fits(len(name) + len(value)):
+        if self._takes(len(name) + len(value)):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -64,9 +66,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes; a head without an end is counted while it comes."""
-        if self._in_head and not self._fits(len(data)):
-            return
+        self._open_bytes += len(data)
         super().data_received(data)
+        if self._in_head:
+            self._check(self._open_bytes)
 
     def pause_writing(self) -> None:
         """The client does not read: it has a while to begin."""
@@ -92,9 +95,12 @@ class HttpConnection(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _fits(self, size: int) -> bool:
-        self._head_bytes += size
-        if self._head_bytes <= limits.HTTP_HEAD_BYTES_MAX:
+    def _takes(self, size_bytes: int) -> bool:
+        self._head_bytes += size_bytes
+        return self._check(self._head_bytes)
+
+    def _check(self, head_bytes: int) -> bool:
+        if head_bytes <= limits.HTTP_HEAD_BYTES_MAX:
             return True
         if not self.transport.is_closing():
             self._give_up(431)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.gateways.http.conftest import DEADLINE_S
 from tidings import limits
+from tidings.gateways.http.connection import HttpConnection
 
 HOST = b"Host: 127.0.0.1\r\n"
 
@@ -83,6 +84,45 @@ async def test_a_head_without_an_end_is_given_up(url: str, monkeypatch: pytest.M
         await connection.send(b"GET /health HTTP/1.1\r\nHost: 127.0")
         assert await connection.status() == 408
         await connection.rest()
+
+
+@pytest.fixture
+def packets(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[bytes]:
+    """What HTTP connections received, packet by packet."""
+    received = asyncio.Queue[bytes]()
+    receive = HttpConnection.data_received
+
+    def noted(self: HttpConnection, data: bytes) -> None:
+        received.put_nowait(data)
+        receive(self, data)
+
+    monkeypatch.setattr(HttpConnection, "data_received", noted)
+    return received
+
+
+async def send_in_two(connection: Raw, packets: asyncio.Queue[bytes], first: bytes, second: bytes) -> None:
+    """Sends two pieces, the second one once the first was received."""
+    await connection.send(first)
+    assert await packets.get() == first
+    await connection.send(second)
+
+
+@pytest.mark.parametrize("cut", [10, 90])
+async def test_a_body_counts_for_no_head_that_comes_in_pieces(
+    url: str, packets: asyncio.Queue[bytes], cut: int
+) -> None:
+    body = b"x" * 100_000
+    request = b"POST /queues/orders/events/e HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    async with raw(url) as connection:
+        await send_in_two(connection, packets, request[:cut], request[cut:])
+        assert await connection.status() == 201
+
+
+async def test_a_head_is_as_large_in_pieces_as_it_is_whole(url: str, packets: asyncio.Queue[bytes]) -> None:
+    head = b"GET /health HTTP/1.1\r\n" + HOST + b"X: " + b"a" * (limits.HTTP_HEAD_BYTES_MAX - 100) + b"\r\n\r\n"
+    async with raw(url) as connection:
+        await send_in_two(connection, packets, head[:20_000], head[20_000:])
+        assert await connection.status() == 200
 
 
 async def test_a_head_that_is_too_large_is_refused_while_it_comes(url: str) -> None:

@@ -10,6 +10,7 @@
 import asyncio
 import ssl
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -43,7 +44,7 @@ class Poster:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = _trust() if parts.scheme == "https" else None
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._host_header = parts.netloc
         self._networks = networks
@@ -63,7 +64,7 @@ class Poster:
                 return await self._post(headers, body)
             except (_Stale, ConnectionError):
                 if is_new:
-                    raise ConnectionResetError("the connection ended before the answer") from None
+                    raise
                 self.close()
                 return await self._post(headers, body)
         except _Stale:
@@ -145,6 +146,12 @@ def _retry_after(response: h11.Response) -> int | None:
         if name == b"retry-after" and value.isdigit():
             return min(int(value), limits.RETRY_DELAY_MS_MAX // 1000)
     return None
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    # Once for all: to read the certificates of the authorities takes 50 ms, in which the server does nothing else.
+    return ssl.create_default_context()
 
 
 __all__ = ["Answer", "Poster", "Unreachable"]

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -232,6 +233,27 @@ async def test_no_more_requests_than_allowed_are_under_way_and_connections_are_k
         assert sorted(posted.json["payload"] for posted in first + rest) == list(range(20))
         assert receiver.at_once_max == 3
         assert receiver.connections == 3
+
+
+async def test_certificates_of_authorities_are_read_once_for_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ssl.SSLContext] = []
+    make = ssl.create_default_context
+
+    def noted() -> ssl.SSLContext:
+        made.append(make())
+        return made[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+    for host in ("a.example", "b.example", "a.example"):
+        Poster(f"https://{host}/", [])
+    assert len(made) <= 1, "one takes tens of milliseconds, and a webhook has up to 64 connections"
+
+
+async def test_a_receiver_that_is_not_there_is_told_as_such() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):
+        await Poster(f"http://127.0.0.1:{port}/", LOOPBACK).post([], b"")
 
 
 async def test_with_one_at_once_the_order_is_kept() -> None:

@@ -167,6 +167,10 @@ async def _slow_publishing(world: World, plan: FaultPlan, chance: random.Random)
     return await _bound_a_queue(world, plan, chance, "publish_rate", chance.choice([1, 5, 20]))
 
 
+async def _let_little_of_a_queue_be_in_flight(world: World, plan: FaultPlan, chance: random.Random) -> bool:
+    return await _bound_a_queue(world, plan, chance, "in_flight_max", chance.choice([1, 2, 5]))
+
+
 async def _bound_a_queue(world: World, plan: FaultPlan, chance: random.Random, setting: str, most: int) -> bool:
     name = _some_queue(world, chance)
     if name is None:
@@ -549,5 +553,6 @@ ADMINISTRATION: Final[dict[str, Fault]] = {
     "little may wait": _let_little_wait,
     "publishing slowed": _slow_publishing,
     "little in flight": _let_little_be_in_flight,
+    "little of a queue in flight": _let_little_of_a_queue_be_in_flight,
 }
 """How each kind is made."""

@@ -34,6 +34,7 @@ FAULTS: Final = {
     "receipts": ("receipt awaited", "receipts listed"),
     "requests": ("requests made",),
     "quotas": ("little may wait", "publishing slowed", "little in flight"),
+    "crowding": ("little of a queue in flight",),
 }
 """All that happens at a time of its own: groups, and the kinds in each; `faults.py` says what they do.
 
@@ -41,7 +42,9 @@ Besides, processes of publishers and subscribers vanish or leave as their plans 
 the store takes its time and fails now and then, and bounds are smaller than usual.
 """
 
-OPERATIONS: Final = ("pause", "move", "dead letters", "forgetting", "replay", "receipts", "requests", "quotas")
+OPERATIONS: Final = (
+    *("pause", "move", "dead letters", "forgetting", "replay", "receipts", "requests", "quotas", "crowding"),
+)
 """Groups of what is no fault but done on purpose; plain scenarios have none of it."""
 
 REGIONS: Final = ("eu", "eu-west", "us")

@@ -829,6 +829,16 @@ def gives_a_client_more_than_it_may_have(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Quotas, "connected", lambda self, session: None)
 
 
+@planted()
+def lets_more_of_a_queue_be_in_flight(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Queue, "room", lambda self, most: most)
+
+
+@planted()
+def forgets_who_was_crowded_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Deliveries, "go_on_crowded_out", lambda self: None)
+
+
 @pytest.mark.parametrize(("promise", "group", "name"), ROWS, ids=[" / ".join(row) for row in ROWS])
 def test_a_planted_bug_is_caught(promise: str, group: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, invariants = PLANTS[name]

@@ -25,7 +25,7 @@ _RESULTS = "results"
 _PLAIN_SHARE = 0.2
 _FORGETTING = 5  # one seed of so many, since it takes away what others look for
 _USUALLY = ("pause", "move", "dead letters")
-_SHARES = {"quotas": 0.25, "replay": 0.25, "receipts": 0.25, "requests": 0.25}
+_SHARES = {"quotas": 0.25, "replay": 0.25, "receipts": 0.25, "requests": 0.25, "crowding": 0.25}
 
 
 def make(seed: int, group: str | None = None) -> Scenario:

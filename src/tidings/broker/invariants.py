@@ -13,7 +13,8 @@
 5. Tables agree: every cursor is known to its queue and its subscription, every subscriber to its session, every
    token and client id to its session; bytes that wait for the store are counted right.
 6. Over time, in one life of the broker: what a subscription has settled stays settled until it is moved; what a
-   subscriber has in flight does not grow beyond its window, which may become smaller than what is in flight already.
+   subscriber has in flight does not grow beyond its window, nor what all have in flight of a queue beyond what may be;
+   both may become smaller than what is in flight already.
 7. Dead letters: only a durable subscription has some, with numbers below the next one, and never more than allowed;
    those on their way there are counted; what waits for a retry has a deadline.
 """
@@ -42,6 +43,7 @@ class Invariants:
         self._broker = broker
         self._settled_to: dict[tuple[int, int, int, int], int] = {}
         self._in_flight: dict[tuple[int, int], int] = {}
+        self._of_queues: dict[int, int] = {}
         self._looks: dict[int, Hashable] = {}
         self._turns = 0
 
@@ -74,6 +76,7 @@ class Invariants:
 
     def _check(self, subscriptions: list[Subscription]) -> dict[tuple[int, int], int]:
         _check_state(self._broker.state)
+        self._check_crowds()
         in_flight: dict[tuple[int, int], int] = {}
         for subscription in subscriptions:
             _check_subscription(self._broker.state, subscription)
@@ -81,6 +84,16 @@ class Invariants:
                 self._check_progress(cursor, (subscription.number, epoch, cursor.moves, cursor.rewound))
             in_flight |= self._check_windows(subscription)
         return in_flight
+
+    def _check_crowds(self) -> None:
+        bounded = [each for each in self._broker.state.queues.values() if each.settings.in_flight_max is not None]
+        found: dict[int, int] = {}
+        for queue in bounded:
+            now = sum(cursor.in_flight for cursor in queue.cursors)
+            most = max(queue.settings.in_flight_max or 0, self._of_queues.get(queue.epoch, now))
+            assert now <= most, f"queue {queue.name!r}: {now} in flight, {most} may be"
+            found[queue.epoch] = now
+        self._of_queues = found
 
     def _check_windows(self, subscription: Subscription) -> dict[tuple[int, int], int]:
         found: dict[tuple[int, int], int] = {}

@@ -56,7 +56,7 @@ class Entry:
 class OutgoingBatch:
     """A batch that grows, until it gets its number."""
 
-    __slots__ = ("answered", "count", "entries", "number", "parts", "queue", "run_count", "runs", "size")
+    __slots__ = ("answered", "count", "entries", "number", "parts", "queue", "run_count", "runs", "size", "withdrawn")
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
@@ -66,6 +66,7 @@ class OutgoingBatch:
         self.count = 0
         self.size = 0
         self.run_count = 0
+        self.withdrawn = 0
         self.runs: list[Run] = []
         self.parts: list[bytes] = []
 
@@ -94,6 +95,19 @@ class OutgoingBatch:
         entry = Entry(self, event, content_type, flags, count, body, waiter)
         self.entries.append(entry)
         return entry
+
+    def withdraw(self, entry: Entry) -> None:
+        """Takes out what an entry contributed."""
+        if not entry.count:
+            return
+        self.count -= entry.count
+        self.size -= entry.size
+        entry.count = entry.size = 0
+        entry.parts = []
+        self.withdrawn += 1
+        if self.withdrawn * 2 > len(self.entries):  # in a long outage many may come and go while one stays
+            self.entries = [entry for entry in self.entries if entry.count]
+            self.withdrawn = 0
 
     def frame(self, answered: int) -> Publish:
         """Returns what goes on the wire, before its parts."""
@@ -224,6 +238,11 @@ class OutgoingTransaction:
         entry.size = self.size
         self.entries = [entry]
         return entry
+
+    def withdraw(self, entry: Entry) -> None:
+        """Takes out all of it: it has one entry."""
+        self.count = self.size = entry.count = entry.size = 0
+        self.entries = []
 
     def number_as(self, number: int) -> None:
         """Makes what goes on the wire."""

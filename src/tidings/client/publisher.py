@@ -79,13 +79,13 @@ class Publisher:
         batch = entry.batch
         if batch.number:
             return False
-        batch.count -= entry.count
-        batch.size -= entry.size
         self.buffered_bytes -= entry.size
-        entry.count = entry.size = 0
-        entry.parts = []
-        if not batch.count and self._open.get(batch.queue) is batch:
-            del self._open[batch.queue]
+        batch.withdraw(entry)
+        if not batch.count:
+            if self._open.get(batch.queue) is batch:
+                del self._open[batch.queue]
+            elif batch in self._sealed:
+                self._sealed.remove(batch)
         return True
 
     def frames(self) -> Iterator[tuple[Publish | Transact, list[bytes]]]:

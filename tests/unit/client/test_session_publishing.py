@@ -1,5 +1,7 @@
 """The session joins, numbers, keeps and sends again what is published."""
 
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from tests.unit.client.conversation import Conversation, Heard
 from tidings import limits
 from tidings.batch import encode_item
+from tidings.client.outgoing import OutgoingTransaction
+from tidings.client.publisher import Publisher
 from tidings.errors import ConnectionLost, DiskFull, ProtocolViolation, TidingsError
 from tidings.model import BYTES
 from tidings.wire import Goodbye, Publish, Refusal
@@ -296,3 +300,34 @@ def test_every_message_is_stored_once_in_order_or_withdrawn(steps: list[tuple[ob
         assert body == b"".join(encode_item(payload, None, None, None) for payload in expected)
     assert all(heard.done() != (index in withdrawn) for index, (_, _, heard, _) in enumerate(published))
     assert talk.session.idle
+
+
+def test_transactions_that_are_withdrawn_in_a_long_outage_are_forgotten() -> None:
+    publisher = Publisher()
+    publisher.add("orders", "created", BYTES, 0, 1, b"stays", Heard())
+    gone: list[weakref.ref[object]] = []
+    for _ in range(100):
+        transaction = OutgoingTransaction()
+        transaction.add("orders", "created", BYTES, 0, b"goes")
+        gone.append(weakref.ref(transaction))
+        publisher.withdraw(publisher.add_transaction(transaction, Heard()))
+        del transaction
+    assert [each() for each in gone] == [None] * 100
+    ((publish, body),) = publisher.frames()
+    assert isinstance(publish, Publish)
+    assert (publish.runs[0].count, body) == (1, [b"stays"])
+
+
+def test_messages_that_are_withdrawn_in_a_long_outage_are_forgotten() -> None:
+    publisher = Publisher()
+    publisher.add("orders", "created", BYTES, 0, 1, b"stays", Heard())
+    gone: list[weakref.ref[object]] = []
+    for _ in range(100):
+        heard = Heard()
+        gone.append(weakref.ref(heard))
+        publisher.withdraw(publisher.add("orders", "created", BYTES, 0, 1, b"goes", heard))
+        del heard
+    assert sum(each() is not None for each in gone) <= 1
+    ((publish, body),) = publisher.frames()
+    assert isinstance(publish, Publish)
+    assert (publish.runs[0].count, body) == (1, [b"stays"])

@@ -60,6 +60,8 @@ def check_name(name: str, what: str) -> str:
 
 def check_label(name: str, what: str) -> str:
     """Returns a valid client id or subscription name: as a queue name, but `/`, `*` and `#` are allowed."""
+    if not isinstance(name, str):
+        raise InvalidName(f"a {what} name is a str, not {type(name).__name__}")
     _check_size(name, what)
     if any(character.isspace() or not character.isprintable() for character in name):
         raise InvalidName(f"{what} {name!r} contains white space or control characters; leave them out")

@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecut
 from concurrent.futures import wait as wait_for
 from datetime import timedelta
 from functools import wraps
+from os import PathLike
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, Unpack, cast, overload
 
@@ -40,7 +41,7 @@ _Function = TypeVar("_Function", bound=Callable[["Message"], object])
 
 
 def connect(
-    url: str | Sequence[str] = DEFAULT_URL,
+    url: str | PathLike[str] | Sequence[str] = DEFAULT_URL,
     *,
     client_id: str | None = None,
     take_over: bool = False,
@@ -329,7 +330,7 @@ class Client:
         """
         handling_max_s = checked_handling_max(handling_max)
         subscription = self.subscribe(queue, event, type=type, **options)
-        concurrency = options.get("concurrency", 1)
+        concurrency = options.get("concurrency") or 1
 
         def register(function: _Function) -> _Function:
             self._handlers.append(_Handler(function, subscription, concurrency, handling_max_s))

@@ -1,5 +1,8 @@
 """From a URL to the way it leads."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tidings.client.transport import TcpDialer
@@ -23,8 +26,21 @@ def test_servers_are_reached_over_tcp(url: str, address: str) -> None:
     assert dialer.address == address
 
 
-@pytest.mark.parametrize("url", ["memory:", "memory:other", "events.db", "sqlite:events.db", "./a/b.db"])
-def test_brokers_in_this_process_are_embedded(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory:",
+        "memory:other",
+        "memory:1",
+        "events.db",
+        "sqlite:events.db",
+        "sqlite:1",
+        "./a/b.db",
+        "./localhost:7433",
+        Path("events.db"),
+    ],
+)
+def test_brokers_in_this_process_are_embedded(url: str | Path) -> None:
     assert isinstance(dialer_for(url), EmbeddedDialer)
 
 
@@ -39,11 +55,24 @@ def test_brokers_in_this_process_are_embedded(url: str) -> None:
         "tidings://h:x",
         "tidings://h/path",
         "a\0b.db",
+        "localhost:7433",
+        "[::1]:7433",
+        "tidings:localhost",
+        ":memory:",
+        None,
+        b"memory:",
+        7433,
     ],
 )
-def test_other_urls_are_refused_with_an_example(url: str) -> None:
+def test_other_urls_are_refused_with_an_example(url: Any) -> None:
     with pytest.raises(InvalidOption, match=r"URL|names no"):
-        dialer_for(url)
+        connect(url)
+
+
+@pytest.mark.parametrize("reconnect", [None, "for ever", 1.5])
+def test_what_says_nothing_of_reconnecting_is_refused(reconnect: Any) -> None:
+    with pytest.raises(InvalidOption, match="True for ever"):
+        connect(reconnect=reconnect)
 
 
 def test_there_must_be_an_address() -> None:
@@ -51,6 +80,7 @@ def test_there_must_be_an_address() -> None:
         connect([])
 
 
-def test_a_client_id_is_a_name() -> None:
+@pytest.mark.parametrize("client_id", ["white space", "", "\ud800", 5])
+def test_a_client_id_is_a_name(client_id: Any) -> None:
     with pytest.raises(InvalidName):
-        connect(client_id="white space")
+        connect(client_id=client_id)

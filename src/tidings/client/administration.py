@@ -1,5 +1,6 @@
 """The verbs that look at the server and tidy it up: listings, settings, deleting, copies."""
 
+from os import PathLike, fspath
 from typing import Any, Literal
 
 from tidings import calls, limits
@@ -50,14 +51,15 @@ class Administration(Requests):
             lambda waiter: self._session.delete("subscription", name, waiter), timeout, f"deleting {name!r}"
         )
 
-    async def backup(self, path: str, *, timeout: float | None = None) -> None:
+    async def backup(self, path: str | PathLike[str], *, timeout: float | None = None) -> None:
         """Writes a consistent copy of the store to a new file on the server's machine.
 
         Raises:
             InvalidOption: the file exists, cannot be written, or the store cannot be copied.
             ConnectionLost: the connection ended before the answer; the file may have been written.
         """
-        await self._ask(lambda waiter: self._session.backup(path, waiter), timeout, f"the backup to {path!r}")
+        file = fspath(path)
+        await self._ask(lambda waiter: self._session.backup(file, waiter), timeout, f"the backup to {file!r}")
 
     async def configure_subscription(
         self,

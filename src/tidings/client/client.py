@@ -24,6 +24,7 @@ from tidings.client.options import Seconds, milliseconds, ttl_of
 from tidings.client.outgoing import Entry, flags_with_ttl
 from tidings.client.receipts import Receipts
 from tidings.client.replies import Reply
+from tidings.client.requests import check_timeout, time_limit
 from tidings.client.schedules import Schedules
 from tidings.client.session import Answer
 from tidings.client.subscribing import Subscribing
@@ -67,6 +68,10 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
             raise InvalidOption("there is no address to connect to")
         if client_id is not None:
             check_label(client_id, "client id")
+        if not isinstance(reconnect, int | timedelta):
+            raise InvalidOption(
+                f"reconnect={reconnect!r}: write True for ever, False for never, a number of attempts, or a timedelta"
+            )
         self._randomness = randomness or random.SystemRandom()
         supervisor = Supervisor(
             dialers,
@@ -76,7 +81,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
             randomness=self._randomness,
         )
         super().__init__(supervisor)
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
         self._replies_to: str | None = None
         self._requests = 0
 
@@ -107,10 +112,10 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
         When cancelled, the client is closed.
         """
         supervisor = self._supervisor
-        if supervisor.started:
+        if supervisor.started or self._session.error is not None:
             raise InvalidOption("a client is opened once; make another with tidings.connect")
         try:
-            async with asyncio.timeout(self._timeout):
+            async with time_limit(self._timeout):
                 await supervisor.start()
         except TimeoutError:
             error = supervisor.unreachable(f" within {self._timeout:g} s")
@@ -130,7 +135,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
             self._session.fail(ConnectionLost("the client is closed"))
             return
         try:
-            async with asyncio.timeout(timeout):
+            async with time_limit(timeout):
                 await self._supervisor.finish()
         except TimeoutError:
             _logger.warning("closing the client took longer than %g s; what was not sent yet is given up", timeout)
@@ -228,7 +233,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
         if timeout is None:
             return await self._publish(queue, event, content_type, flags, body, entries)
         try:
-            async with asyncio.timeout(timeout):
+            async with time_limit(timeout):
                 return await self._publish(queue, event, content_type, flags, body, entries)
         except TimeoutError:
             raise self._publish_timed_out(timeout, entries) from None
@@ -269,7 +274,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
         flags = flags_with_ttl(0, ttl_of(ttl))
         confirms = Confirms(self._supervisor.loop.create_future())
         try:
-            async with asyncio.timeout(timeout) as time_limit:
+            async with time_limit(timeout) as limit:
                 if isinstance(payloads, AsyncIterable):
                     async for payload in payloads:
                         await self._publish_some(queue, event, [payload], content_type, flags, confirms)
@@ -279,7 +284,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
                         await self._publish_some(queue, event, chunk, content_type, flags, confirms)
                 return [published_by(self, confirm) for confirm in await confirms.all()]
         except TimeoutError:
-            if timeout is None or not time_limit.expired():
+            if timeout is None or not limit.expired():
                 raise  # it came from the payloads
             error = self._publish_timed_out(timeout, confirms.entries)
             error.add_note(confirms.note())
@@ -330,17 +335,20 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
 
         When cancelled, the message may be stored, and handled.
         """
-        wait_ms = milliseconds(timeout, "timeout") or 0
+        wait_ms = milliseconds(check_timeout(timeout), "timeout") or 0
         if not 1 <= wait_ms <= limits.REPLY_WAIT_MS_MAX:
             raise InvalidOption(f"timeout of {timeout!r} s is outside 0.001 to {limits.REPLY_WAIT_MS_MAX // 1000} s")
+        decoding = Decoding(type)
         address = self._reply_address()
+        if not isinstance(headers, dict | None):
+            raise InvalidOption(f"headers={headers!r}: write a dict of names and values")
+        headers = {**(headers or {}), REPLY_TO: address}
         waiter: asyncio.Future[Answer] = self._supervisor.loop.create_future()
         pending = self._session.call(AwaitReply(address=address, wait_ms=wait_ms), waiter)
-        headers = {**(headers or {}), REPLY_TO: address}
         confirm: Confirm | None = None
         info: ReplyInfo | None = None
         try:
-            async with asyncio.timeout(timeout):
+            async with time_limit(timeout):
                 await asyncio.sleep(0)  # so that the server waits for the reply before it has the request
                 confirm = await self.publish(queue, event, payload, headers=headers, key=key, content_type=content_type)
                 if not confirm.subscriptions and not waiter.done():
@@ -351,13 +359,15 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
         except TimeoutError:
             pass  # told below, as when the server says that the time is over
         finally:
-            if not waiter.done() or waiter.cancelled():
+            if waiter.cancel() or waiter.cancelled():
                 self._stop_waiting(address)
+            else:
+                waiter.exception()  # if it has failed, that or something before it was raised
             self._session.give_up(pending)
         if info is None:
             sent = f"message {confirm.sequence} of queue {queue!r}" if confirm else f"the request to {queue}/{event}"
             raise TimedOut(f"no reply to {sent} within {timeout:g} s{self._supervisor.why_not_connected()}")
-        return Reply(info, Decoding(type))
+        return Reply(info, decoding)
 
     def transaction(self, *, timeout: float | None = None) -> Transaction:
         """Returns a transaction: messages, to any queues, and acks that are stored together, or not at all.

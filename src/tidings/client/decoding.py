@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tidings.client.failures import text_of
 from tidings.errors import InvalidPayload
 from tidings.model import JSON
 
@@ -17,8 +18,8 @@ else:
 
     Payload = TypeVar("Payload")
 
-UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for a payload that is not what it should be."""
+_PLAIN_WORDS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a payload that is not what it should be."""
 decode_json: Final = msgspec.json.Decoder().decode
 
 
@@ -39,7 +40,7 @@ class Decoding:
         """Returns the payload.
 
         Raises:
-            any of UNDECODABLE: it is not what it should be.
+            Exception: it is not what it should be; or the type has code of its own, which raised that.
         """
         if content_type == JSON:
             return self.json(data)
@@ -53,8 +54,13 @@ class Decoding:
         """
         try:
             return self.decode(data, content_type)
-        except UNDECODABLE as error:
-            raise InvalidPayload(f"payload of {whose} does not decode: {error}") from None
+        except Exception as error:  # a type may run the application's code, which may raise anything
+            raise InvalidPayload(f"payload of {whose} does not decode: {why(error)}") from None
+
+
+def why(error: Exception) -> str:
+    """Returns in words why a payload does not decode."""
+    return str(error) if isinstance(error, _PLAIN_WORDS) else f"{type(error).__name__}: {text_of(error)}"
 
 
 PLAIN: Final = Decoding()

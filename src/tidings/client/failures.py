@@ -26,7 +26,7 @@ def describe(error: BaseException) -> Failure:
     own = [frame for frame in frames if _is_own(frame.f_code.co_filename)]
     innermost = (own or frames)[-1:]
     told = "".join(traceback.format_exception(type(error), error, _beyond_ours(error.__traceback__)))
-    text = _text(error)
+    text = text_of(error)
     if len(text) > limits.FAILURE_TEXT_LENGTH_MAX:  # at the end of the traceback it would leave no room for frames
         told = told.replace(text, text := text[: limits.FAILURE_TEXT_LENGTH_MAX])
     return Failure(
@@ -37,11 +37,17 @@ def describe(error: BaseException) -> Failure:
     )
 
 
+def sentence(text: str) -> Failure:
+    """Returns a sentence as the failure that its exception would be, so that dead letters look the same both ways."""
+    return Failure("tidings.Reject", _clean(text)[: limits.FAILURE_TEXT_LENGTH_MAX])
+
+
 def _type_name(kind: type[BaseException]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Returns what an exception of the application says."""
     try:
         return str(error)
     except Exception as failed:  # a `__str__` of the application's may do anything

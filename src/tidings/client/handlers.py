@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from tidings.client.failures import text_of
 from tidings.client.message import Delivered, Message, extend
 from tidings.client.subscription import Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, Unavailable
@@ -194,7 +195,7 @@ def report_failure(message: Delivered, failure: BaseException, subscription: Sub
         "was rejected" if final else "failed in its handler",
         message.attempt,
         f" of at most {attempts_max}" if attempts_max else "",
-        f"{failure}" or type(failure).__name__,
+        text_of(failure) or type(failure).__name__,
         following,
         exc_info=None if final else failure,
     )

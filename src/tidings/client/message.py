@@ -8,8 +8,8 @@ import msgspec
 
 from tidings import calls, limits
 from tidings.client import payloads as encoding
-from tidings.client.decoding import UNDECODABLE, Decoding, Payload, decode_json
-from tidings.client.failures import describe
+from tidings.client.decoding import Decoding, Payload, decode_json, why
+from tidings.client.failures import describe, sentence
 from tidings.client.options import Seconds, milliseconds
 from tidings.client.subscriber import Delivery
 from tidings.errors import InvalidOption, InvalidPayload
@@ -78,7 +78,7 @@ class Delivered(msgspec.Struct, Generic[Payload], gc=False, eq=False):
             context = self._context
             try:
                 decoded = self._decoded = context.decoding.decode(self._item[0], context.run.content_type)
-            except UNDECODABLE as error:
+            except Exception as error:  # a type may run the application's code, which may raise anything
                 raise self._invalid(error) from None
         return decoded
 
@@ -150,7 +150,7 @@ class Delivered(msgspec.Struct, Generic[Payload], gc=False, eq=False):
     def _invalid(self, error: Exception) -> InvalidPayload:
         return InvalidPayload(
             f"payload of message {self.sequence} of queue {self.queue!r} (epoch {self.epoch}, event {self.event!r},"
-            f" {self.content_type}) does not decode: {error}"
+            f" {self.content_type}) does not decode: {why(error)}"
         )
 
 
@@ -332,10 +332,11 @@ def _place(message: Delivered) -> list[tuple[int, int, int]]:
 
 
 def _failure(error: BaseException | str | None) -> Failure | None:
-    if isinstance(error, str):
-        # A sentence is told like the exception for it, so that dead letters look the same both ways.
-        return Failure("tidings.Reject", error)
-    return None if error is None else describe(error)
+    if isinstance(error, BaseException):
+        return describe(error)
+    if isinstance(error, str | None):
+        return None if error is None else sentence(error)
+    raise InvalidOption(f"error={error!r} is neither an exception nor a sentence; an exception is raised, or made")
 
 
 class DeliveredBatch(Generic[Payload]):
@@ -392,7 +393,7 @@ class DeliveredBatch(Generic[Payload]):
             for index, item in enumerate(items):
                 try:
                     payloads.append(decode(item[0], run.content_type))
-                except UNDECODABLE as error:
+                except Exception as error:
                     context = RunContext(self._delivery, run, self._decoding)
                     raise Delivered(item, first + index, context)._invalid(error) from None
         return payloads

@@ -14,7 +14,6 @@ from tidings.errors import InvalidOption, InvalidPayload
 from tidings.model import BYTES, JSON, Flags, check_name
 
 _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.ID_LENGTH_MAX)]
-_ShortType = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_SIZE_BYTES_MAX)]
 _Headers = Annotated[dict[str, str], msgspec.Meta(max_length=limits.HEADERS_MAX)]
 _json: Final = msgspec.json.Encoder().encode
 _messagepack: Final = msgspec.msgpack.Encoder().encode
@@ -118,9 +117,11 @@ def check_content_type(content_type: str | None) -> None:
     """Raises InvalidOption if a content type is not a short string."""
     if content_type is not None and content_type != JSON and content_type != BYTES:
         try:
-            msgspec.convert(content_type, _ShortType)
-        except msgspec.ValidationError as error:
-            raise InvalidOption(f"a content type is a string of 1 to 255 characters: {error}") from None
+            size = len(msgspec.convert(content_type, str).encode())
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            raise InvalidOption(f"a content type is a string: {error}") from None
+        if not 1 <= size <= limits.NAME_SIZE_BYTES_MAX:
+            raise InvalidOption(f"content type of {size} bytes is outside 1 to {limits.NAME_SIZE_BYTES_MAX} bytes")
 
 
 def encode_many(payloads: Sequence[object], content_type: str | None) -> Iterator[Piece]:

@@ -1,7 +1,7 @@
 """Receipts: what became of a message at each subscription."""
 
 from tidings import calls, limits, model
-from tidings.client.requests import Requests
+from tidings.client.requests import Requests, check_timeout
 from tidings.errors import GivenUp, TimedOut
 from tidings.model import Receipt
 
@@ -37,6 +37,7 @@ class Receipts(Requests):
 
     async def _await_receipt(self, confirm: model.Confirm, subscription: str, timeout: float | None) -> Receipt:
         loop = self._supervisor.loop
+        check_timeout(timeout)
         end = None if timeout is None else loop.time() + timeout
         wait_max_s = limits.RECEIPT_WAIT_MS_MAX / 1000
         while True:

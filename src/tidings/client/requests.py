@@ -10,11 +10,31 @@ import msgspec
 from tidings import calls
 from tidings.client.session import Answer, Pending
 from tidings.client.supervisor import Supervisor
-from tidings.errors import TimedOut
+from tidings.errors import InvalidOption, TimedOut
 from tidings.model import ClientInfo, QueueInfo, SubscriptionInfo
 from tidings.wire import Listing
 
 _Info = TypeVar("_Info", ClientInfo, QueueInfo, SubscriptionInfo)
+
+
+def time_limit(timeout: float | None) -> asyncio.Timeout:
+    """Returns a context that ends with TimeoutError after so many seconds; None is without limit.
+
+    Raises:
+        InvalidOption: it is no number.
+    """
+    return asyncio.timeout(check_timeout(timeout))
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Returns a time limit in seconds as it is.
+
+    Raises:
+        InvalidOption: it is no number.
+    """
+    if timeout is not None and (not isinstance(timeout, int | float) or timeout != timeout):
+        raise InvalidOption(f"timeout={timeout!r}: write a number of seconds, or None for no limit")
+    return timeout
 
 
 class Requests:
@@ -42,7 +62,7 @@ class Requests:
         if pending is None:
             return None
         try:
-            async with asyncio.timeout(timeout):
+            async with time_limit(timeout):
                 return await waiter
         except TimeoutError:
             raise self._timed_out(what, timeout) from None

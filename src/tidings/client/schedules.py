@@ -7,6 +7,7 @@ from tidings import calls
 from tidings.client import payloads as encoding
 from tidings.client.options import Seconds, milliseconds, ttl_of
 from tidings.client.requests import Requests
+from tidings.errors import InvalidOption
 from tidings.model import ScheduledInfo
 
 
@@ -60,6 +61,8 @@ class Schedules(Requests):
         encoding.check_content_type(content_type)
         data, content_type = encoding.encode_payload(payload, content_type)
         encoding.encode_message(data, id, key, headers)  # for its checks
+        if not isinstance(at, datetime | None):
+            raise InvalidOption(f"at={at!r} is not a datetime; for a time from now on there is delay=")
         call = calls.Schedule(
             queue=queue,
             event=event,

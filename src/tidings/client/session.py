@@ -59,6 +59,7 @@ from tidings.wire import (
     Unsubscribe,
     Welcome,
 )
+from tidings.wire.codec import check
 from tidings.wire.frames import KIND_OF, VERSION
 
 Answer: TypeAlias = Done | Listing | Subscribed | bytes
@@ -415,8 +416,12 @@ class Session:
         pending.sent = True
         del self._unsent[pending.number]
         try:
-            connection.send(frame, (msgspec.msgpack.encode(pending.call),) if pending.call else ())
-        except (OverflowError, UnicodeEncodeError, ProtocolViolation) as error:
+            check(frame)  # a malformed one would cost the connection, and this session
+            body = msgspec.msgpack.encode(pending.call) if pending.call else b""
+            if len(body) > limits.BATCH_BODY_SIZE_BYTES_MAX:
+                raise InvalidInput(f"{len(body)} bytes exceed the limit of {limits.BATCH_BODY_SIZE_BYTES_MAX} bytes")
+            connection.send(frame, (body,) if body else ())
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, InvalidInput) as error:
             # Nothing of it is on the wire: it alone is refused, as the server would do it.
             text = f"this cannot be sent: {error}"
             self._refused(Refusal(KIND_OF[type(frame)], pending.number, InvalidInput.code, text))

@@ -18,7 +18,7 @@ from tidings.client.options import (
     replay_options,
     subscription_options,
 )
-from tidings.client.requests import Requests
+from tidings.client.requests import Requests, time_limit
 from tidings.client.session import Answer
 from tidings.client.subscriber import Options, Subscriber
 from tidings.client.subscription import Subscription
@@ -196,7 +196,7 @@ class Subscribing(Requests):
         """
         handling_max_s = checked_handling_max(handling_max)
         subscription = self.subscribe(queue, event, type=type, **options)
-        concurrency = options.get("concurrency", 1)
+        concurrency = options.get("concurrency") or 1
 
         def register(function: _Function) -> _Function:
             self._handlers.append(Handler(function, subscription, concurrency, handling_max_s))
@@ -220,7 +220,7 @@ class Subscribing(Requests):
         waiter: asyncio.Future[Answer] = self._supervisor.loop.create_future()
         subscriber = self._session.subscribe(options, waiter)
         try:
-            async with asyncio.timeout(timeout):
+            async with time_limit(timeout):
                 await waiter
         except BaseException as error:
             self._session.unsubscribe(subscriber, UNHEARD)

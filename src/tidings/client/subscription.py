@@ -144,8 +144,8 @@ class Subscription(Generic[Payload]):
         epoch = self._epochs.get(queue)
         if epoch is None:
             raise NeverDelivered(f"no message of queue {queue!r} was delivered to subscription {self.name!r} yet")
-        if not 1 <= first <= last:
-            raise InvalidOption(f"{first} to {last} is not a range of sequences; they count from 1")
+        if not (type(first) is type(last) is int and 1 <= first <= last < 1 << 63):
+            raise InvalidOption(f"{first!r} to {last!r} is not a range of sequences: whole numbers that count from 1")
         await self._ack(queue, epoch, first, last, wait, timeout)
 
     async def ack_to(self, message: Delivered, *, wait: bool = False, timeout: float | None = 30.0) -> None:

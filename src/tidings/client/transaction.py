@@ -9,6 +9,7 @@ from tidings.client.confirm import Asking, Confirm, published_by
 from tidings.client.message import Delivered, DeliveredBatch, Message, MessageBatch
 from tidings.client.options import Seconds, ttl_of
 from tidings.client.outgoing import Entry, OutgoingTransaction, flags_with_ttl
+from tidings.client.requests import check_timeout, time_limit
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
 from tidings.errors import DeliveryTakenAway, InvalidOption, TimedOut
@@ -25,7 +26,7 @@ class Transaction:
     def __init__(self, client: Asking, supervisor: Supervisor, timeout: float | None) -> None:
         self._client = client
         self._supervisor = supervisor
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
         self._outgoing = OutgoingTransaction()
         self._acked: list[Any] = []  # Message, of whichever client
         self._ended = False
@@ -64,6 +65,7 @@ class Transaction:
 
         Raises:
             DeliveryTakenAway: its subscription was closed meanwhile; nothing was added.
+            InvalidOption: it was delivered to another client; nothing was added.
             LimitReached: there is no room for it in one transaction; nothing was added.
         """
         self._ack(message, message._subscription)
@@ -87,7 +89,7 @@ class Transaction:
             return []
         entries: list[Entry] = []
         try:
-            async with asyncio.timeout(self._timeout):
+            async with time_limit(self._timeout):
                 self.confirms = [published_by(self._client, confirm) for confirm in await self._commit(entries)]
         except TimeoutError:
             under_way = any(entry.numbered for entry in entries)
@@ -113,6 +115,11 @@ class Transaction:
 
     def _ack(self, message: Delivered | DeliveredBatch, subscription: Subscription) -> None:
         self._check()
+        if subscription._client._session is not self._supervisor.session:
+            raise InvalidOption(
+                f"a message of subscription {subscription.name!r} was delivered to another client; begin the"
+                " transaction with that one"
+            )
         subscriber = subscription._subscriber
         if subscriber is None or subscriber.closed:
             raise DeliveryTakenAway(

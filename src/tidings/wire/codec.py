@@ -40,6 +40,15 @@ def encode(frame: Frame, body_size: int = 0) -> bytes:
     return _HEADER.pack(size + body_size, KIND_OF[type(frame)] << 24 | size) + envelope
 
 
+def check(frame: Frame) -> None:
+    """Checks that each field of a frame is what the peer expects; for frames that are made of what others passed.
+
+    Raises:
+        TypeError, ValueError, OverflowError, msgspec.MsgspecError: one is not.
+    """
+    _DECODERS[KIND_OF[type(frame)]].decode(_encode(frame))
+
+
 class Reader:
     """Cuts a stream of bytes into frames of the given kinds.
 

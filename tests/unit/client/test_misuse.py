@@ -1,0 +1,167 @@
+"""What an application passes or does wrong is told to it at once, and costs it nothing else."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+import tidings
+
+Verb = Callable[[tidings.Client], Coroutine[Any, Any, object]]
+
+
+@pytest.fixture
+def url() -> str:
+    return f"memory:{uuid4().hex}"
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[tidings.Client]:
+    async with asyncio.timeout(30), tidings.connect(url, client_id="me") as client:
+        yield client
+
+
+async def one(client: tidings.Client, **options: Any) -> tuple[tidings.Subscription, tidings.Message]:
+    """Returns a new subscription to a queue, and a message of it."""
+    subscription = client.subscribe("orders", **options)
+    await subscription.attach()
+    await client.publish("orders", "created", 1)
+    return subscription, await anext(aiter(subscription))
+
+
+BAD_CALLS: list[tuple[str, Verb]] = [
+    ("no name at all", lambda client: client.delete_queue(None)),  # type: ignore[arg-type]
+    ("not a string", lambda client: client.delete_subscription(5)),  # type: ignore[arg-type]
+    ("an object", lambda client: client.pause(object())),  # type: ignore[arg-type]
+    ("not UTF-8", lambda client: client.purge("\ud800")),
+    ("too large", lambda client: client.purge("x" * 2_000_000)),
+    ("above 64 bits", lambda client: client.delete_message("orders", 2**70)),
+    ("a content type that is not UTF-8", lambda client: client.publish("q", "e", b"", content_type="a/\ud800")),
+    ("a content type too long in bytes", lambda client: client.publish("q", "e", b"", content_type="ä" * 200)),
+    ("a timedelta for a time limit", lambda client: client.publish("q", "e", 1, timeout=timedelta(1))),  # type: ignore[arg-type]
+    ("a string for a time limit", lambda client: client.queues(timeout="5")),  # type: ignore[arg-type]
+    ("no number for a time limit", lambda client: client.request("q", "e", 1, timeout=float("nan"))),
+    ("a date without time", lambda client: client.publish("q", "e", 1, at=date(2030, 1, 1))),  # type: ignore[arg-type]
+    ("a list for headers", lambda client: client.request("q", "e", 1, headers=["a"])),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("verb", [verb for _, verb in BAD_CALLS], ids=[what for what, _ in BAD_CALLS])
+async def test_what_cannot_be_sent_is_refused_and_the_client_goes_on(client: tidings.Client, verb: Verb) -> None:
+    with pytest.raises(tidings.InvalidInput):
+        await verb(client)
+    assert client.connected
+    await client.publish("orders", "created", 1, timeout=20)
+
+
+@pytest.mark.parametrize("ends", [(1.0, 1.0), ("1", "1"), (True, True), (1, 2**70), (2, 1), (0, 1)])
+async def test_a_range_that_is_none_is_not_acked(client: tidings.Client, ends: tuple[Any, Any]) -> None:
+    subscription, message = await one(client)
+    with pytest.raises(tidings.InvalidOption, match="whole numbers"):
+        await subscription.ack(*ends)
+    await message.ack(wait=True)
+
+
+async def test_a_path_is_a_place_for_a_backup(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), tidings.connect(tmp_path / "events.db") as client:
+        await client.backup(tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").exists()
+
+
+@pytest.mark.parametrize("sentence", ["no file named \udcff", "x" * 2_000_000], ids=["not UTF-8", "very long"])
+async def test_every_sentence_can_be_the_reason_of_a_nack(client: tidings.Client, sentence: str) -> None:
+    subscription, message = await one(client, attempts_max=1)
+    await message.nack(error=sentence)
+    await client.queues()  # answered after the nack
+    [letter] = [letter async for letter in client.dead_letters(subscription.name)]
+    failure = letter.failure
+    assert failure is not None
+    assert failure.text in ("no file named \\udcff", "x" * 1_000)
+
+
+async def test_a_class_is_no_reason_of_a_nack(client: tidings.Client) -> None:
+    _, message = await one(client)
+    with pytest.raises(tidings.InvalidOption, match="neither an exception nor a sentence"):
+        await message.nack(error=ValueError)  # type: ignore[arg-type]
+
+
+async def test_a_type_that_fails_by_itself_fails_its_message_alone(client: tidings.Client) -> None:
+    class Order(msgspec.Struct):
+        amount: int
+
+        def __post_init__(self) -> None:
+            if self.amount < 0:
+                raise KeyError("amount")
+
+    handled: list[int] = []
+
+    @client.on("orders", type=Order, start="earliest")
+    async def handle(message: tidings.Message[Order]) -> None:
+        handled.append(message.payload.amount)
+        await client.close()
+
+    await client.publish_many("orders", "created", [{"amount": -1}, {"amount": 1}])
+    message = await anext(aiter(client.replay("orders", type=Order)))
+    with pytest.raises(tidings.InvalidPayload, match="KeyError: 'amount'"):
+        print(message.payload)
+    await client.run()
+    assert handled == [1]
+
+
+async def test_a_handler_may_raise_what_cannot_be_told(
+    client: tidings.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Silent(Exception):
+        def __str__(self) -> NoReturn:
+            raise RuntimeError("no words")
+
+    @client.on("orders", attempts_max=1, start="earliest", concurrency=None)  # type: ignore[arg-type]
+    async def handle(message: tidings.Message) -> None:
+        if message.sequence == 1:
+            raise Silent
+        await client.close()
+
+    await client.publish_many("orders", "created", range(2))
+    await client.run()
+    assert "its message cannot be told: RuntimeError" in caplog.text
+
+
+async def test_a_message_is_acked_in_transactions_of_its_own_client(url: str, client: tidings.Client) -> None:
+    async with tidings.connect(url, client_id="other") as other:
+        _, mine = await one(client)
+        _, others = await one(other)
+        async with client.transaction() as transaction:
+            with pytest.raises(tidings.InvalidOption, match="delivered to another client"):
+                await transaction.ack(others)
+            await transaction.ack(mine)
+        assert {info.name: info.cursor for info in await other.subscriptions()} == {
+            "me:orders/#": 1,
+            "other:orders/#": 1,
+        }
+
+
+async def test_a_client_that_was_closed_is_not_opened(url: str) -> None:
+    client = tidings.connect(url)
+    await client.close()
+    with pytest.raises(tidings.InvalidOption, match="opened once"):
+        await client.open()
+
+
+async def test_a_request_whose_client_ends_leaves_no_error_behind(
+    client: tidings.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    requesting = asyncio.create_task(client.request("orders", "created", 1))
+    await asyncio.sleep(0)
+    await client.close(timeout=0)
+    with pytest.raises(tidings.ConnectionLost):
+        await requesting
+    del requesting
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -273,7 +273,8 @@ HOLES_MAX: Final = 4_096
 """Unsettled ranges of one cursor at which deliveries pause: a message that is never acked holds the rest."""
 
 GAPS_MAX: Final = 1_024
-"""Gaps that a subscription remembers until they are acked; of more, the oldest are not told again."""
+"""Gaps that a subscription remembers until they are acked; of more, the oldest are not told again. As many a client
+lists of those that it was told of."""
 
 LAST_EVENTS_MAX: Final = 10_000
 """Events of one queue with whose last messages a subscription may begin. Each is a hole of its cursor until it is

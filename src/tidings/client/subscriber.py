@@ -270,7 +270,7 @@ class Subscriber:
             return
         self.gaps.append(frame)
         self.gaps_seen += 1
-        if len(self.gaps) > limits.HOLES_MAX:
+        if len(self.gaps) > limits.GAPS_MAX:
             del self.gaps[0]
 
     def ended(self) -> None:

@@ -300,6 +300,16 @@ def test_gaps_are_kept_and_reported() -> None:
     assert "5 to 9" in report.text
 
 
+def test_as_many_gaps_are_kept_as_a_server_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GAPS_MAX", 3)
+    monkeypatch.setattr(limits, "HOLES_MAX", 2)  # of what is unsettled, not of what never comes
+    talk, subscriber = subscribed()
+    for sequence in range(1, 9, 2):
+        talk.answer(Gap(subscriber.handle, "orders", 1, sequence, sequence, "damaged"))
+    assert [gap.first_sequence for gap in subscriber.gaps] == [3, 5, 7]
+    assert subscriber.gaps_seen == 4
+
+
 def test_deliveries_for_a_closed_subscription_are_ignored() -> None:
     talk, subscriber = subscribed()
     talk.session.unsubscribe(subscriber, Heard())

@@ -332,6 +332,7 @@ async def _await_a_receipt(world: World, plan: FaultPlan, chance: random.Random)
     confirm, name = chance.choice(world.confirms), one.full_name
     reader = world.watcher.reader(name)
     async with _client(world, plan) as client:
+        asked_s = asyncio.get_running_loop().time()
         try:
             receipt = await published_by(client, confirm).delivered_to(name, timeout=1.0 + plan.for_s)
             state, exact = receipt.state, receipt.exact
@@ -341,7 +342,8 @@ async def _await_a_receipt(world: World, plan: FaultPlan, chance: random.Random)
             world.note(f"receipt of {name} for {confirm}: {error!r}")
             return False
         if confirm.count == 1 or state == "acked":
-            _receipt_told(world, plan, reader, confirm.epoch, (confirm.sequence, confirm.count), state, exact)
+            place = reader, confirm.epoch, (confirm.sequence, confirm.count)
+            _receipt_told(world, plan, asked_s, *place, state, exact)
     return True
 
 
@@ -353,6 +355,7 @@ async def _list_receipts(world: World, plan: FaultPlan, chance: random.Random) -
     async with _client(world, plan) as client:
         while True:
             readers = {name: world.watcher.reader(name) for name in world.watcher.subscription_names()}
+            asked_s = asyncio.get_running_loop().time()
             try:
                 receipts = await client.receipts(confirm.queue, confirm.sequence, epoch=confirm.epoch, timeout=EVER_S)
             except (NotFound, StoreUnavailable, DiskFull) as error:
@@ -361,14 +364,21 @@ async def _list_receipts(world: World, plan: FaultPlan, chance: random.Random) -
             for each in receipts:
                 if each.subscription in readers:
                     place = readers[each.subscription], confirm.epoch, (confirm.sequence, 1)
-                    _receipt_told(world, plan, *place, each.state, each.exact)
+                    _receipt_told(world, plan, asked_s, *place, each.state, each.exact)
             if world.quiet or asyncio.get_running_loop().time() > ends_at:
                 return True
             await asyncio.sleep(chance.uniform(0, 0.5))
 
 
 def _receipt_told(
-    world: World, plan: FaultPlan, reader: str, epoch: int, place: tuple[int, int], state: str, exact: bool
+    world: World,
+    plan: FaultPlan,
+    asked_s: float,
+    reader: str,
+    epoch: int,
+    place: tuple[int, int],
+    state: str,
+    exact: bool,
 ) -> None:
     """Writes a receipt down, unless the subscription was deleted meanwhile, and perhaps made again."""
     name = world.watcher.name_of.get(reader)
@@ -380,7 +390,8 @@ def _receipt_told(
         stored = all(world.watcher.is_settled(name, reader, epoch, sequence) for sequence in sequences)
     elif state == "dead":
         stored = all(world.watcher.is_dead(reader, epoch, sequence) for sequence in sequences)
-    world.fact(ReceiptTold(_process_name(plan), reader, epoch, sequences[0], sequences[-1], state, exact, stored))
+    span = sequences[0], sequences[-1]
+    world.fact(ReceiptTold(_process_name(plan), asked_s, reader, epoch, *span, state, exact, stored))
 
 
 # --- requests ---

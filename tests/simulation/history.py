@@ -410,9 +410,13 @@ class Replayed(NamedTuple):
 
 
 class ReceiptTold(NamedTuple):
-    """A process was told how far a durable subscription is with messages. `stored`: whether the disk says so, too."""
+    """A process was told how far a durable subscription is with messages, which it had asked at `asked_s`.
+
+    `stored`: whether the disk says so, too.
+    """
 
     process: str
+    asked_s: float
     subscription: str
     epoch: int
     first: int

@@ -3,8 +3,9 @@
 receipts
     Who is told that a subscription has acked a message, or given it up, finds that on the disk: its cursor has settled
     it, or there is its dead letter. It was acked by somebody, or died; unless it is said that this is not known. What
-    was once told to be acked, dead or in a gap is never again told to wait or to be in flight, whatever crashes, unless
-    the subscription was moved. Of what it does not want anything may be told that is not said to be known.
+    was once told to be acked, dead or in a gap is never told to wait or to be in flight to anybody who asks after that,
+    whatever crashes, unless the subscription was moved. Of what it does not want anything may be told that is not said
+    to be known.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ _SETTLED: Final = ("acked", "dead", "gap")
 
 
 def receipts(evidence: Evidence) -> list[str]:
-    told = list(evidence.history.of(ReceiptTold))
+    told = [(at, fact) for at, fact in evidence.history.facts if isinstance(fact, ReceiptTold)]
     if not told:
         return []
     broken = []
@@ -30,9 +31,9 @@ def receipts(evidence: Evidence) -> list[str]:
             acked.setdefault((name, epoch_of(reading)), Ranges()).add(*span)
     dead = {(fact.subscription, epoch_of(fact.reading), fact.sequence) for fact in evidence.history.of(Died)}
     moved = {fact.subscription for fact in evidence.history.of(Moving)}
-    settled: dict[tuple[str, int, int], ReceiptTold] = {}
+    settled: dict[tuple[str, int, int], tuple[float, ReceiptTold]] = {}
     known = readers(evidence)
-    for fact in told:
+    for at, fact in told:
         sequences = range(fact.first, fact.last + 1)
         wants, stored = known[fact.subscription, ""].wants, evidence.stored[fact.epoch]
         if not fact.exact and not any(wants(stored[sequence]) for sequence in sequences):
@@ -46,9 +47,11 @@ def receipts(evidence: Evidence) -> list[str]:
             if fact.state == "dead" and place not in dead:
                 broken.append(f"{fact}, and {sequence} had not died")
             if fact.state in _SETTLED:
-                settled[place] = fact
+                settled.setdefault(place, (at, fact))
             elif place in settled and fact.subscription not in moved:
-                broken.append(f"{fact} after {settled[place]}")
+                told_at, before = settled[place]
+                if told_at <= fact.asked_s:  # else the answers may have overtaken each other
+                    broken.append(f"{fact} after {before}")
     return broken
 
 

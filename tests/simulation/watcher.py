@@ -68,6 +68,8 @@ class Watcher:
         self._disk_length = 0
         self._ends: dict[int, int] = {}
         self._readers: dict[tuple[str, int], str] = {}
+        self._reader_with: dict[int, str] = {}
+        """The durable subscription that has, or had, a number: the last one, if a crash undid others before."""
         self._told: set[str] = set()
         """Durable subscriptions that somebody was told of."""
         self._seen_ms: dict[str, int] = {}
@@ -295,6 +297,7 @@ class Watcher:
                 self._seen_ms[reader] = now_ms
                 name = reader.removesuffix(f" number {number}")
                 self.name_of[reader] = name
+                self._reader_with[number] = reader
                 self.fact(Made(reader, name, dict(self.stored_ends())))
         return living
 
@@ -344,8 +347,8 @@ class Watcher:
         return [queue.name for queue in queues if not queue.is_system]
 
     def numbers(self) -> dict[str, int]:
-        """Returns the numbers of all durable subscriptions that there ever were."""
-        return {reader: number for (_, number), reader in self._readers.items()}
+        """Returns the numbers of all durable subscriptions that there ever were on the disk."""
+        return {reader: number for number, reader in self._reader_with.items()}
 
     def is_settled(self, subscription: str, reader: str, reading: int, sequence: int) -> bool:
         """Whether the disk has a cursor by which a message is settled."""

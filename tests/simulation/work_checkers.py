@@ -446,10 +446,15 @@ def moves(evidence: Evidence) -> list[str]:
                 epochs = [epoch for epoch, name in evidence.queue_of.items() if name == queue]
                 number = evidence.numbers[fact.subscription]
                 places = {epoch: evidence.journal.moved_to(number, epoch, fact.commits) for epoch in epochs}
-                wants = known_readers[fact.subscription, ""].wants
+                reader = known_readers[fact.subscription, ""]
                 if not any(
-                    # One that is away follows what it does not want.
-                    cursor <= place and not any(wants(messages[at]) for at in messages if cursor < at <= place)
+                    # Before it was written it may have followed what it does not want, and passed what was cut.
+                    cursor <= place
+                    and not any(
+                        reader.wants(message) and sequence not in reader.gaps[epoch]
+                        for sequence, message in messages.items()
+                        if cursor < sequence <= place
+                    )
                     for epoch in epochs
                     if (messages := evidence.stored.get(epoch, {})) is not None
                     for place in places[epoch]

@@ -136,8 +136,10 @@ class Ledger:
         self._own[:0] = refused
 
     def forget_own(self, queue: str) -> None:
-        """Drops messages of the server itself to a queue that is gone."""
+        """Drops messages of the server itself to a queue that is gone for good, also those that are refused later."""
         self._own = [pending for pending in self._own if pending.queue != queue]
+        if self.round is not None:
+            self.round.pending = [each for each in self.round.pending if each.producer or each.queue != queue]
 
     def changed(self, item: Recorded, now_ms: int) -> None:
         """Takes note that the record of `item` is out of date."""

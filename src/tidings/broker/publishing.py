@@ -149,9 +149,7 @@ class Publishing:
         error = DiskFull(reason) if full else StoreUnavailable(reason)
         for queue in round.ids:
             queue.recent_ids.round_ended(stored=False)
-        queues = self._state.queues
-        own = [pending for pending in round.pending if pending.producer is None and pending.queue in queues]
-        self._state.ledger.publish_own_again(own)
+        self._state.ledger.publish_own_again([pending for pending in round.pending if pending.producer is None])
         producers = dict.fromkeys(pending.producer for pending in round.pending if pending.producer)
         behind = self._state.ledger.take_back(producers)
         refused = [pending for pending in (*round.pending, *behind) if pending.producer]

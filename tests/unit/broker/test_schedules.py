@@ -168,6 +168,21 @@ def test_a_refused_transaction_is_made_up_for() -> None:
     assert payloads(harness) == [b"x", b"x"]
 
 
+def test_it_is_published_although_its_queue_is_deleted_before_a_transaction_is_refused() -> None:
+    harness = Harness()
+    client = harness.connect()
+    client.publish("orders", "created")
+    schedule(client, b"due", delay_ms=1_000)
+    harness.store_is_held = True
+    harness.advance(1_000)
+    client.delete("queue", "orders")
+    assert payloads(harness) == []
+    harness.refuse()
+    harness.store_is_held = False
+    harness.advance(1_000)
+    assert payloads(harness) == [b"due"]
+
+
 def test_one_that_was_not_stored_is_refused_and_never_published() -> None:
     harness = Harness()
     client = harness.connect()

@@ -5,6 +5,7 @@ import re
 from collections.abc import Coroutine
 from datetime import datetime
 from math import inf
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cyclopts import Parameter
@@ -29,10 +30,13 @@ def connect(server: str, *, client_id: str | None = None) -> tidings.Client:
     """Returns a client of this server, to be opened with `async with`.
 
     Raises:
-        InvalidOption: `server` is no address. To the library a bare word is a data file, which would be made here.
+        InvalidOption: `server` is no address, or a data file that is not there. The library would make it; here a
+            slip of the pen would look like a server without queues.
     """
     if not server.startswith(("tidings://", "sqlite:")):
         raise InvalidOption(f"--server {server}: write tidings://HOST:PORT, for example {SERVER_DEFAULT}")
+    if server.startswith("sqlite:") and not Path(server.removeprefix("sqlite:")).exists():
+        raise InvalidOption(f"--server {server}: there is no such data file; tidings serve --store {server} makes it")
     return tidings.connect(server, client_id=client_id, timeout=CONNECT_TIMEOUT_S)
 
 

@@ -71,6 +71,13 @@ def test_a_server_that_is_no_address_is_refused_before_anything_is_made(server, 
     assert client.url == ""
 
 
+def test_no_verb_makes_a_data_file_that_is_not_there(tmp_path, capfd):
+    path = tmp_path / "typo.db"
+    assert run(["queues", "--server", f"sqlite:{path}"]) == 1
+    assert f"tidings serve --store sqlite:{path} makes it" in capfd.readouterr().err
+    assert not path.exists()
+
+
 def test_the_server_comes_from_option_environment_or_default_in_this_order(client, monkeypatch):
     assert run(["queues"]) == 0
     assert client.url == "tidings://127.0.0.1:7433"

@@ -24,7 +24,8 @@ last messages
 honest gaps
     A durable subscription is told of a gap only where rows are damaged, a queue was deleted, or an administrator asked
     for what has this reason (a purge, a ttl, a limit); never for what was trimmed, unless that was gone when it asked
-    for it, or was moved back to it: what it has not settled stays. An ephemeral one is told of what it gave up. A
+    for it, or was moved back to it: what it has not settled stays. That a queue is deleted is told once the disk has it
+    no more. An ephemeral one is told of what it gave up. A
     subscription is handed nothing that it did not ask for, and what it is handed is what was published at that
     sequence.
 order
@@ -92,6 +93,7 @@ from tests.simulation.history import (
     Refused,
     Scheduling,
     Sent,
+    Telling,
     TimeFell,
     ToldForgotten,
     Unbinding,
@@ -246,6 +248,9 @@ def honest_gaps(evidence: Evidence) -> list[str]:
     broken = []
     deleted = {fact.epoch for fact in evidence.history.of(Deleted)}
     forgotten = {(fact.queue, fact.reason) for fact in evidence.history.of(Forgetting)}
+    for fact in evidence.history.of(Telling):
+        if fact.reason == "queue deleted" and fact.queue_stored:
+            broken.append(f"a queue was told to be deleted before it was: {fact}")
     for (name, process), reader in readers(evidence).items():
         if reader.filter.queue == PRESENCE_QUEUE:
             continue

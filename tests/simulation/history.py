@@ -355,13 +355,17 @@ class LettersDeleted(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """The server tells a durable subscription of a gap; the disk may not know of it yet."""
+    """The server tells a durable subscription of a gap; the disk may not know of it yet.
+
+    `queue_stored`: whether the disk has its queue.
+    """
 
     subscription: str
     epoch: int
     first: int
     last: int
     reason: str
+    queue_stored: bool
 
 
 class Told(NamedTuple):

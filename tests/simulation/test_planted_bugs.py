@@ -15,7 +15,18 @@ from tests.simulation.run import run
 from tests.simulation.scenario import FAULTS
 from tidings import limits
 from tidings.batch import Batch
-from tidings.broker import broker, gone, publishing, receipts, records, schedules, seeking, shares, transactions
+from tidings.broker import (
+    broker,
+    deliveries,
+    gone,
+    publishing,
+    receipts,
+    records,
+    schedules,
+    seeking,
+    shares,
+    transactions,
+)
 from tidings.broker.broker import Broker
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
@@ -182,6 +193,11 @@ def tells_a_gap_once(patch: pytest.MonkeyPatch) -> None:
         subscription.gaps = gaps
 
     patch.setattr(Deliveries, "tell_gap", once)
+
+
+@planted()
+def tells_that_a_queue_is_deleted_before_it_is(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(deliveries, "once_durable", lambda state, act: act())
 
 
 @planted()

@@ -152,8 +152,7 @@ class Watcher:
                     if isinstance(effect, Deliver):
                         self._sent(effect, subscription)
                     elif subscription.durable:
-                        span = epoch_of(effect.epoch), effect.first_sequence, effect.last_sequence
-                        self.fact(Telling(self._name(subscription), *span, effect.reason))
+                        self._telling(effect, subscription)
             for item in broker.state.subscriptions.values():
                 for number in range(next_dead.setdefault(item.number, item.next_dead), item.next_dead):
                     if number in item.dead:
@@ -244,6 +243,11 @@ class Watcher:
                 recorded,
             )
         )
+
+    def _telling(self, effect: Gap, subscription: Subscription) -> None:
+        epoch, first, last = epoch_of(effect.epoch), effect.first_sequence, effect.last_sequence
+        queue_stored = f"queue/{epoch}" in self._disk.content._records
+        self.fact(Telling(self._name(subscription), epoch, first, last, effect.reason, queue_stored))
 
     @staticmethod
     def _members(broker: Broker) -> set[tuple[int, int]]:

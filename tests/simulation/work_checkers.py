@@ -4,7 +4,8 @@ accounting
     Once all is quiet every message that a durable subscription wants, of those that were confirmed (or redriven to
     it), after the place where it began or was moved to at last, is one of these, and no two that exclude each other:
     acked by a process that was sent it since then, or by a stored transaction; waiting, so that the disk's cursor has
-    not settled it; a dead letter, or one that was; inside one gap. No message is inside two different gaps.
+    not settled it; a dead letter, or one that was; inside one gap. No message is inside two different gaps; but a gap
+    may be told again, without what was acked since then.
 dead letters
     What a durable subscription gives up becomes a dead letter of it once, in the transaction that settles it: not
     settled before, settled after it, with the message's payload. "rejected" it is only after somebody has rejected
@@ -68,6 +69,7 @@ from tests.simulation.history import (
     Scheduled,
     Scheduling,
     Sent,
+    Telling,
     Transacted,
     Transacting,
 )
@@ -173,11 +175,16 @@ def _overlapping_gaps(evidence: Evidence, name: str, reader: Reader) -> Iterator
     for epoch in reader.gaps:
         if moves_of(evidence.reading(name, epoch)):
             continue  # what is in a gap may be asked for again, and then is told again
-        known = Ranges()
-        for first, last, reason in sorted({(g.first, g.last, g.reason) for g in reader.standing if g.epoch == epoch}):
-            if known.within(first, last):
-                yield f"{name!r} was told twice of {known.within(first, last)} of epoch {epoch}, at last: {reason}"
-            known.add(first, last)
+        known, told = Ranges(), list[Telling]()
+        for gap in reader.standing:
+            if gap.epoch != epoch or any(
+                each.first <= gap.first and gap.last <= each.last for each in told if each.reason == gap.reason
+            ):
+                continue
+            if twice := known.within(gap.first, gap.last):
+                yield f"{name!r} was told twice of {twice} of epoch {epoch}, at last: {gap.reason}"
+            known.add(gap.first, gap.last)
+            told.append(gap)
 
 
 def dead_letters(evidence: Evidence) -> list[str]:

@@ -29,6 +29,7 @@ from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
 from tidings.model import epoch_of
+from tidings.ranges import Ranges
 from tidings.transaction import Damage
 
 _FETCHES_MAX = 2  # pages on their way to one subscription: one to read while one is sent
@@ -41,6 +42,7 @@ class Deliveries:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
         self._turn: Cursor | None = None  # whose turn it is of those that wait in line
+        self._untold_ends: set[tuple[int, str]] = set()  # of queues: epoch and reason, until that is durable
 
     # --- at the tail ---
 
@@ -83,7 +85,9 @@ class Deliveries:
         """Begins deliveries to a subscriber that was told that it is attached."""
         subscriber.starting = False
         subscriber.subscription.untold = 0
-        self._state.effects += [_shown(subscriber, gap) for gap in subscriber.subscription.gaps]
+        gaps = subscriber.subscription.gaps
+        told = [gap for gap in gaps if (gap.epoch, gap.reason) not in self._untold_ends]
+        self._state.effects += [_shown(subscriber, gap) for gap in told]
         self.pump(subscriber.subscription)
 
     def pump(self, subscription: Subscription) -> None:
@@ -311,30 +315,41 @@ class Deliveries:
 
     def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
         """Tells a subscription, now or when its subscriber comes back, that messages will not come."""
-        self._state.effects += self._gap(subscription, queue, first, last, reason)
-
-    def tell_end(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
-        """As `tell_gap`, of the last messages of a queue: once that is durable, since nothing is told after it."""
-        told = self._gap(subscription, queue, first, last, reason)
-
-        def tell() -> None:
-            subscribers = {(each.session.connection, each.handle) for each in subscription.attached()}
-            self._state.effects += [gap for gap in told if (gap.connection, gap.handle) in subscribers]
-
-        if told:
-            once_durable(self._state, tell)
-
-    def _gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> list[Gap]:
-        """Takes note of a gap; returns what is to be told."""
         gap = MissedGap(queue.shown_as, queue.epoch, first, last, reason)
         cursor = subscription.cursors.get(queue.epoch)
         if cursor is not None:
             cursor.cut += last - first + 1
         told = [_shown(subscriber, gap) for subscriber in subscription.attached() if not subscriber.starting]
-        if subscription.durable:  # kept until it is acked: what a lost connection swallows is told on the next one
-            subscription.remember(gap, told=bool(told))
+        self._state.effects += told
+        self._keep(subscription, gap, told=bool(told))
+
+    def _keep(self, subscription: Subscription, gap: MissedGap, *, told: bool) -> None:
+        """Keeps a gap of a durable subscription until it is acked: what a lost connection swallows is told again."""
+        if subscription.durable:
+            subscription.remember(gap, told=told)
             self._state.has_gap(subscription)
-        return told
+
+    def tell_end(self, subscription: Subscription, queue: Queue, lost: Ranges, reason: str) -> None:
+        """Tells a subscription that a queue ended: once that is durable, of what was not acked until then.
+
+        Nothing of the queue is told after it, so it may wait.
+        """
+        if not lost:
+            return
+        gaps = [MissedGap(queue.shown_as, queue.epoch, first, last, reason) for first, last in lost]
+        for gap in gaps:
+            self._keep(subscription, gap, told=False)
+        end = queue.epoch, reason
+        self._untold_ends.add(end)
+
+        def tell() -> None:
+            self._untold_ends.discard(end)
+            left = subscription.gaps if subscription.durable else gaps
+            for subscriber in subscription.attached():
+                if not subscriber.starting:
+                    self._state.effects += [_shown(subscriber, gap) for gap in left if (gap.epoch, gap.reason) == end]
+
+        once_durable(self._state, tell)
 
     def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
         if first <= last and subscription.gaps and subscription.forget_gaps(epoch, first, last):

@@ -495,6 +495,31 @@ def test_what_a_deleted_queue_loses_is_not_told_over_a_handle_that_is_detached_m
     assert client.gaps == []
 
 
+def test_what_a_deleted_queue_loses_is_told_without_what_is_acked_until_it_is_durable() -> None:
+    harness, client = filled()
+    handle, epoch = client.subscribe("orders", start="earliest"), harness.epoch("orders")
+    harness.store_is_held = True
+    harness.connect().delete("queue", "orders")
+    harness.do(inputs.Ack(client.connection, handle, [(epoch, 1, 1)]))
+    harness.store_is_held = False
+    harness.commit()
+    assert [(gap.first_sequence, gap.last_sequence) for gap in client.gaps] == [(2, 3)]
+
+
+def test_whoever_comes_back_before_a_deletion_is_durable_is_told_once_it_is() -> None:
+    harness, client = filled()
+    client.subscribe("orders", start="earliest")
+    client.disconnect()
+    harness.store_is_held = True
+    harness.connect().delete("queue", "orders")
+    again = harness.connect("reader")
+    again.subscribe("orders")
+    assert again.gaps == []
+    harness.store_is_held = False
+    harness.commit()
+    assert [(gap.first_sequence, gap.last_sequence) for gap in again.gaps] == [(1, 3)]
+
+
 def test_a_subscriber_that_was_away_is_told_when_it_comes_back_even_after_a_restart() -> None:
     harness, client = filled()
     client.subscribe("orders", start="earliest")

@@ -28,7 +28,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import MissedGap, Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
-from tidings.model import epoch_of
+from tidings.model import Reading, epoch_of
 from tidings.ranges import Ranges
 from tidings.transaction import Damage
 
@@ -86,7 +86,7 @@ class Deliveries:
         subscriber.starting = False
         subscriber.subscription.untold = 0
         gaps = subscriber.subscription.gaps
-        told = [gap for gap in gaps if (gap.epoch, gap.reason) not in self._untold_ends]
+        told = [gap for gap in gaps if _end_of(gap) not in self._untold_ends]
         self._state.effects += [_shown(subscriber, gap) for gap in told]
         self.pump(subscriber.subscription)
 
@@ -315,10 +315,9 @@ class Deliveries:
 
     def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
         """Tells a subscription, now or when its subscriber comes back, that messages will not come."""
-        gap = MissedGap(queue.shown_as, queue.epoch, first, last, reason)
-        cursor = subscription.cursors.get(queue.epoch)
-        if cursor is not None:
-            cursor.cut += last - first + 1
+        cursor = subscription.cursors[queue.epoch]
+        cursor.cut += last - first + 1
+        gap = MissedGap(queue.shown_as, cursor.reading, first, last, reason)
         told = [_shown(subscriber, gap) for subscriber in subscription.attached() if not subscriber.starting]
         self._state.effects += told
         self._keep(subscription, gap, told=bool(told))
@@ -336,7 +335,8 @@ class Deliveries:
         """
         if not lost:
             return
-        gaps = [MissedGap(queue.shown_as, queue.epoch, first, last, reason) for first, last in lost]
+        reading = subscription.cursors[queue.epoch].reading
+        gaps = [MissedGap(queue.shown_as, reading, first, last, reason) for first, last in lost]
         for gap in gaps:
             self._keep(subscription, gap, told=False)
         end = queue.epoch, reason
@@ -347,13 +347,15 @@ class Deliveries:
             left = subscription.gaps if subscription.durable else gaps
             for subscriber in subscription.attached():
                 if not subscriber.starting:
-                    self._state.effects += [_shown(subscriber, gap) for gap in left if (gap.epoch, gap.reason) == end]
+                    self._state.effects += [_shown(subscriber, gap) for gap in left if _end_of(gap) == end]
 
         once_durable(self._state, tell)
 
-    def _forget_gaps(self, subscription: Subscription, epoch: int, first: int, last: int) -> None:
-        if first <= last and subscription.gaps and subscription.forget_gaps(epoch, first, last):
-            self._state.changed(subscription)
+    def _forget_gaps(self, subscription: Subscription, reading: Reading, first: int, last: int) -> bool:
+        if first > last or not subscription.gaps or not subscription.forget_gaps(reading, first, last):
+            return False
+        self._state.changed(subscription)
+        return True
 
     def _go_live(self, subscriber: Reader, cursor: Cursor) -> None:
         subscriber.behind.pop(cursor, None)
@@ -382,10 +384,12 @@ class Deliveries:
         for reading, first, last in ranges:
             cursor = subscription.cursors.get(epoch_of(reading))
             first = max(first, 1)
-            self._forget_gaps(subscription, epoch_of(reading), first, last)
+            was_gap = self._forget_gaps(subscription, reading, first, last)
             if cursor is None:
                 continue  # the queue was deleted, and with it what there was to settle
             if cursor.reading != reading:
+                if was_gap:
+                    continue  # of what comes before the place to which it was moved
                 refused = DeliveryTakenAway(
                     f"ack of {first} to {last} of queue {cursor.queue.name!r}: it was delivered before somebody moved"
                     f" subscription {subscription.name!r}, and counts no more"
@@ -407,8 +411,8 @@ class Deliveries:
                     state.changed_cursor(cursor)
                     changed = cursor
                 # A cumulative ack means what was delivered before it, not what was given up.
-                dead = subscription.dead_within(reading, first, last) if first > 1 or last == 1 else None
-                if dead:
+                letters = subscription.dead_within(epoch_of(reading), first, last) if first > 1 or last == 1 else ()
+                if dead := next((letter for letter in letters if letter.reading == reading), None):
                     refused = DeliveryTakenAway(
                         f"ack of sequence {dead.sequence} of queue {dead.queue!r}: it was given up after"
                         f" {dead.attempts} attempts ({dead.reason}) and is dead letter {dead.number} of subscription"
@@ -552,11 +556,12 @@ class Deliveries:
         self._state.changed_cursor(cursor)
 
 
+def _end_of(gap: MissedGap) -> tuple[int, str]:
+    return epoch_of(gap.reading), gap.reason
+
+
 def _shown(subscriber: Subscriber, gap: MissedGap) -> Gap:
-    cursor = subscriber.subscription.cursors.get(gap.epoch)
-    reading = cursor.reading if cursor else gap.epoch
-    queue, _, first, last, reason = gap
-    return Gap(subscriber.session.connection, subscriber.handle, queue, reading, first, last, reason)
+    return Gap(subscriber.session.connection, subscriber.handle, *gap)
 
 
 def _has_too_many_holes(cursor: Cursor) -> bool:

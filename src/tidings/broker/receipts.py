@@ -23,7 +23,7 @@ from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
 from tidings.calls import AwaitReceipt, ListReceipts
 from tidings.errors import InvalidOption, LimitReached, NotFound, TidingsError
-from tidings.model import Receipt
+from tidings.model import Receipt, epoch_of
 
 _SETTLED: Final = ("acked", "dead", "gap")
 
@@ -249,8 +249,9 @@ def _receipt(cursor: Cursor, first: int, last: int, readable: bool) -> Receipt:
         return _unsettled(cursor, unsettled)
     if last > _reached(cursor):
         return Receipt(subscription=subscription.name, state="waiting", attempts=0)
-    letter = subscription.dead_within(cursor.reading, first, last)
-    if letter is not None:
+    epoch = cursor.queue.epoch
+    letters = subscription.dead_within(epoch, first, last)
+    if letter := next((each for each in letters if each.reading == cursor.reading), None):
         return Receipt(
             subscription=subscription.name,
             state="dead",
@@ -260,10 +261,11 @@ def _receipt(cursor: Cursor, first: int, last: int, readable: bool) -> Receipt:
             dead_letter=letter.number,
         )
     for gap in subscription.gaps:
-        if gap.epoch == cursor.queue.epoch and gap.first_sequence <= last and first <= gap.last_sequence:
+        if epoch_of(gap.reading) == epoch and gap.first_sequence <= last and first <= gap.last_sequence:
             return Receipt(subscription=subscription.name, state="gap", reason=gap.reason)
-    none_gone = subscription.next_dead - 1 == len(subscription.dead)
-    exact = none_gone and not (cursor.skipped or cursor.cut) and (readable or cursor.filter.everything)
+    # Of what died before a move it is not known whether it was delivered again, and acked then.
+    none_died = not letters and subscription.next_dead - 1 == len(subscription.dead)
+    exact = none_died and not (cursor.skipped or cursor.cut) and (readable or cursor.filter.everything)
     return Receipt(subscription=subscription.name, state="acked", exact=exact)
 
 

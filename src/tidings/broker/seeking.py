@@ -2,7 +2,8 @@
 
 1. After a move all up to the new cursor counts as settled, and all after it is delivered, as if for the first time:
    what was in flight, failed or waited before is void, and its late acks are refused.
-2. What it is moved past is the user's choice: counted, and no gap. What was trimmed of what it is to get is one.
+2. What it is moved past is the user's choice: counted, and no gap. What was trimmed of what it is to get is one. A
+   gap after that place, which nobody acked, is told no more: what it covered is delivered, or is a gap anew.
 3. Dead letters stay, and what was redriven from them is delivered as ever.
 4. Nothing is delivered before the move is durable: else a crash could undo it, and the next one could not be told
    from it.
@@ -75,9 +76,11 @@ class Seeking:
             first_kept = self._retention.first_kept(queue)
             before = cursor.settled_to
             skipped = self._deliveries.move(cursor, max(target, first_kept - 1))
+            begins_anew = subscription.forget_gaps_after(queue.epoch, target)
             if target < first_kept - 1:
                 reason = "purged" if first_kept - 1 == queue.purged_to else "trimmed"
                 self._deliveries.tell_gap(subscription, queue, target + 1, first_kept - 1, reason)
+            if begins_anew or target < first_kept - 1:
                 state.cut_from(cursor)
             moved[cursor] = MovedInfo(queue=queue.name, before=before, cursor=cursor.settled_to, skipped=skipped)
 

@@ -71,7 +71,7 @@ class BrokerState:
             self.ledger.changed(cursor, self.now_ms)
 
     def cut_from(self, cursor: Cursor) -> None:
-        """Takes note that something was cut from a cursor, and its subscription is to be told: both or none."""
+        """Takes note that a cursor has changed with the gaps that its subscription is to be told: both or none."""
         if cursor.awaited:
             self.moved[cursor] = None
         self._changed_at_once(cursor.subscription, [cursor, cursor.subscription])

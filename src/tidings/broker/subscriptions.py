@@ -10,14 +10,14 @@ from tidings.broker.dead_letters import DeadLetter, Redriving
 from tidings.broker.filters import Filter
 from tidings.broker.members import Member, Members
 from tidings.broker.subscribers import Subscriber
-from tidings.model import Reading
+from tidings.model import Reading, epoch_of
 
 
 class MissedGap(NamedTuple):
-    """Something that was cut from a backlog while its subscriber was away."""
+    """Something that was cut from a backlog and that its subscriber has not acked yet."""
 
     queue: str
-    epoch: int
+    reading: Reading
     first_sequence: int
     last_sequence: int
     reason: str
@@ -149,11 +149,11 @@ class Subscription:
                 return
         self.gaps = [*self.gaps, gap][-limits.GAPS_MAX :]
 
-    def forget_gaps(self, epoch: int, first: int, last: int) -> bool:
-        """Forgets what of its gaps is in a range that was acked; returns whether anything was."""
+    def forget_gaps(self, reading: Reading, first: int, last: int) -> bool:
+        """Forgets what of its gaps is in a range of a reading; returns whether anything was."""
         kept: list[MissedGap] = []
         for gap in self.gaps:
-            if gap.epoch != epoch or gap.last_sequence < first or gap.first_sequence > last:
+            if gap.reading != reading or gap.last_sequence < first or gap.first_sequence > last:
                 kept.append(gap)
                 continue
             if gap.first_sequence < first:
@@ -165,32 +165,35 @@ class Subscription:
         self.gaps = kept
         return changed
 
+    def forget_gaps_after(self, epoch: int, after: int) -> bool:
+        """Forgets gaps after a place in a queue, of all readings of it; returns whether there were any."""
+        found = [gap for gap in self.gaps if epoch_of(gap.reading) == epoch and gap.last_sequence > after]
+        for gap in found:
+            self.forget_gaps(gap.reading, after + 1, gap.last_sequence)
+        return bool(found)
+
     def bury(self, letter: DeadLetter) -> None:
         """Takes on a dead letter."""
         self.dead[letter.number] = letter
-        self._dead_at[letter.reading, letter.sequence] = letter.number
+        self._dead_at[letter.epoch, letter.sequence] = letter.number
         self.next_dead = max(self.next_dead, letter.number + 1)
 
     def unbury(self, letter: DeadLetter) -> None:
         """Lets go of a dead letter that was deleted or redriven."""
         del self.dead[letter.number]
-        place = letter.reading, letter.sequence
-        if (
-            self._dead_at.get(place) == letter.number
-        ):  # else its message was delivered again by a rewind, and died again
+        place = letter.epoch, letter.sequence
+        if self._dead_at.get(place) == letter.number:  # else its message was delivered again, and died again
             del self._dead_at[place]
 
-    def dead_within(self, reading: Reading, first: int, last: int) -> DeadLetter | None:
-        """Returns a dead letter whose message is in a range of a queue, and died since the last move there."""
+    def dead_within(self, epoch: int, first: int, last: int) -> list[DeadLetter]:
+        """Returns the dead letters of a range of a queue, of each message the latest, in whichever reading it died."""
         if not self._dead_at:
-            return None
+            return []
         if last - first < len(self._dead_at):
-            numbers = (self._dead_at.get((reading, sequence)) for sequence in range(first, last + 1))
-        else:
-            readings = self._dead_at.items()
-            numbers = (number for (at, sequence), number in readings if at == reading and first <= sequence <= last)
-        found = next((number for number in numbers if number is not None), None)
-        return None if found is None else self.dead[found]
+            numbers = (self._dead_at.get((epoch, sequence)) for sequence in range(first, last + 1))
+            return [self.dead[number] for number in numbers if number is not None]
+        places = self._dead_at.items()
+        return [self.dead[number] for (at, sequence), number in places if at == epoch and first <= sequence <= last]
 
     def outstanding(self) -> int:
         """Returns the sum of its lags: an upper bound of what waits for it."""

@@ -265,7 +265,6 @@ class Subscriber:
         """
         if self.durable:
             self.ack(frame.epoch, frame.first_sequence, frame.last_sequence)
-        frame = msgspec.structs.replace(frame, epoch=epoch_of(frame.epoch))
         if self.durable and frame in self.gaps:
             return
         self.gaps.append(frame)

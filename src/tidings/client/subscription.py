@@ -14,6 +14,7 @@ from tidings.client.decoding import Decoding, Payload
 from tidings.client.message import Delivered, Message, MessageBatch, RunContext
 from tidings.client.subscriber import Delivery, Options, ReadyRun, Subscriber
 from tidings.errors import InvalidOption, NeverDelivered
+from tidings.model import epoch_of
 from tidings.wire import Extend, Gap, Nack
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Subscription(Generic[Payload]):
     @property
     def gaps(self) -> list[Gap]:
         """What was cut from its backlog and never comes: the latest gaps that were seen, in order."""
-        return list(self._subscriber.gaps) if self._subscriber else []
+        gaps = self._subscriber.gaps if self._subscriber else []
+        return [msgspec.structs.replace(gap, epoch=epoch_of(gap.epoch)) for gap in gaps]
 
     async def attach(self) -> None:
         """Attaches to the server, creating the subscription if it is new. Does nothing if it is attached.

@@ -137,6 +137,20 @@ def test_what_a_subscription_was_moved_past_is_not_called_acked_for_sure() -> No
     assert receipt(client).state == "in flight"
 
 
+def test_what_died_before_a_move_is_not_called_acked_for_sure() -> None:
+    harness, client = attached()
+    client.publish("orders", "a", "b")
+    client.nack(1, 1, reject=True)
+    client.ack(1, 2)
+    client.call(Seek(subscription="billing", to="latest"))
+    assert receipt(client) == Receipt(subscription="billing", state="acked", exact=False)
+    assert receipt(client, 2) == Receipt(subscription="billing", state="acked")
+    client.call(Seek(subscription="billing", to="earliest"))
+    cursor = harness.broker.state.subscriptions["billing"].cursors[harness.epoch("orders")]
+    harness.do(inputs.Nack(client.connection, 1, [(cursor.reading, 1, 1)], reject=True))
+    assert (receipt(client).state, receipt(client).dead_letter) == ("dead", 2)
+
+
 def test_a_long_list_comes_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LISTING_PAGE_COUNT", 2)
     _, client = attached()

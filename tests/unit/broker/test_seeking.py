@@ -9,7 +9,7 @@ from tests.unit.broker.harness import START_MS, Client, Harness, assert_delivere
 from tidings import limits
 from tidings.broker import inputs
 from tidings.broker.cursors import State
-from tidings.calls import Redrive, Seek
+from tidings.calls import ConfigureQueue, Purge, Redrive, Seek
 from tidings.errors import DeliveryTakenAway, InvalidOption, NotFound
 from tidings.model import MovedInfo, epoch_of, moves_of, reading_of
 
@@ -277,6 +277,47 @@ def test_what_is_trimmed_of_a_move_back_is_told_as_a_gap_also_to_who_is_away() -
     assert client.gaps == []
     client.call(Seek(subscription=NAME, to="earliest"))
     assert client.gaps == [], "the earliest there is misses nothing"
+
+
+def test_gaps_of_what_is_read_again_are_told_no_more_and_those_before_it_are() -> None:
+    harness, client = attached(in_flight_max=1)
+    client.call(ConfigureQueue(name="orders", waiting_messages=1, when_full="drop-oldest"))
+    for each in ("abcd", "ef"):
+        client.publish("orders", *each)
+        client.ack(1, 1 if each == "abcd" else 4)
+    told = [(gap.first_sequence, gap.last_sequence) for gap in client.gaps]
+    assert told == [(2, 3), (5, 5)]
+    client.call(ConfigureQueue(name="orders", waiting_messages=10))
+    client.disconnect()
+    harness.connect().call(Seek(subscription=NAME, to="sequence", value=3))
+    harness.flush()
+    harness.restart()
+    client = harness.connect("reader")
+    client.subscribe("orders", in_flight_max=5)
+    assert sequences(client) == [3, 4, 5, 6], "they were still there"
+    (gap,) = client.gaps
+    assert (gap.first_sequence, gap.last_sequence) == (2, 2)
+    harness.do(inputs.Ack(client.connection, 1, [(gap.epoch, 2, 2)]))
+    assert client.refusals == []
+    client.disconnect()
+    client = harness.connect("reader")
+    client.subscribe("orders")
+    assert client.gaps == []
+
+
+def test_an_ack_from_before_a_move_does_not_ack_a_gap_after_it() -> None:
+    harness, client = attached(in_flight_max=1)
+    client.publish("orders", "a", "b", "c")
+    before = reading(harness)
+    client.call(Seek(subscription=NAME, to="earliest"))
+    client.call(Purge(queue="orders"))
+    harness.do(inputs.Ack(client.connection, 1, [(before, 1, 3)]))
+    assert_refused(client, DeliveryTakenAway)
+    client.disconnect()
+    client = harness.connect("reader")
+    client.subscribe("orders", in_flight_max=1)
+    told = [(gap.epoch, gap.first_sequence, gap.last_sequence) for gap in client.gaps]
+    assert told == [(reading(harness), 2, 3), (reading(harness), 1, 1)]
 
 
 def test_a_move_back_while_its_messages_are_being_trimmed_tells_them_as_a_gap() -> None:

@@ -182,7 +182,7 @@ def at_least_once(evidence: Evidence) -> list[str]:
             reading = evidence.reading(name, epoch)
             handed = {sequence for known in of_the_name for sequence in known.handed[reading]}
             handed |= dead[evidence.numbers.get(name, 0), reading]
-            gaps = Ranges(span for known in of_the_name for span in known.gaps[epoch])
+            gaps = Ranges(span for known in of_the_name for span in known.gaps[reading])
             place = reader.place(reading)
             first, last = (
                 (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
@@ -223,7 +223,7 @@ def last_messages(evidence: Evidence) -> list[str]:
                 continue
             place, handed = reader.place(reading), reader.handed[reading]
             got = {sequence for known in of_the_name for sequence in known.handed[reading]}
-            gaps = Ranges(span for known in of_the_name for span in known.gaps[epoch])
+            gaps = Ranges(span for known in of_the_name for span in known.gaps[reading])
             by_event: dict[str, list[int]] = defaultdict(list)
             for sequence, message in sorted(evidence.stored.get(epoch, {}).items()):
                 if sequence <= place.most and reader.wants(message):
@@ -255,15 +255,16 @@ def honest_gaps(evidence: Evidence) -> list[str]:
         if reader.filter.queue == PRESENCE_QUEUE:
             continue
         for told in reader.told:
-            damaged = evidence.damaged.get(told.epoch, Ranges())
+            epoch = epoch_of(told.reading)
+            damaged = evidence.damaged.get(epoch, Ranges())
             honest = (
-                (told.reason == "queue deleted" and told.epoch in deleted)
+                (told.reason == "queue deleted" and epoch in deleted)
                 or (told.reason == "damaged" and damaged.within(told.first, told.last) == [(told.first, told.last)])
-                or (told.reason == "trimmed" and (process or told.last < reader.first_kept(told.epoch)))
+                or (told.reason == "trimmed" and (process or told.last < reader.first_kept(epoch)))
                 # (One that is away follows what it does not want, so it may be beyond that place when it is written.)
-                or (told.reason == "trimmed" and told.last <= max(evidence.moved_to(name, told.epoch), default=0))
+                or (told.reason == "trimmed" and told.last <= max(evidence.moved_to(name, epoch), default=0))
                 or (told.reason.startswith("given up") and process and told.first == told.last)
-                or (evidence.queue_of.get(told.epoch), told.reason) in forgotten
+                or (evidence.queue_of.get(epoch), told.reason) in forgotten
             )
             if not honest or told.first > told.last:
                 broken.append(f"subscription {name!r} was told of a gap without reason: {told}")

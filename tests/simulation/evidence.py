@@ -136,7 +136,21 @@ class Evidence:
 
     def reading(self, subscription: str, epoch: int) -> Reading:
         """Returns in which reading of a queue a subscription is at last."""
-        return reading_of(epoch, self.journal.moves(self.numbers.get(subscription, 0), epoch))
+        moved = self._moved_before_deletion.get((subscription, epoch))
+        return moved[0] if moved else reading_of(epoch, self.journal.moves(self.numbers.get(subscription, 0), epoch))
+
+    def begins(self, subscription: str, reading: Reading) -> int:
+        """Returns to where a subscription was moved, at the beginning of a reading."""
+        moved = self._moved_before_deletion.get((subscription, epoch_of(reading)))
+        if moved and moved[0] == reading:
+            return moved[1]
+        return self.journal.begins(self.numbers[subscription], reading)
+
+    @cached_property
+    def _moved_before_deletion(self) -> dict[tuple[str, int], tuple[Reading, int]]:
+        """(subscription, epoch) -> reading and place of a move that was never on the disk: its queue was deleted."""
+        last = {fact.epoch: fact for fact in self.history.of(Deleted) if fact.epoch in self.journal.deleted}
+        return {(name, epoch): (reading, at) for epoch, fact in last.items() for name, reading, at in fact.moved}
 
 
 class Place(NamedTuple):
@@ -166,27 +180,33 @@ class Reader:
         self._evidence = evidence
 
     @cached_property
-    def gaps(self) -> dict[int, Ranges]:
-        """What it was told that will not come, by epoch."""
-        standing, found = defaultdict[int, Ranges](Ranges), defaultdict[int, Ranges](Ranges)
+    def gaps(self) -> dict[Reading, Ranges]:
+        """What it was told that will not come."""
+        standing, found = defaultdict[Reading, Ranges](Ranges), defaultdict[Reading, Ranges](Ranges)
         for telling in self.standing:
-            standing[telling.epoch].add(telling.first, telling.last)
+            standing[telling.reading].add(telling.first, telling.last)
         for told in self.told:
             ephemeral = told.subscription not in self._evidence.name_of
-            spans = [(told.first, told.last)] if ephemeral else standing[told.epoch].within(told.first, told.last)
+            spans = [(told.first, told.last)] if ephemeral else standing[told.reading].within(told.first, told.last)
             for span in spans:
-                found[told.epoch].add(*span)
+                found[told.reading].add(*span)
         return found
+
+    def was_cut(self, epoch: int, sequence: int) -> bool:
+        """Whether it was told, in any reading, that a message will not come."""
+        return any(epoch_of(reading) == epoch and sequence in gaps for reading, gaps in self.gaps.items())
 
     def life_ended(self, commits: int) -> None:
         """Forgets gaps that were none: a life of the server ended, and its transactions do not know of them."""
         self.standing = [telling for telling in self.standing if self._was_stored(telling, commits)]
 
     def _was_stored(self, telling: Telling, commits: int) -> bool:
-        journal = self._evidence.journal
-        if journal.deleted.get(telling.epoch, commits) < commits:
+        journal, epoch = self._evidence.journal, epoch_of(telling.reading)
+        if journal.deleted.get(epoch, commits) < commits:
             return True
-        record = journal.cursor(self._evidence.numbers[telling.subscription], telling.epoch, commits - 1)
+        record = journal.cursor(self._evidence.numbers[telling.subscription], epoch, commits - 1)
+        if record is not None and record.moves != moves_of(telling.reading):
+            return record.moves > moves_of(telling.reading)  # else that move was forgotten with its gaps
         return all(is_settled(record, sequence) for sequence in range(telling.first, telling.last + 1))
 
     def gone_before(self, epoch: int) -> Ranges:
@@ -207,8 +227,7 @@ class Reader:
         """Returns where it began, or to where it was moved."""
         asked, attached, epoch = self.asked, self.attached, epoch_of(reading)
         if moves_of(reading) and attached is not None:
-            number = self._evidence.numbers[attached.subscription]
-            begins = self._evidence.journal.begins(number, reading)
+            begins = self._evidence.begins(attached.subscription, reading)
             return Place(begins, begins)
         if attached is None or epoch not in attached.ends:
             return Place(0, 0)  # younger than the subscription

@@ -361,7 +361,7 @@ class Telling(NamedTuple):
     """
 
     subscription: str
-    epoch: int
+    reading: int
     first: int
     last: int
     reason: str
@@ -373,17 +373,21 @@ class Told(NamedTuple):
 
     process: str
     subscription: str
-    epoch: int
+    reading: int
     first: int
     last: int
     reason: str
 
 
 class Deleted(NamedTuple):
-    """A queue, in this life of it, was deleted, or at least may have been."""
+    """A queue, in this life of it, was deleted, or at least may have been.
+
+    `moved` are the (subscription, reading, cursor) of those that had been moved in it when the disk did not know yet.
+    """
 
     queue: str
     epoch: int
+    moved: tuple[tuple[str, int, int], ...] = ()
 
 
 class Forgetting(NamedTuple):

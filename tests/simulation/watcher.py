@@ -121,6 +121,7 @@ class Watcher:
                 self._count_again(broker, input)
             if isinstance(input, Ack | Nack | Transact):
                 self._settling(broker, input)
+            moved = self._moved(broker, input.name) if isinstance(input, Delete) and input.what == "queue" else ()
             names = {
                 (session.connection, handle): subscriber.subscription
                 for session in broker.state.sessions.values()
@@ -170,7 +171,7 @@ class Watcher:
                 self.queue_of.update(now)
                 for epoch, name in known.items():
                     if epoch not in now:
-                        self.fact(Deleted(name, epoch))
+                        self.fact(Deleted(name, epoch, moved))
                 known = now
             if self._invariants:
                 invariants.check_changed()
@@ -217,6 +218,15 @@ class Watcher:
             place = input.connection, input.handle, self._life, self._name(subscriber.subscription)
             self.fact(AckTaken(*place, ranges, False))
 
+    def _moved(self, broker: Broker, queue: str) -> tuple[tuple[str, int, int], ...]:
+        """Returns which durable subscriptions were moved in a queue and get nothing before that is on the disk."""
+        known = broker.state.queues.get(queue)
+        return tuple(
+            (self._name(cursor.subscription), cursor.reading, cursor.settled_to)
+            for cursor in (known.cursors if known else ())
+            if cursor.moving and cursor.subscription.durable
+        )
+
     def _sent(self, effect: Deliver, subscription: Subscription) -> None:
         attached = [
             joined
@@ -245,9 +255,9 @@ class Watcher:
         )
 
     def _telling(self, effect: Gap, subscription: Subscription) -> None:
-        epoch, first, last = epoch_of(effect.epoch), effect.first_sequence, effect.last_sequence
-        queue_stored = f"queue/{epoch}" in self._disk.content._records
-        self.fact(Telling(self._name(subscription), epoch, first, last, effect.reason, queue_stored))
+        span = effect.epoch, effect.first_sequence, effect.last_sequence
+        queue_stored = f"queue/{epoch_of(effect.epoch)}" in self._disk.content._records
+        self.fact(Telling(self._name(subscription), *span, effect.reason, queue_stored))
 
     @staticmethod
     def _members(broker: Broker) -> set[tuple[int, int]]:

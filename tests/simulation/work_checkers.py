@@ -102,7 +102,7 @@ def accounting(evidence: Evidence) -> list[str]:
         for epoch, sequences in _owed(evidence, number, reader).items():
             reading = evidence.reading(name, epoch)
             record = None if epoch in deleted else evidence.journal.cursor(number, epoch, last)
-            gaps, buried = reader.gaps[epoch], dead[number, reading]
+            gaps, buried = reader.gaps[reading], dead[number, reading]
             for sequence in sequences:
                 settled = epoch in deleted or is_settled(record, sequence)
                 done = sequence in acked[name, reading]
@@ -117,7 +117,7 @@ def accounting(evidence: Evidence) -> list[str]:
                 # Once it was redriven or deleted an ack of it settles nothing, and is not refused any more.
                 if sequence in stay[number, reading] and sequence in sure[name, reading]:
                     broken.append(f"{where} is a dead letter and durably acked")
-        broken += _overlapping_gaps(evidence, name, reader)
+        broken += _overlapping_gaps(name, reader)
     return broken
 
 
@@ -171,18 +171,16 @@ def _owed(evidence: Evidence, number: int, reader: Reader) -> dict[int, list[int
     return owed
 
 
-def _overlapping_gaps(evidence: Evidence, name: str, reader: Reader) -> Iterator[str]:
-    for epoch in reader.gaps:
-        if moves_of(evidence.reading(name, epoch)):
-            continue  # what is in a gap may be asked for again, and then is told again
+def _overlapping_gaps(name: str, reader: Reader) -> Iterator[str]:
+    for reading in reader.gaps:
         known, told = Ranges(), list[Telling]()
         for gap in reader.standing:
-            if gap.epoch != epoch or any(
+            if gap.reading != reading or any(
                 each.first <= gap.first and gap.last <= each.last for each in told if each.reason == gap.reason
             ):
                 continue
             if twice := known.within(gap.first, gap.last):
-                yield f"{name!r} was told twice of {twice} of epoch {epoch}, at last: {gap.reason}"
+                yield f"{name!r} was told twice of {twice} of {reading}, at last: {gap.reason}"
             known.add(gap.first, gap.last)
             told.append(gap)
 
@@ -192,7 +190,7 @@ def dead_letters(evidence: Evidence) -> list[str]:
     broken = [
         f"{fact.process} was told of a dead letter before it was one: {fact}"
         for fact in evidence.history.of(RejectedDurably)
-        if not fact.stored and fact.sequence not in known[fact.subscription, ""].gaps[epoch_of(fact.reading)]
+        if not fact.stored and fact.sequence not in known[fact.subscription, ""].gaps[fact.reading]
     ]
     reader_of = {number: reader for reader, number in evidence.numbers.items()}
     rejected: Ways = defaultdict(Ranges)
@@ -396,7 +394,7 @@ def key_order(evidence: Evidence) -> list[str]:
                     for other in by_key[epoch][message.key]
                     if after < other < sequence
                     and other not in settled
-                    and other not in reader.gaps[epoch]
+                    and other not in reader.gaps[fact.reading]
                     and (evidence.is_own(epoch) or reader.wants(evidence.stored[epoch][other]))
                 ]
                 if before:
@@ -458,7 +456,7 @@ def moves(evidence: Evidence) -> list[str]:
                     # Before it was written it may have followed what it does not want, and passed what was cut.
                     cursor <= place
                     and not any(
-                        reader.wants(message) and sequence not in reader.gaps[epoch]
+                        reader.wants(message) and not reader.was_cut(epoch, sequence)
                         for sequence, message in messages.items()
                         if cursor < sequence <= place
                     )

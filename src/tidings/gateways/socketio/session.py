@@ -4,7 +4,8 @@
     frames, bodies <- Engine <- Connection <- readers    <- Attachment
 
 All namespaces of a connection are one conversation. Deliveries are taken only while the client takes what was sent
-before: what it does not read waits in the node, and is bounded there.
+before: what it does not read waits in the node, and is bounded there. Nor is more taken from a client than it takes of
+the answers: above SEND_BUFFER_BYTES_MAX of them what it asks waits in its socket.
 """
 
 import asyncio
@@ -86,6 +87,7 @@ class Session:
         "_poller",
         "_posting",
         "_ready",
+        "_room",
         "_send",
         "_settling",
         "_turn",
@@ -114,6 +116,7 @@ class Session:
         self._posting = False
         self._turn = asyncio.Lock()
         self._handling = False
+        self._room: asyncio.Future[None] | None = None  # of who waits until the client has taken some of its answers
         self._ended = False
         self._idle_since_ms = gateway.now_ms()
         self._alarm: asyncio.TimerHandle | None = None
@@ -167,6 +170,7 @@ class Session:
                 frames = self.engine.frames_to_send(self._gateway.now_ms())
                 if not frames:
                     break
+                self._make_room()
                 for frame in frames:
                     if isinstance(frame, bytes):
                         await send({"type": "websocket.send", "bytes": frame})
@@ -184,6 +188,7 @@ class Session:
             self.end("the server made a mistake; its log says which")
         finally:
             self._writing = False
+            self._make_room()
             self._set_alarm()
 
     # --- over long polling ---
@@ -203,6 +208,7 @@ class Session:
                 return b"6"
             body = self.engine.payload_to_send(self._gateway.now_ms())
             if body is not None:
+                self._make_room()
                 self._set_alarm()
                 if self.engine.closed:
                     self.end(self.engine.closed)
@@ -241,7 +247,7 @@ class Session:
     async def _receive(self, data: str | bytes, *, is_payload: bool = False) -> None:
         """Does what a frame or a body asks for, in the order in which they came."""
         async with self._turn:
-            self._handling = True
+            await self._wait_for_room()
             await self._handle_all(data, is_payload=is_payload)
             self._handling = False
         self.flush()
@@ -258,9 +264,12 @@ class Session:
                 messages = self.engine.receive_frame(data, now_ms)
             self._settle_proven()
             for message in messages:
+                await self._wait_for_room()
+                self._handling = True
                 received = self.connection.receive_message(message)
                 if received is not None:
                     await self._handle(received)
+                self._handling = False
         except ProtocolViolation as error:
             self.engine.close(error.text)
         except TidingsError as error:
@@ -333,6 +342,20 @@ class Session:
             self.namespaces = {}
             self._idle_since_ms = self._gateway.now_ms()
         self.flush()
+
+    async def _wait_for_room(self) -> None:
+        """Waits while too much of what the client was answered waits for it."""
+        while self._is_full():
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done() and not self._is_full():
+            self._room.set_result(None)
+
+    def _is_full(self) -> bool:
+        can_read = self._send is not None or not self.engine.websocket
+        return can_read and not self.engine.closed and self.engine.waiting_bytes > limits.SEND_BUFFER_BYTES_MAX
 
     # --- delivering ---
 
@@ -408,6 +431,7 @@ class Session:
 
     def wake(self) -> None:
         """Sends what waits as soon as the client takes it."""
+        self._make_room()
         if self._send is not None:
             if not self._writing:
                 self._writing = True

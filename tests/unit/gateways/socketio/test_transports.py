@@ -13,7 +13,8 @@ from tests.integration.processes import eventually
 from tests.unit.gateways.socketio.raw import DEADLINE_S, RawClient
 from tests.unit.gateways.socketio.test_forms import lag, publisher
 from tidings import limits
-from tidings.gateways.socketio.engine import Engine
+from tidings.gateways.socketio.engine import Engine, Timing
+from tidings.gateways.socketio.engine_packets import Packet
 from tidings.node import Draft
 from tidings.server import Server
 
@@ -258,3 +259,51 @@ async def test_one_that_is_silent_is_given_up(url: str, server: Server) -> None:
         await client.closed()
     async with RawClient(url) as client:
         assert (await client.enter("/orders", clientId="billing"))["sid"]
+
+
+@pytest.mark.parametrize("piece", ["2" + "x" * 1_000_000, '42["' + "x" * 1_000_000 + '"]'], ids=["ping", "refused"])
+async def test_a_client_that_does_not_read_its_answers_is_not_asked_for_more(
+    url: str, server: Server, monkeypatch: pytest.MonkeyPatch, piece: str
+) -> None:
+    waiting = [0]
+    put = Engine._put
+
+    def noted(engine: Engine, packet: Packet) -> None:
+        put(engine, packet)
+        waiting.append(engine.waiting_bytes)
+
+    monkeypatch.setattr(Engine, "_put", noted)
+    async with RawClient(url) as client:
+        await client.enter()
+        client.socket.transport.pause_reading()
+        sending = asyncio.create_task(client.send(*[piece] * 60))
+        await asyncio.wait((sending,), timeout=1)  # it never ends; where more is taken than can be told it does
+        client.socket.transport.resume_reading()
+        for _ in range(60):
+            assert len(await client.receive()) > 1_000_000
+        await sending
+    assert max(waiting) < 2 * limits.SEND_BUFFER_BYTES_MAX + len(piece)
+
+
+async def test_a_post_waits_until_the_answers_of_those_before_were_taken(http: httpx.AsyncClient) -> None:
+    poller = await opened(http)
+    piece = "2" + "x" * (limits.SEND_BUFFER_BYTES_MAX + 1)
+    await poller.push(piece)
+    second = asyncio.create_task(poller.push(piece))
+    assert await poller.poll() == "3" + piece[1:]
+    await second
+    assert await poller.poll() == "3" + piece[1:]
+
+
+async def test_a_post_that_waits_ends_with_its_connection(
+    http: httpx.AsyncClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = server._socketio
+    assert gateway is not None
+    gateway._timing = Timing(ping_interval_ms=50, ping_timeout_ms=50)
+    poller = await opened(http)
+    piece = "2" + "x" * (limits.SEND_BUFFER_BYTES_MAX + 1)
+    await poller.push(piece)
+    answer = await http.post(poller.path, content=piece)
+    assert answer.status_code == 400
+    assert not gateway._sessions

@@ -1,6 +1,7 @@
-"""One WebSocket connection: uvicorn's, with a bound on a client that never reads.
+"""One WebSocket connection: uvicorn's, with bounds on a client that never reads.
 
-uvicorn notices a client that does not answer its pings, but then waits for it to take what was written.
+uvicorn notices a client that does not answer its pings, but then waits for it to take what was written; and it answers
+pings of the client whether that takes the answers or not.
 """
 
 import asyncio
@@ -29,6 +30,13 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """It reads again."""
         self._stop_waiting()
         super().resume_writing()
+
+    def handle_ping(self) -> None:
+        """Answers pings, unless the client takes no answers: then a later one may do (RFC 6455, section 5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()  # and is not sent
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends its timer."""

@@ -66,6 +66,7 @@ class Engine:
         "_unproven_due_ms",
         "closed",
         "farewell",
+        "is_deaf",
         "numbered",
         "probed",
         "probing",
@@ -89,6 +90,8 @@ class Engine:
         """Why it is closed; empty while it is open."""
         self.farewell = False
         """Whether the client closed it."""
+        self.is_deaf = False
+        """Whether the client reads nothing any more: what it said before may still count, but is not answered."""
         self.numbered = 0
         """How many messages were given to `send`: the number of the last."""
         self.sent = 0
@@ -203,7 +206,14 @@ class Engine:
         self._bodies = self.sent
         return encode_payload(packets)
 
+    def deafen(self) -> None:
+        """Throws away what waits, and all that would: the client's side of the WebSocket has ended."""
+        self.is_deaf = True
+        self._out, self.waiting_bytes = [], 0
+
     def _put(self, packet: Packet) -> None:
+        if self.is_deaf:
+            return
         self._out.append((packet, self.numbered))
         self.waiting_bytes += len(packet.data) + 1
 

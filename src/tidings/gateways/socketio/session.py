@@ -181,6 +181,7 @@ class Session:
         except (OSError, RuntimeError):
             # The WebSocket has ended: whoever reads from it finds out, and ends the session.
             self._send = None
+            self.engine.deafen()
         except Exception:
             # A bug of ours; it ends this connection and no other, and the client comes back.
             _log.exception("a mistake in a Socket.IO connection")
@@ -354,8 +355,7 @@ class Session:
             self._room.set_result(None)
 
     def _is_full(self) -> bool:
-        can_read = self._send is not None or not self.engine.websocket
-        return can_read and not self.engine.closed and self.engine.waiting_bytes > limits.SEND_BUFFER_BYTES_MAX
+        return not self.engine.closed and self.engine.waiting_bytes > limits.SEND_BUFFER_BYTES_MAX
 
     # --- delivering ---
 

@@ -12,6 +12,7 @@ import tidings
 from tests.integration.processes import eventually
 from tidings import limits
 from tidings.client import Client
+from tidings.gateways.http.websocket_connection import WebSocketConnection
 
 PAYLOAD = "x" * 100_000
 COUNT = 300
@@ -48,8 +49,11 @@ class Stalled:
     async def send(self, frame: dict[str, object], times: int = 1) -> None:
         """Sends a frame over WebSocket, masked with zeros; waits while the server does not read."""
         text = json.dumps(frame).encode().ljust(200)
-        masked = b"\x81" + bytes([0x80 | 126]) + len(text).to_bytes(2, "big") + bytes(4) + text
-        await asyncio.get_running_loop().sock_sendall(self._socket, masked * times)
+        await self.send_bytes((b"\x81" + bytes([0x80 | 126]) + len(text).to_bytes(2, "big") + bytes(4) + text) * times)
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Sends bytes as they are."""
+        await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     def close(self) -> None:
         """Ends it."""
@@ -129,4 +133,22 @@ async def test_a_websocket_that_only_asks_is_not_read_any_more_and_harms_nobody(
         pytest.fail("two gigabytes of requests were read, and of their answers nothing was taken")
     async with tidings.connect(native) as client:
         await client.publish("orders", "created", 1)
+    connection.close()
+
+
+async def test_a_websocket_that_only_pings_makes_no_pongs_wait(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = [0]
+    handle = WebSocketConnection.handle_ping
+
+    def noted(self: WebSocketConnection) -> None:
+        handle(self)
+        waiting.append(self.transport.get_write_buffer_size())
+
+    monkeypatch.setattr(WebSocketConnection, "handle_ping", noted)
+    connection = Stalled(url)
+    await connection.upgrade()
+    ping = b"\x89" + bytes([0x80 | 125]) + bytes(4) + b"x" * 125
+    for _ in range(30):
+        await connection.send_bytes(ping * 3_000)
+    assert max(waiting) < limits.SEND_BUFFER_BYTES_MAX, "of 12 MB"
     connection.close()

@@ -261,18 +261,24 @@ async def test_one_that_is_silent_is_given_up(url: str, server: Server) -> None:
         assert (await client.enter("/orders", clientId="billing"))["sid"]
 
 
-@pytest.mark.parametrize("piece", ["2" + "x" * 1_000_000, '42["' + "x" * 1_000_000 + '"]'], ids=["ping", "refused"])
-async def test_a_client_that_does_not_read_its_answers_is_not_asked_for_more(
-    url: str, server: Server, monkeypatch: pytest.MonkeyPatch, piece: str
-) -> None:
-    waiting = [0]
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes waited to be sent at any time."""
+    seen = [0]
     put = Engine._put
 
     def noted(engine: Engine, packet: Packet) -> None:
         put(engine, packet)
-        waiting.append(engine.waiting_bytes)
+        seen.append(engine.waiting_bytes)
 
     monkeypatch.setattr(Engine, "_put", noted)
+    return seen
+
+
+@pytest.mark.parametrize("piece", ["2" + "x" * 1_000_000, '42["' + "x" * 1_000_000 + '"]'], ids=["ping", "refused"])
+async def test_a_client_that_does_not_read_its_answers_is_not_asked_for_more(
+    url: str, waiting: list[int], piece: str
+) -> None:
     async with RawClient(url) as client:
         await client.enter()
         client.socket.transport.pause_reading()
@@ -283,6 +289,29 @@ async def test_a_client_that_does_not_read_its_answers_is_not_asked_for_more(
             assert len(await client.receive()) > 1_000_000
         await sending
     assert max(waiting) < 2 * limits.SEND_BUFFER_BYTES_MAX + len(piece)
+
+
+async def test_who_asked_and_is_gone_is_answered_into_nothing_and_what_it_published_counts(
+    url: str, server: Server, waiting: list[int]
+) -> None:
+    writer = await publisher(server)
+    for number in range(100):
+        await writer.publish("x" * 200 + str(number), [Draft("created", b"0")])
+    async with RawClient(url) as client:
+        await client.enter()
+        client.socket.transport.pause_reading()
+        frames = ['421["queues"]'] * 500 + ['42["publish",{"queue":"last","event":"e"}]']
+        # At once, so that the server has all of it: short frames, masked with zeros.
+        masked = [b"\x81" + bytes([0x80 | len(frame)]) + bytes(4) + frame.encode() for frame in frames]
+        client.socket.transport.write(b"".join(masked))
+        await eventually(lambda: max(waiting) > limits.SEND_BUFFER_BYTES_MAX, what="it is answered no more")
+        client.socket.transport.abort()
+
+    async def published() -> bool:
+        return bool((await writer.list("queues", name="last")).entries)
+
+    await eventually(published, what="what it sent last is stored")
+    assert max(waiting) < 3 * limits.SEND_BUFFER_BYTES_MAX, "of 20 MB"
 
 
 async def test_a_post_waits_until_the_answers_of_those_before_were_taken(http: httpx.AsyncClient) -> None:

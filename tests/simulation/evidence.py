@@ -1,11 +1,13 @@
 """The evidence: all that checkers look at, and what it says of each subscription."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
 from tests.simulation.history import (
+    AckTaken,
     Attached,
     Attaching,
     Deleted,
@@ -177,6 +179,7 @@ class Reader:
         self.told: list[Told] = []
         self.standing: list[Telling] = []
         """What a durable one was told, or is to be told, without what a crash undid."""
+        self._undone: list[Telling] = []
         self._evidence = evidence
 
     @cached_property
@@ -198,7 +201,19 @@ class Reader:
 
     def life_ended(self, commits: int) -> None:
         """Forgets gaps that were none: a life of the server ended, and its transactions do not know of them."""
-        self.standing = [telling for telling in self.standing if self._was_stored(telling, commits)]
+        standing, self.standing = self.standing, []
+        for telling in standing:
+            (self.standing if self._was_stored(telling, commits) else self._undone).append(telling)
+
+    def acked(self, ranges: Iterable[tuple[Reading, int, int]]) -> None:
+        """Lets gaps stand that a process was told of before a crash and acks again after it: that settles them."""
+        for telling in list(self._undone):
+            if any(
+                reading == telling.reading and first <= telling.first and telling.last <= last
+                for reading, first, last in ranges
+            ):
+                self._undone.remove(telling)
+                self.standing.append(telling)
 
     def _was_stored(self, telling: Telling, commits: int) -> bool:
         journal, epoch = self._evidence.journal, epoch_of(telling.reading)
@@ -283,6 +298,8 @@ def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
                     reader.life_ended(fact.commits)
             case Handed():
                 found[key(fact)].handed[fact.reading][fact.sequence] = fact.payload
+            case AckTaken() if (fact.subscription, "") in found:
+                found[fact.subscription, ""].acked(fact.ranges)
             case Telling():
                 found[fact.subscription, ""].standing.append(fact)
             case Told():

@@ -219,7 +219,7 @@ class Reader:
         journal, epoch = self._evidence.journal, epoch_of(telling.reading)
         if journal.deleted.get(epoch, commits) < commits:
             return True
-        record = journal.cursor(self._evidence.numbers[telling.subscription], epoch, commits - 1)
+        record = journal.cursor(self._evidence.numbers.get(telling.subscription, 0), epoch, commits - 1)
         if record is not None and record.moves != moves_of(telling.reading):
             return record.moves > moves_of(telling.reading)  # else that move was forgotten with its gaps
         return all(is_settled(record, sequence) for sequence in range(telling.first, telling.last + 1))

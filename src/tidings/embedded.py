@@ -39,6 +39,7 @@ class EmbeddedDialer:
             raise InvalidOption(f"URL {url!r} is not a path: it contains a null character")
         self._path = None if url.startswith("memory:") else os.path.realpath(url.removeprefix("sqlite:"))
         self._broker: _Broker | None = None
+        self._acquiring: asyncio.Future[_Broker] | None = None
 
     async def dial(
         self, protocol_factory: Callable[[], asyncio.Protocol]
@@ -50,13 +51,28 @@ class EmbeddedDialer:
         """
         loop = asyncio.get_running_loop()
         if self._broker is None or not self._broker.alive:
-            self._broker = await loop.run_in_executor(None, _acquire, self.address, self._path)
+            if self._acquiring is None:
+                self._acquiring = loop.run_in_executor(None, _acquire, self.address, self._path)
+            # One that is still starting when its time is over is waited for by the next attempt, or by `close`.
+            acquiring = self._acquiring
+            await asyncio.wait([acquiring])
+            self._acquiring = None
+            self._broker = acquiring.result()
         ours, theirs = socket.socketpair()
-        await self._broker.accept(theirs)
-        return await loop.create_connection(protocol_factory, sock=ours)
+        try:
+            await self._broker.accept(theirs)
+            return await loop.create_connection(protocol_factory, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
 
     async def close(self) -> None:
-        """Gives the broker back."""
+        """Gives the broker back, also one that is still starting."""
+        acquiring, self._acquiring = self._acquiring, None
+        if acquiring is not None:
+            await asyncio.wait([acquiring])
+            if acquiring.exception() is None:
+                self._broker = acquiring.result()
         broker, self._broker = self._broker, None
         if broker:
             await asyncio.get_running_loop().run_in_executor(None, _release, broker)

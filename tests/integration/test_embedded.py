@@ -3,14 +3,18 @@
 # ruff: noqa: SIM117 (a subscription lives inside its client, and the nesting shows it)
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 import tidings
+import tidings.embedded
 import tidings.sync
-from tests.integration.processes import Process, Server
+from tests.integration.processes import Process, Server, environment
+from tidings.server import make_store
 
 
 @pytest.fixture(params=["memory", "file", "server"])
@@ -149,3 +153,76 @@ async def test_a_second_process_gets_the_file_once_the_first_is_killed(tmp_path:
     async with tidings.connect(str(data_file)) as client:
         async with client.subscribe("orders", start="earliest") as subscription, asyncio.timeout(30):
             assert (await anext(aiter(subscription))).payload == "from a process that is killed"
+
+
+async def is_free(data_file: Path) -> bool:
+    """Whether a broker of another process could open a data file."""
+    store = make_store(str(data_file))
+    try:
+        await store.open()
+    except tidings.StoreLocked:
+        return False
+    await store.close()
+    return True
+
+
+@pytest.mark.parametrize("ends", ["its time is over", "it is cancelled"])
+async def test_a_client_that_is_given_up_while_its_broker_starts_leaves_the_file_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    data_file = tmp_path / "events.db"
+    starting, started, go_on = asyncio.Event(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    acquire = tidings.embedded._acquire
+
+    def acquire_slowly(url: str, path: str | None) -> tidings.embedded._Broker:
+        loop.call_soon_threadsafe(starting.set)
+        assert go_on.wait(30)
+        broker = acquire(url, path)
+        loop.call_soon_threadsafe(started.set)
+        return broker
+
+    monkeypatch.setattr(tidings.embedded, "_acquire", acquire_slowly)
+    client = tidings.connect(str(data_file), timeout=0.001 if ends == "its time is over" else 30)
+    opening = asyncio.create_task(client.open())
+    async with asyncio.timeout(30):
+        await starting.wait()
+        if ends == "it is cancelled":
+            opening.cancel()
+        loop.call_later(0.01, go_on.set)
+        with pytest.raises((tidings.Unavailable, asyncio.CancelledError)):
+            await opening
+        await started.wait()
+    assert await is_free(data_file)
+
+
+@pytest.mark.parametrize("kind", ["asynchronous", "blocking"])
+async def test_a_program_that_does_not_close_its_client_ends_quietly(tmp_path: Path, kind: str) -> None:
+    data_file = tmp_path / "events.db"
+    command = [sys.executable, "-c", _UNCLOSED[kind], str(data_file)]
+    program = await asyncio.to_thread(
+        subprocess.run, command, env=environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert program.stdout == "published\n"
+    assert "Traceback" not in program.stderr
+    assert await is_free(data_file)
+
+
+_UNCLOSED = {
+    "asynchronous": """
+import asyncio, sys, tidings
+async def main():
+    client = tidings.connect(sys.argv[1])
+    await client.open()
+    await client.publish("orders", "created", 1)
+    print("published", flush=True)
+asyncio.run(main())
+""",
+    "blocking": """
+import sys, tidings.sync
+client = tidings.sync.connect(sys.argv[1])
+client.open()
+client.publish("orders", "created", 1)
+print("published", flush=True)
+""",
+}

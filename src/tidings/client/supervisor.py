@@ -103,19 +103,15 @@ class Supervisor:
         self._cancel_timer()
         if self._link is not None and self._link.transport is not None:
             self._link.transport.abort()
-        if self._task is not None:
-            self._task.cancel()
-            try:
-                await self._task
-            except asyncio.CancelledError:
-                # Ours, unless somebody cancels who waits for this very call.
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        finally:
+            for dialer in self._dialers:
+                await dialer.close()
         if self._opened is not None and self._opened.done() and not self._opened.cancelled():
             self._opened.exception()  # whoever waited has heard it
-        for dialer in self._dialers:
-            await dialer.close()
 
     # --- Waiting and saying why ---
 

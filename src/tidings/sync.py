@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from datetime import timedelta
 from functools import wraps
@@ -64,6 +64,11 @@ class _Loop:
         self._thread = threading.Thread(target=self.loop.run_forever, name="tidings client", daemon=True)
         self._thread.start()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread is one of this process; where that was forked, the thread stayed behind."""
+        return self._thread.is_alive()
+
     def run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         """Runs a coroutine there and waits for it; an interrupt of this thread cancels it."""
         if threading.current_thread() is self._thread:
@@ -73,6 +78,9 @@ class _Loop:
             if self.closed:
                 coroutine.close()
                 raise ConnectionLost("the client is closed")
+            if not self.is_here:
+                coroutine.close()
+                raise ConnectionLost("the client was opened before this process was forked; connect anew in this one")
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
             return future.result()
@@ -85,7 +93,8 @@ class _Loop:
     def close(self) -> None:
         """Ends loop and thread, once what other threads wait for has ended."""
         with self._closing:
-            if self.closed:
+            if self.closed or not self.is_here:
+                self.closed = True
                 return
             self.closed = True
             finishing = asyncio.run_coroutine_threadsafe(self._finish(), self.loop)
@@ -196,7 +205,8 @@ class Client:
         """Sends what waits, says farewell and disconnects; `with` calls it. May be called twice."""
         if self._loop is not None and not self._loop.closed:
             try:
-                self._run(self._client.close(timeout))
+                if self._loop.is_here:
+                    self._run(self._client.close(timeout))
             finally:
                 self._loop.close()
 
@@ -218,6 +228,7 @@ class Client:
         payloads: Iterable[object],
         *,
         content_type: str | None = None,
+        ttl: Seconds | None = None,
         timeout: float | None = None,
     ) -> list[Confirm]:
         """Publishes messages of one event, in order. See `tidings.Client.publish_many`.
@@ -225,7 +236,9 @@ class Client:
         The iterable is read in the client's thread, where it must not call verbs of this client; while it blocks,
         nothing else of this client moves.
         """
-        publishing = self._client.publish_many(queue, event, payloads, content_type=content_type, timeout=timeout)
+        publishing = self._client.publish_many(
+            queue, event, payloads, content_type=content_type, ttl=ttl, timeout=timeout
+        )
         return [self._confirmed(confirm) for confirm in self._run(publishing)]
 
     @overload
@@ -344,16 +357,17 @@ class Client:
             raise InvalidOption("there are no handlers to run; register some with @client.on(queue, event)")
         held = [handler.subscription._held(handler.handling_max_s) for handler in self._handlers]
         count = sum(handler.concurrency for handler in self._handlers)
+        extending: list[Future[None]] = []
         with ThreadPoolExecutor(count, thread_name_prefix="tidings handler") as pool:
-            for handler in self._handlers:
-                handler.subscription.attach()
-            extending = [asyncio.run_coroutine_threadsafe(each.extend(), self._opened_loop().loop) for each in held]
-            working = [
-                pool.submit(_work, handler.function, handler.subscription, each)
-                for handler, each in zip(self._handlers, held, strict=True)
-                for _ in range(handler.concurrency)
-            ]
             try:
+                for handler in self._handlers:
+                    handler.subscription.attach()
+                extending = [asyncio.run_coroutine_threadsafe(each.extend(), self._opened_loop().loop) for each in held]
+                working = [
+                    pool.submit(_work, handler.function, handler.subscription, each)
+                    for handler, each in zip(self._handlers, held, strict=True)
+                    for _ in range(handler.concurrency)
+                ]
                 done, _ = wait_for(working, return_when=FIRST_EXCEPTION)
             finally:
                 for future in extending:
@@ -444,7 +458,9 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._client._run(self._transaction.__aexit__(kind, error, traceback))
+        if kind is None and not self._transaction._ended:
+            self.commit()
+        self._transaction._ended = True
 
 
 class Message(Delivered[Payload], gc=False, eq=False):
@@ -651,10 +667,11 @@ class Subscription(Generic[Payload]):
             self._acks_scheduled = True
             try:
                 self._loop.loop.call_soon_threadsafe(self._send_acks)
-            except RuntimeError:
-                # The client is closed, which was reported to whoever closed it.
-                queue, _, first, last = ranges[0]
-                self._subscription._report_late(queue, first, last)
+            except RuntimeError:  # the client is closed
+                self._acks_scheduled = False
+                while self._acks:
+                    queue, _, first, last = self._acks.popleft()
+                    self._subscription._report_late(queue, first, last)
 
     def _give_back(self, frame: Nack | Extend, delivery: Delivery, wait: bool, timeout: float | None) -> None:
         giving_back = self._subscription._give_back(frame, delivery, wait, timeout)

@@ -1,5 +1,8 @@
 """The blocking client, against a broker in this process."""
 
+import inspect
+import os
+import signal
 import threading
 from uuid import uuid4
 
@@ -246,3 +249,75 @@ def test_nobody_there_is_an_error_and_leaves_no_thread() -> None:
     with pytest.raises(tidings.Unavailable):
         tidings.sync.connect("tidings://127.0.0.1:1", reconnect=False).open()
     assert "tidings client" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_every_verb_takes_what_its_namesake_takes() -> None:
+    for kind in ("Client", "Subscription", "Message", "MessageBatch"):
+        for name, verb in inspect.getmembers(getattr(tidings, kind), inspect.isfunction):
+            if not name.startswith("_"):
+                namesake = inspect.signature(getattr(getattr(tidings.sync, kind), name))
+                assert list(namesake.parameters)[1:] == list(inspect.signature(verb).parameters)[1:], f"{kind}.{name}"
+
+
+def test_many_are_published_with_a_ttl(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client, client.subscribe("orders") as subscription:
+        client.pause(subscription.name)
+        client.publish_many("orders", "created", [1], ttl=0.001)
+        client.publish_many("orders", "created", [2])
+        client.resume(subscription.name)
+        assert [message.payload for message in take(subscription, 1)] == [2]
+
+
+def test_a_handler_that_cannot_begin_leaves_no_subscription_attached(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client, tidings.sync.connect(url, client_id="other") as other:
+        taken = other.subscribe("bills", name="taken")
+        taken.attach()
+        client.on("orders")(lambda message: None)
+        client.on("bills", name="taken")(lambda message: None)
+        with pytest.raises(tidings.SubscriptionConflict):
+            client.run()
+        assert {info.name: info.connected for info in client.subscriptions()} == {"me:orders/#": False, "taken": True}
+
+
+def test_every_ack_after_the_end_is_reported_and_none_is_kept(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "tidings")
+    with tidings.sync.connect(url, client_id="me") as client:
+        subscription = client.subscribe("orders", start="earliest")
+        client.publish_many("orders", "created", range(3))
+        messages = take(subscription, 3)
+    for message in messages:
+        message.ack()
+    late = [record for record in caplog.records if "came after" in record.message]
+    assert [record.levelname for record in late] == ["WARNING", "DEBUG", "DEBUG"]
+    assert not subscription._acks
+
+
+def test_what_a_transaction_raises_is_raised_also_where_the_client_is_closed(url: str) -> None:
+    def fail(client: tidings.sync.Client) -> None:
+        client.close()
+        raise ZeroDivisionError
+
+    with tidings.sync.connect(url) as client, pytest.raises(ZeroDivisionError), client.transaction():
+        fail(client)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_client_says_in_a_forked_process_that_it_stayed_behind(url: str) -> None:
+    with tidings.sync.connect(url) as client:
+        told, tell = os.pipe()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # else it might wait for ever, and the test for it
+            try:
+                client.publish("orders", "created", 1)
+            except tidings.ConnectionLost as error:
+                os.write(tell, error.text.encode())
+            finally:
+                client.close()
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(tell)
+        with open(told, "rb") as text:
+            assert b"forked; connect anew" in text.read()
+        assert client.publish("orders", "created", 1).sequence == 1

@@ -17,7 +17,7 @@ from tidings import limits
 from tidings.batch import Batch
 from tidings.broker import (
     broker,
-    deliveries,
+    gaps,
     gone,
     publishing,
     receipts,
@@ -35,6 +35,7 @@ from tidings.broker.deletions import Deletions
 from tidings.broker.deliveries import Deliveries
 from tidings.broker.effects import Answered, Effect, Ended, Fetch
 from tidings.broker.filters import Filter
+from tidings.broker.gaps import Gaps
 from tidings.broker.giving_up import GivingUp
 from tidings.broker.inputs import Fetched, Input, StoreReady
 from tidings.broker.ledger import Answer, Ledger
@@ -185,19 +186,19 @@ def tells_no_gap(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def tells_a_gap_once(patch: pytest.MonkeyPatch) -> None:
-    tell_gap = Deliveries.tell_gap
+    tell = Gaps.tell
 
-    def once(self: Deliveries, subscription: Any, queue: Any, first: int, last: int, reason: str) -> None:
-        gaps = subscription.gaps
-        tell_gap(self, subscription, queue, first, last, reason)
-        subscription.gaps = gaps
+    def once(self: Gaps, subscription: Any, queue: Any, first: int, last: int, reason: str) -> None:
+        known = subscription.gaps
+        tell(self, subscription, queue, first, last, reason)
+        subscription.gaps = known
 
-    patch.setattr(Deliveries, "tell_gap", once)
+    patch.setattr(Gaps, "tell", once)
 
 
 @planted()
 def tells_that_a_queue_is_deleted_before_it_is(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(deliveries, "once_durable", lambda state, act: act())
+    patch.setattr(gaps, "once_durable", lambda state, act: act())
 
 
 @planted()
@@ -369,7 +370,7 @@ def purges_without_a_word(patch: pytest.MonkeyPatch) -> None:
 
     def silent(self: Deliveries, cursor: Cursor, to_sequence: int, reason: str) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Deliveries, "tell_gap", lambda *_: None)
+            inner.setattr(Gaps, "tell", lambda *_: None)
             cut(self, cursor, to_sequence, reason)
 
     patch.setattr(Deliveries, "cut", silent)
@@ -462,7 +463,7 @@ def tells_a_gap_over_what_was_settled(patch: pytest.MonkeyPatch) -> None:
     def cut(self: Deletions, queue: Queue, cursor: Cursor) -> None:
         if cursor.settled_to < queue.committed:
             first, last = cursor.settled_to + 1, queue.committed
-            self._deliveries.tell_gap(cursor.subscription, queue, first, last, "queue deleted")
+            self._deliveries.gaps.tell(cursor.subscription, queue, first, last, "queue deleted")
 
     patch.setattr(Deletions, "_cut", cut)
 

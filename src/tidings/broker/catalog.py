@@ -309,7 +309,7 @@ class Catalog:
                 # Told from the record, since after a crash all that was trimmed counts as settled by everybody.
                 state.add_cursor(subscription, queue, position=first_kept - 1)
                 reason = "purged" if first_kept - 1 == queue.purged_to else "trimmed"
-                self._deliveries.tell_gap(subscription, queue, position + 1, first_kept - 1, reason)
+                self._deliveries.gaps.tell(subscription, queue, position + 1, first_kept - 1, reason)
             else:
                 state.add_cursor(subscription, queue, position=position)
         return subscription
@@ -345,7 +345,7 @@ class Catalog:
         kept, position = self._retention.first_kept(cursor.queue), cursor.position
         lost = min(kept - 1, position)
         if received < lost:
-            self._deliveries.tell_gap(cursor.subscription, cursor.queue, received + 1, lost, "trimmed")
+            self._deliveries.gaps.tell(cursor.subscription, cursor.queue, received + 1, lost, "trimmed")
         cursor.rewind(max(received + 1, kept))
 
     def _ready(self, subscriber: Subscriber) -> None:

@@ -68,7 +68,7 @@ class Deletions:
         lost = Ranges(cursor.unsettled)
         if begin < end:
             lost.add(begin + 1, end)
-        self._deliveries.tell_end(cursor.subscription, queue, lost, "queue deleted")
+        self._deliveries.gaps.tell_end(cursor.subscription, queue, lost, "queue deleted")
 
     def _delete_subscription(self, name: str, if_match: str | None) -> None:
         subscription = self._state.find(name)

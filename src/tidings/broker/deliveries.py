@@ -4,8 +4,7 @@
 2. Whoever is not served then falls behind and reads pages from the store until it meets the tail.
 3. An ack settles; it never matters in which order acks come, or whether they come twice.
 4. What failed (see `retries`), or was in flight when its connection ended, becomes due and is read again.
-5. What cannot be read any more is told in place, as a gap; to a durable subscription again on every connection,
-   until it is acked like a message.
+5. What cannot be read any more is told in place, as a gap (see `gaps`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import TypeAlias
 
 from tidings import limits
 from tidings.batch import Batch, StoredBatch
-from tidings.broker.answers import once_durable
 from tidings.broker.cursors import Cursor, State
-from tidings.broker.effects import Deliver, Done, Ended, Fetch, Gap
+from tidings.broker.effects import Deliver, Done, Ended, Fetch
+from tidings.broker.gaps import Gaps
 from tidings.broker.gone import gone_of, has_expired, wanted_of
 from tidings.broker.inputs import Fetched
 from tidings.broker.members import Member, Members
@@ -26,10 +25,9 @@ from tidings.broker.sessions import Session
 from tidings.broker.shares import Shares
 from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
-from tidings.broker.subscriptions import MissedGap, Subscription
+from tidings.broker.subscriptions import Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
-from tidings.model import Reading, epoch_of
-from tidings.ranges import Ranges
+from tidings.model import epoch_of
 from tidings.transaction import Damage
 
 _FETCHES_MAX = 2  # pages on their way to one subscription: one to read while one is sent
@@ -40,9 +38,9 @@ class Deliveries:
     """The rules of delivery, on the broker's state."""
 
     def __init__(self, state: BrokerState) -> None:
+        self.gaps = Gaps(state)
         self._state = state
         self._turn: Cursor | None = None  # whose turn it is of those that wait in line
-        self._untold_ends: set[tuple[int, str]] = set()  # of queues: epoch and reason, until that is durable
 
     # --- at the tail ---
 
@@ -84,10 +82,7 @@ class Deliveries:
     def start(self, subscriber: Subscriber) -> None:
         """Begins deliveries to a subscriber that was told that it is attached."""
         subscriber.starting = False
-        subscriber.subscription.untold = 0
-        gaps = subscriber.subscription.gaps
-        told = [gap for gap in gaps if _end_of(gap) not in self._untold_ends]
-        self._state.effects += [_shown(subscriber, gap) for gap in told]
+        self.gaps.tell_again(subscriber)
         self.pump(subscriber.subscription)
 
     def pump(self, subscription: Subscription) -> None:
@@ -261,7 +256,7 @@ class Deliveries:
         if last < first:
             return
         for low, high in cursor.skip(first, last):
-            self.tell_gap(cursor.subscription, cursor.queue, low, high, reason)
+            self.gaps.tell(cursor.subscription, cursor.queue, low, high, reason)
         self._state.cut_from(cursor)
 
     def cut(self, cursor: Cursor, to_sequence: int, reason: str) -> None:
@@ -271,7 +266,7 @@ class Deliveries:
             return  # nothing waits for it, or it is not known yet what does: then it is told when it reads
         cut = cursor.cut_waiting(1, min(to_sequence, cursor.end))
         for first, last in cut:
-            self.tell_gap(cursor.subscription, cursor.queue, first, last, reason)
+            self.gaps.tell(cursor.subscription, cursor.queue, first, last, reason)
         if cut:
             state.cut_from(cursor)
             self._go_on_after_cut(cursor)
@@ -296,7 +291,7 @@ class Deliveries:
                     break
                 cursor.position = max(cursor.position, min(first, end) - 1)
                 for low, high in cursor.cut_waiting(first, last):
-                    self.tell_gap(cursor.subscription, queue, low, high, reason)
+                    self.gaps.tell(cursor.subscription, queue, low, high, reason)
                     cut = True
             cursor.position = max(cursor.position, end)
             if left is not None:
@@ -312,50 +307,6 @@ class Deliveries:
             self.go_on(cursor)
         else:
             self._state.rest(cursor)
-
-    def tell_gap(self, subscription: Subscription, queue: Queue, first: int, last: int, reason: str) -> None:
-        """Tells a subscription, now or when its subscriber comes back, that messages will not come."""
-        cursor = subscription.cursors[queue.epoch]
-        cursor.cut += last - first + 1
-        gap = MissedGap(queue.shown_as, cursor.reading, first, last, reason)
-        told = [_shown(subscriber, gap) for subscriber in subscription.attached() if not subscriber.starting]
-        self._state.effects += told
-        self._keep(subscription, gap, told=bool(told))
-
-    def _keep(self, subscription: Subscription, gap: MissedGap, *, told: bool) -> None:
-        """Keeps a gap of a durable subscription until it is acked: what a lost connection swallows is told again."""
-        if subscription.durable:
-            subscription.remember(gap, told=told)
-            self._state.has_gap(subscription)
-
-    def tell_end(self, subscription: Subscription, queue: Queue, lost: Ranges, reason: str) -> None:
-        """Tells a subscription that a queue ended: once that is durable, of what was not acked until then.
-
-        Nothing of the queue is told after it, so it may wait.
-        """
-        if not lost:
-            return
-        reading = subscription.cursors[queue.epoch].reading
-        gaps = [MissedGap(queue.shown_as, reading, first, last, reason) for first, last in lost]
-        for gap in gaps:
-            self._keep(subscription, gap, told=False)
-        end = queue.epoch, reason
-        self._untold_ends.add(end)
-
-        def tell() -> None:
-            self._untold_ends.discard(end)
-            left = subscription.gaps if subscription.durable else gaps
-            for subscriber in subscription.attached():
-                if not subscriber.starting:
-                    self._state.effects += [_shown(subscriber, gap) for gap in left if _end_of(gap) == end]
-
-        once_durable(self._state, tell)
-
-    def _forget_gaps(self, subscription: Subscription, reading: Reading, first: int, last: int) -> bool:
-        if first > last or not subscription.gaps or not subscription.forget_gaps(reading, first, last):
-            return False
-        self._state.changed(subscription)
-        return True
 
     def _go_live(self, subscriber: Reader, cursor: Cursor) -> None:
         subscriber.behind.pop(cursor, None)
@@ -384,7 +335,7 @@ class Deliveries:
         for reading, first, last in ranges:
             cursor = subscription.cursors.get(epoch_of(reading))
             first = max(first, 1)
-            was_gap = self._forget_gaps(subscription, reading, first, last)
+            was_gap = self.gaps.acked(subscription, reading, first, last)
             if cursor is None:
                 continue  # the queue was deleted, and with it what there was to settle
             if cursor.reading != reading:
@@ -554,14 +505,6 @@ class Deliveries:
         else:
             self._state.rest(cursor)
         self._state.changed_cursor(cursor)
-
-
-def _end_of(gap: MissedGap) -> tuple[int, str]:
-    return epoch_of(gap.reading), gap.reason
-
-
-def _shown(subscriber: Subscriber, gap: MissedGap) -> Gap:
-    return Gap(subscriber.session.connection, subscriber.handle, *gap)
 
 
 def _has_too_many_holes(cursor: Cursor) -> bool:

@@ -104,7 +104,7 @@ class GivingUp:
         if message is None or not subscription.durable:
             lost = str(gone or getattr(row, "reason", "trimmed"))
             reason = f"given up after {attempts} attempts: {reason}" if message else lost
-            self._deliveries.tell_gap(subscription, queue, sequence, sequence, reason)
+            self._deliveries.gaps.tell(subscription, queue, sequence, sequence, reason)
             state.cut_from(cursor)
         else:
             letter = DeadLetter(

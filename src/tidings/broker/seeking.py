@@ -79,7 +79,7 @@ class Seeking:
             begins_anew = subscription.forget_gaps_after(queue.epoch, target)
             if target < first_kept - 1:
                 reason = "purged" if first_kept - 1 == queue.purged_to else "trimmed"
-                self._deliveries.tell_gap(subscription, queue, target + 1, first_kept - 1, reason)
+                self._deliveries.gaps.tell(subscription, queue, target + 1, first_kept - 1, reason)
             if begins_anew or target < first_kept - 1:
                 state.cut_from(cursor)
             moved[cursor] = MovedInfo(queue=queue.name, before=before, cursor=cursor.settled_to, skipped=skipped)

@@ -188,7 +188,7 @@ def report_failure(message: Delivered, failure: BaseException, subscription: Sub
     elif final or message.attempt >= attempts_max > 0:
         following = f"it {end}"
     else:
-        following = "it is delivered again later"
+        following = f"it is {subscription._fate(message._context.delivery)}"
     _logger.error(
         "%s %s, attempt %d%s: %s; %s",
         _name(message),

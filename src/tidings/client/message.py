@@ -201,7 +201,8 @@ class Message(Delivered[Payload], gc=False, eq=False):
 
         After the subscription's last attempt it becomes a dead letter instead. A nack is sent at the end of the
         loop's turn. One that is lost with a connection is not sent again, since what was in flight over that is
-        delivered again anyway. Of a message that was acked before nothing is said.
+        delivered again anyway; only a subscription that is not durable goes on behind it, which is logged. Of a
+        message that was acked before nothing is said.
 
         Args:
             delay: seconds or timedelta until then, 0 to 7 days; None is the subscription's backoff, which grows with

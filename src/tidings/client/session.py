@@ -351,7 +351,7 @@ class Session:
                 refuse(pending.waiter, ConnectionLost("the subscription was closed before it was attached"))
             elif not pending.sent:
                 self.give_up(pending)
-                refuse(pending.waiter, _too_late(subscriber))
+                refuse(pending.waiter, too_late(subscriber))
         self._with_acks.pop(subscriber.handle, None)
         subscriber.close()
         if connection is None or not sent:
@@ -368,7 +368,7 @@ class Session:
         """
         self._check()
         if subscriber.closed:
-            raise _too_late(subscriber)
+            raise too_late(subscriber)
         frame = Ack(subscriber.handle, [*ranges], self._next_request)
         return self._ask(frame, waiter, subscriber.handle)
 
@@ -383,11 +383,11 @@ class Session:
         """
         self._check()
         if subscriber.closed:
-            raise _too_late(subscriber)
+            raise too_late(subscriber)
         if subscriber.was_acked(frame):
             return None
         if not subscriber.is_held(frame, attachment):
-            raise _lost(frame)
+            raise _lost(frame, subscriber)
         return self._ask(msgspec.structs.replace(frame, request=self._next_request), waiter, subscriber.handle)
 
     # --- Helpers ---
@@ -552,7 +552,7 @@ class Session:
     def _connection_lost(self, pending: Pending) -> None:
         if isinstance(pending.frame, Nack | Extend):  # sent or not: on the next connection it is another delivery
             del self._pending[pending.number]
-            refuse(pending.waiter, _lost(pending.frame))
+            refuse(pending.waiter, _lost(pending.frame, self._subscribers.get(pending.handle)))
             return
         if not pending.sent:
             return
@@ -586,10 +586,12 @@ def _done_before(pending: Pending) -> Answer | None:
     return None
 
 
-def _lost(frame: Nack | Extend) -> ConnectionLost:
+def _lost(frame: Nack | Extend, subscriber: Subscriber | None) -> ConnectionLost:
     what = "nack" if isinstance(frame, Nack) else "extension"
-    return ConnectionLost(f"the connection ended before the {what} was answered; the message is delivered again")
+    fate = subscriber.fate if subscriber is not None else "delivered again"  # without one it was closed meanwhile
+    return ConnectionLost(f"the connection ended before the {what} was answered; the message is {fate}")
 
 
-def _too_late(subscriber: Subscriber) -> DeliveryTakenAway:
-    return DeliveryTakenAway(f"subscription {subscriber.name!r} is closed; its unacked messages are delivered again")
+def too_late(subscriber: Subscriber) -> DeliveryTakenAway:
+    """Returns what an ack gets that comes after its subscription was closed."""
+    return DeliveryTakenAway(f"subscription {subscriber.name!r} is closed; its unacked messages are {subscriber.fate}")

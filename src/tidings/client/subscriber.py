@@ -216,6 +216,15 @@ class Subscriber:
         """Whether there are acks to send, or what goes with them."""
         return self._ack_next > 0 or bool(self._returns)
 
+    @property
+    def fate(self) -> str:
+        """What becomes of messages that were handed over and not settled when the connection, or all of it, ends."""
+        return "delivered again" if self.durable else "not delivered again, since the subscription is not durable"
+
+    def comes_again(self, attachment: int) -> bool:
+        """Whether what was delivered over an attachment is delivered again if it fails now."""
+        return self.durable or (self.state is State.ATTACHED and attachment == self.attachment)
+
     # --- What arrives ---
 
     def deliver(self, frame: Deliver, body: bytes) -> None:
@@ -356,9 +365,11 @@ class Subscriber:
         """Says with the next flush that a message failed, or takes longer; returns False if it is too late for that.
 
         A nack of what came over an earlier connection is not sent: the server took that back when it was lost, and
-        it is another delivery of the message that would fail.
+        it is another delivery of the message that would fail. If it is not durable there is none: it is too late, too.
         """
         if self.state is State.CLOSED:
+            return False
+        if isinstance(frame, Nack) and not self.comes_again(attachment) and not self.was_acked(frame):
             return False
         if self.is_held(frame, attachment):
             if isinstance(frame, Nack):

@@ -145,8 +145,8 @@ class Subscribing(Requests):
         """Returns an asynchronous iterator of messages that a queue still holds, which ends after the last one.
 
         They go through a subscription of their own, which ends with it: no other one is touched. A message counts as
-        done when the next one is asked for; what is given back with `nack` comes again before the end, and what is
-        given up is among `gaps`, as is what cannot be read any more.
+        done when the next one is asked for; what is given back with `nack` comes again before the end, unless the
+        connection it came over is lost, and what is given up is among `gaps`, as is what cannot be read any more.
 
         Args:
             queue: the queue's name.

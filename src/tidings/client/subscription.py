@@ -166,6 +166,12 @@ class Subscription(Generic[Payload]):
 
     # --- For messages, handlers and clients ---
 
+    def _fate(self, delivery: Delivery) -> str:
+        """What becomes of what was delivered if it fails now."""
+        subscriber = self._subscriber
+        comes_again = subscriber is None or subscriber.comes_again(delivery.attachment)
+        return "delivered again later" if subscriber is None or comes_again else subscriber.fate
+
     @property
     def _ack_timeout_s(self) -> float:
         return (self._subscriber.ack_timeout_ms if self._subscriber else limits.ACK_TIMEOUT_MS) / 1000
@@ -196,15 +202,19 @@ class Subscription(Generic[Payload]):
         self._report_late(delivery.queue, first, last, type(frame).__name__.lower())
 
     def _report_late(self, queue: str, first: int, last: int, what: str = "ack") -> None:
+        subscriber = self._subscriber
+        assert subscriber is not None, "what was never attached has delivered nothing"
         self._late_count += 1
         _logger.log(
             logging.WARNING if self._late_count == 1 else logging.DEBUG,
-            "%s of messages %d to %d of queue %r came after subscription %r was closed; they are delivered again",
+            "%s of messages %d to %d of queue %r came after subscription %r %s; they are %s",
             what,
             first,
             last,
             queue,
             self.name,
+            "was closed" if subscriber.closed else "had lost its connection",
+            subscriber.fate,
         )
 
     async def _ack(self, queue: str, epoch: int, first: int, last: int, wait: bool, timeout: float | None) -> None:

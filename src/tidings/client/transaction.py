@@ -10,9 +10,10 @@ from tidings.client.message import Delivered, DeliveredBatch, Message, MessageBa
 from tidings.client.options import Seconds, ttl_of
 from tidings.client.outgoing import Entry, OutgoingTransaction, flags_with_ttl
 from tidings.client.requests import check_timeout, time_limit
+from tidings.client.session import too_late
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
-from tidings.errors import DeliveryTakenAway, InvalidOption, TimedOut
+from tidings.errors import InvalidOption, TimedOut
 
 
 class Transaction:
@@ -121,10 +122,9 @@ class Transaction:
                 " transaction with that one"
             )
         subscriber = subscription._subscriber
-        if subscriber is None or subscriber.closed:
-            raise DeliveryTakenAway(
-                f"subscription {subscription.name!r} is closed; its unacked messages are delivered again"
-            )
+        assert subscriber is not None, "what was never attached has delivered nothing"
+        if subscriber.closed:
+            raise too_late(subscriber)
         if isinstance(message, DeliveredBatch):
             self._outgoing.ack(subscriber.handle, message._ack_ranges())
             return

@@ -244,3 +244,29 @@ def test_to_schedule_is_not_asked_twice() -> None:
     assert isinstance(heard.error, ConnectionLost)
     talk.connect()
     assert asked(talk) == []
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_nack_after_a_lost_connection_is_too_late_where_nothing_is_delivered_again(back: bool) -> None:
+    talk = Conversation()
+    talk.connect()
+    subscriber = talk.subscribe(durable=False)
+    talk.answer(*delivery(subscriber.handle, 1, [b"x"] * 2))
+    subscriber.ack(1, 1, 1)
+    talk.carry()
+    talk.lose()
+    if back:
+        talk.connect()
+        talk.attach(durable=False)
+    assert not subscriber.give_back(nack(subscriber, 2), 1)
+    assert subscriber.give_back(nack(subscriber, 1), 1), "it was acked, so nothing is lost"
+    assert not subscriber.comes_again(1)
+    with pytest.raises(ConnectionLost, match="not delivered again, since the subscription is not durable"):
+        talk.session.give_back_durably(subscriber, nack(subscriber, 2), 1, Heard())
+
+
+def test_a_nack_after_a_lost_connection_is_not_missed_where_the_message_comes_again_anyway() -> None:
+    talk, subscriber = subscribed()
+    talk.lose()
+    assert subscriber.give_back(nack(subscriber, 2), 1)
+    assert subscriber.comes_again(1)

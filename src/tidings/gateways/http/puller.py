@@ -30,7 +30,9 @@ class Puller:
         self.lease: asyncio.TimerHandle | None = None
         """Its end, while no request is under way."""
         self._unsettled = 0
-        self._turn = asyncio.Lock()
+        self._busy = False  # whether a request has its turn
+        self._waits = False  # whether that one was told that nothing is there, and waits
+        self._changed = asyncio.Event()  # set when either changes, and another one then
 
     @property
     def lease_ms(self) -> int:
@@ -41,52 +43,76 @@ class Puller:
     async def pull(self, count: int, wait_ms: int, gone: Gone) -> list[Item]:
         """Returns up to `count` messages and gaps: what is there, or else what comes first within `wait_ms`.
 
-        For a client that is `gone` nothing is taken.
+        One request asks at a time, and those that came first go first. Nothing is taken for a client that is `gone`.
 
         Raises:
             TimedOut: the store is too slow to tell what is there.
             TidingsError: the hold has ended.
         """
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + wait_ms / 1000
+        deadline_s = asyncio.get_running_loop().time() + wait_ms / 1000
+        left = asyncio.ensure_future(gone())
         try:
-            async with asyncio.timeout((wait_ms + limits.REQUEST_TIMEOUT_MS) / 1000), self._turn:
-                items = self._take(count)
-                if not items:
-                    items = await self._ask(count, deadline_s, gone)
+            async with asyncio.timeout((wait_ms + limits.REQUEST_TIMEOUT_MS) / 1000):
+                if not await self._begin(deadline_s):
+                    return []
+                try:
+                    items = self._take(count, left) or await self._ask(count, deadline_s, left)
+                finally:
+                    self._note(busy=False, waits=False)
         except TimeoutError:
             raise TimedOut("the store did not tell in time which messages are there; pull again") from None
+        finally:
+            left.cancel()
         self._unsettled += len(items)
         return items
 
-    async def _ask(self, count: int, deadline_s: float, gone: Gone) -> list[Item]:
+    async def _begin(self, deadline_s: float) -> bool:
+        """Waits for this request's turn; returns False if another one waits for a message beyond the deadline."""
+        loop = asyncio.get_running_loop()
+        while self._busy:
+            is_late = loop.time() >= deadline_s
+            if is_late and self._waits:
+                return False
+            try:
+                # Who is late waits only until it is known whether something is there.
+                async with asyncio.timeout_at(None if is_late else deadline_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass  # looked at above
+        self._note(busy=True, waits=False)
+        return True
+
+    def _note(self, *, busy: bool, waits: bool) -> None:
+        self._busy, self._waits = busy, waits
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _ask(self, count: int, deadline_s: float, left: "asyncio.Future[None]") -> list[Item]:
         attachment, loop = self.attachment, asyncio.get_running_loop()
-        left = asyncio.ensure_future(gone())
         items: list[Item] = []
         try:
             await attachment.ask(count)
-            items = self._take(count)
+            items = self._take(count, left)
             while not items and not left.done() and (wait_s := deadline_s - loop.time()) > 0:
+                self._note(busy=True, waits=True)
                 arrival = asyncio.ensure_future(attachment.arrival())
                 try:
                     await asyncio.wait((arrival, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     arrival.cancel()
-                if not left.done():
-                    items = self._take(count)
+                items = self._take(count, left)
             # What was on its way until now is in the answer, too, and does not wait for the next one.
             await attachment.ask(0)
-            if not left.done():
-                items += self._take(count - len(items))
+            items += self._take(count - len(items), left)
         except BaseException:
             attachment.withdraw()
             raise
-        finally:
-            left.cancel()
         return items
 
-    def _take(self, count: int) -> list[Item]:
+    def _take(self, count: int, left: "asyncio.Future[None]") -> list[Item]:
         items: list[Item] = []
+        if left.done():
+            return items
         while len(items) < count and (item := self.attachment.take()) is not None:
             items.append(item)
         error = self.attachment.error

@@ -96,6 +96,32 @@ async def test_two_clients_that_wait_get_a_message_each(http: httpx.AsyncClient)
         assert sorted([(await each)[0]["payload"] for each in waiting]) == [1, 2]
 
 
+async def test_who_waits_makes_nobody_else_wait_longer_than_asked(http: httpx.AsyncClient) -> None:
+    await made(http)
+    async with asyncio.timeout(DEADLINE_S):
+        waiting = asyncio.create_task(pull(http, wait=30))
+        await _asked(http)
+        assert await pull(http, wait=0) == []
+        assert await pull(http, wait=0.05) == []
+        assert not waiting.done()
+        await publish(http, "late")
+        assert [message["payload"] for message in await waiting] == ["late"]
+
+
+async def test_a_client_that_left_before_it_had_its_turn_is_given_nothing(url: str, http: httpx.AsyncClient) -> None:
+    await made(http)
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as other, asyncio.timeout(DEADLINE_S):
+        first = asyncio.create_task(pull(http, wait=30, max=1))
+        await _asked(http)
+        gone = asyncio.create_task(other.get(MESSAGES, params={"wait": 30}))
+        assert await pull(http, wait=0.05) == [], "meanwhile it has come"
+        gone.cancel()
+        await asyncio.wait((gone,))
+        await http.post("/queues/orders/events/created?batch", json=[1, 2])
+        assert [message["payload"] for message in await first] == [1]
+        assert [message["payload"] for message in await pull(http, wait=30)] == [2]
+
+
 async def test_what_came_for_a_client_that_left_waits_for_the_next_one(url: str, http: httpx.AsyncClient) -> None:
     await made(http)
     async with httpx.AsyncClient(base_url=url, trust_env=False) as other:

@@ -68,6 +68,8 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check_store(self.store)
+        for host in self.allow_hosts:
+            _check_host(host)
         for origin in self.allow_origins:
             _check_origin(origin)
         for network in self.allow_webhooks:
@@ -116,6 +118,11 @@ def check_store(store: str) -> str:
     if store == "sqlite:":
         raise InvalidOption(f"--store {store}: the path is missing; write for example {STORE_DEFAULT}")
     raise InvalidOption(f"--store {store}: not a store; write sqlite:PATH for a data file, or memory:")
+
+
+def _check_host(host: str) -> None:
+    if not re.fullmatch(r"[^/?#@*\s]+", host):
+        raise InvalidOption(f"--allow-host {host}: not a host; write its name only, such as queue.example.com")
 
 
 def _check_origin(origin: str) -> None:

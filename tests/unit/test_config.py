@@ -88,6 +88,13 @@ def test_the_same_port_of_both_protocols_is_not_an_address_given_twice_but_fails
     assert len(ServerConfig(listen=("tidings://localhost:7433", "http://localhost:7433")).addresses) == 2
 
 
+@pytest.mark.parametrize("host", ["https://queue.example", "queue.example/", "*", "a b", ""])
+def test_a_host_is_a_name(host):
+    with pytest.raises(InvalidOption, match="not a host"):
+        ServerConfig(allow_hosts=(host,))
+    assert ServerConfig(allow_hosts=("queue.example", "b:8080")).allow_hosts == ("queue.example", "b:8080")
+
+
 @pytest.mark.parametrize("origin", ["example.com", "https://a/b", "ftp://a", "https://", "https://a b"])
 def test_an_origin_is_a_scheme_and_a_host(origin):
     with pytest.raises(InvalidOption, match="not an origin"):

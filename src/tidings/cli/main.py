@@ -27,6 +27,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: an error, told in one line on standard error. 2: the command line was wrong.
     130: Ctrl-C. 141: the reader of the output went away.
     """
+    _open_closed_streams()
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except TidingsError as error:
@@ -37,6 +38,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_output()
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        # What the system refuses a verb, as a full disk behind its output; the server's own are told by its errors.
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _silence_output()
+        print(f"error (system): {error}", file=sys.stderr)
+        return EXIT_ERROR
     except ModuleNotFoundError as error:
         # Only what an extra would bring is the user's to install; anything else is a bug and keeps its traceback.
         if (error.name or "").partition(".")[0] not in _EXTRAS:
@@ -147,6 +156,14 @@ def _told(error: "CycloptsError") -> object:
         f"Left over: {left}. An argument with spaces or double quotes needs single quotes around it;"
         f" {verb} --help says which there are."
     )
+
+
+def _open_closed_streams() -> None:
+    """Opens what the caller has closed (`>&-`): Python has None for it, and a socket might get its number."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115  # for as long as the process lives
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _silence_output() -> None:

@@ -96,7 +96,7 @@ def encode_json(payload: str) -> bytes:
     data = encode_text(payload)
     try:
         msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPayload(
             f"the payload is not valid JSON: {error}. In a shell, put JSON in single quotes: '{{\"id\": 7}}' for an"
             " object, '\"words\"' for a string; or add --text to publish plain text"

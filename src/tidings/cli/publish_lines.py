@@ -143,7 +143,7 @@ def _check(line: Line, content_type: str, summary: Summary) -> bytes | None:
             return None
         try:
             msgspec.json.decode(line.data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = f"not valid JSON: {error}"
     else:
         try:

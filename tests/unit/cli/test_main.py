@@ -107,6 +107,19 @@ def test_a_closed_pipe_is_quiet(arguments):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_a_full_disk_behind_the_output_is_told_in_one_line():
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "tidings", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "error (system): [Errno 28] No space left on device\n")
+
+
+def test_output_that_the_caller_has_closed_is_written_nowhere():
+    program = f"exec {sys.executable} -m tidings --version >&-"
+    done = subprocess.run(["sh", "-c", program], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("missing", ["cyclopts", "rich"])
 def test_a_missing_extra_is_told_in_one_line(missing, monkeypatch, capfd):
     def refuse() -> None:

@@ -213,3 +213,14 @@ def test_what_describes_one_message_is_refused_for_many(option, client, capfd):
     assert run(["publish", "lines", "read", "-", *option]) == 1
     assert "leave them out" in capfd.readouterr().err
     assert client.calls == []
+
+
+def test_json_that_is_nested_too_deeply_is_told_in_a_line(client, stdin, capfd):
+    deep = "[" * 20_000 + "]" * 20_000
+    assert run(["publish", "orders", "created", deep]) == 1
+    assert capfd.readouterr().err.startswith("error (invalid_payload): the payload is not valid JSON: ")
+    stdin(f"1\n{deep}\n3\n".encode())
+    assert run(["publish", "orders", "created", "-"]) == 1
+    found = capfd.readouterr()
+    assert found.err.startswith("line 2: not valid JSON: ")
+    assert json.loads(found.out)["messages"] == 2

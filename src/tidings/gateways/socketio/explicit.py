@@ -329,6 +329,7 @@ class Explicit:
         self._session.withdraw(reader)
         self._gaps.pop(reader, None)
         if reader.attachment:
+            self._waiting.forget(reader.attachment)
             await reader.attachment.detach()
 
 

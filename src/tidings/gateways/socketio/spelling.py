@@ -141,20 +141,37 @@ def shown_payload(payload: bytes, content_type: str) -> tuple[bytes | msgspec.Ra
 
 
 class Unacknowledged:
-    """Deliveries that wait for the client to acknowledge them, by the number that it was given."""
+    """Deliveries that wait for the client to acknowledge them, by the number that it was given.
 
-    __slots__ = ("_last", "_waiting")
+    A message that is delivered again has its number again: who acknowledges it twice settles it once.
+    """
+
+    __slots__ = ("_last", "_numbers", "_waiting")
 
     def __init__(self) -> None:
         self._last = 0
         self._waiting: dict[int, tuple[Attachment, int, int, str | None]] = {}
+        self._numbers: dict[Attachment, dict[tuple[int, int], int]] = {}  # by reading and sequence, the latest last
 
     def add(self, attachment: Attachment, delivery: Delivery) -> int:
         """Returns the number for a delivery."""
-        self._last += 1
-        address = delivery.headers.get(REPLY_TO) if delivery.headers else None
-        self._waiting[self._last] = (attachment, delivery.epoch, delivery.sequence, address)
-        return self._last
+        numbers = self._numbers.setdefault(attachment, {})
+        place = (delivery.epoch, delivery.sequence)
+        number = numbers.pop(place, None)
+        if number is None:
+            number = self._last = self._last + 1
+            address = delivery.headers.get(REPLY_TO) if delivery.headers else None
+            self._waiting[number] = (attachment, *place, address)
+        numbers[place] = number
+        if len(numbers) > limits.IN_FLIGHT_MAX:
+            # More than can be in flight: the oldest was given up, or went to somebody else.
+            del self._waiting[numbers.pop(next(iter(numbers)))]
+        return number
+
+    def forget(self, attachment: Attachment) -> None:
+        """Lets nothing wait any more that an attachment delivered: it has ended."""
+        for number in self._numbers.pop(attachment, {}).values():
+            del self._waiting[number]
 
     def settle(
         self,
@@ -166,6 +183,7 @@ class Unacknowledged:
         attachment, reading, sequence, address = self._waiting.pop(acknowledged.id, (None, 0, 0, None))
         if attachment is None:
             return
+        del self._numbers[attachment][reading, sequence]
         settled = _settled(acknowledged.arguments)
         range = (reading, sequence, sequence)
         failure = None if settled.error is None else Failure("Error", settled.error[: limits.FAILURE_TEXT_LENGTH_MAX])

@@ -37,7 +37,8 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends its timers."""
         self._head_ended()
-        self.resume_writing()
+        self._stop_waiting()
+        # Whoever reads is told before whoever writes: what was not written must not be taken for written.
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -80,11 +81,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """It reads again."""
+        self._stop_waiting()
+        if self.flow is not None:
+            self.flow.resume_writing()
+
+    def _stop_waiting(self) -> None:
         if self._write_deadline:
             self._write_deadline.cancel()
             self._write_deadline = None
-        if self.flow is not None:
-            self.flow.resume_writing()
 
     def _expect_head(self) -> None:
         self._deadline = self.loop.call_later(limits.HTTP_HEAD_TIMEOUT_MS / 1000, self._give_up, 408)

@@ -12,7 +12,9 @@ import tidings
 from tests.integration.processes import eventually
 from tidings import limits
 from tidings.client import Client
+from tidings.gateways.http.connection import HttpConnection
 from tidings.gateways.http.websocket_connection import WebSocketConnection
+from tidings.node.attachment import Attachment, Ranges
 
 PAYLOAD = "x" * 100_000
 COUNT = 300
@@ -152,3 +154,35 @@ async def test_a_websocket_that_only_pings_makes_no_pongs_wait(url: str, monkeyp
         await connection.send_bytes(ping * 3_000)
     assert max(waiting) < limits.SEND_BUFFER_BYTES_MAX, "of 12 MB"
     connection.close()
+
+
+async def test_what_cannot_be_written_any_more_is_not_acked_on_write(
+    url: str, native: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[bool] = []
+    acked_late: list[int] = []
+    lose, ack = HttpConnection.connection_lost, Attachment.ack_soon
+
+    def noted(self: HttpConnection, exc: Exception | None) -> None:
+        lost.append(self.flow.write_paused)
+        lose(self, exc)
+
+    def noted_ack(self: Attachment, ranges: Ranges) -> None:
+        if lost:
+            acked_late.append(len(ranges))
+        ack(self, ranges)
+
+    connection = Stalled(url)
+    await connection.begin("/subscriptions/slow/events?queue=orders&ack=write")
+    async with tidings.connect(native) as client:
+        await publish_all(client)
+        monkeypatch.setattr(HttpConnection, "connection_lost", noted)
+        monkeypatch.setattr(Attachment, "ack_soon", noted_ack)
+        connection.close()
+
+        async def gone() -> bool:
+            return [info.connected for info in await client.subscriptions()] == [False]
+
+        await eventually(gone, what="its connection is lost")
+    assert lost == [True], "while something waited to be written"
+    assert acked_late == []

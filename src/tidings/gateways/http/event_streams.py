@@ -273,7 +273,7 @@ async def queue_events(
     queue = decode_segment(queue)
     place = last_event_id or position
     start, value = ("earliest", 0) if place else parse_begin(from_ or "latest")
-    places = parse_position(place) if place else {}
+    places = _parse_places(place)
     wanted = inputs.Subscribe(
         queue=queue,
         event=event or "#",
@@ -331,7 +331,7 @@ async def subscription_events(
     if queue is None and (event, header, from_) != (None, None, None):
         raise InvalidOption("event, header and from are for a new subscription; say of which queue, or leave them out")
     place = last_event_id or position
-    places = parse_position(place) if place else {}
+    places = _parse_places(place)
     on_write = ack == "write"
     # Who was there before and finds no subscription any more must not miss what came meanwhile.
     start, value = parse_begin(from_ or ("earliest" if place else "latest"))
@@ -372,6 +372,13 @@ async def subscription_events(
     )
     door.add_stream(reader, stream)
     return stream
+
+
+def _parse_places(place: str | None) -> dict[Reading, int]:
+    places = parse_position(place) if place else {}
+    for nowhere in _NOWHERE:
+        places.pop(nowhere, None)
+    return places
 
 
 async def _attach(

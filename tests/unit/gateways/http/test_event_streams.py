@@ -70,6 +70,18 @@ async def test_who_comes_back_goes_on_exactly_there(http: httpx.AsyncClient, rec
         assert [event.data["payload"] for event in await again.take(6 - received)] == list(range(received, 6))
 
 
+@pytest.mark.parametrize("path", ["/queues/orders.*/events", "/subscriptions/s/events?queue=orders.*&ack=write"])
+async def test_who_comes_back_from_nowhere_missed_nothing(http: httpx.AsyncClient, path: str) -> None:
+    async with event_source(http, path) as source:
+        pass
+    await http.delete("/subscriptions/s")
+    await publish(http, "orders.eu", "created", 1)
+    async with event_source(http, path, source.last_event_id) as again:
+        event = await again.next()
+        assert (event.type, event.data["payload"]) == ("created", 1), "no gap"
+        assert again.last_event_id == event.data["position"]
+
+
 async def test_a_position_may_stand_in_the_address_and_the_header_goes_before_it(http: httpx.AsyncClient) -> None:
     async with event_source(http, "/queues/orders/events") as source:
         await publish(http, "orders", "created", 1, 2, 3)

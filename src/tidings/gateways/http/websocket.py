@@ -34,7 +34,6 @@ from tidings.gateways.messages import (
     new_payload,
     parse_begin,
     places_of,
-    ranges_of,
     reply_entry,
     spell_position,
 )
@@ -221,14 +220,14 @@ class _Connection:
             case frames.Subscribe():
                 return await self._subscribe(frame)
             case frames.Ack():
-                await self._find(frame.subscription).attachment.ack(ranges_of(frame.all_positions))
+                await self._find(frame.subscription).attachment.ack(frame.ranges)
             case frames.Nack():
                 failure = Failure(frame.failure.type, frame.failure.text) if frame.failure else None
                 await self._find(frame.subscription).attachment.nack(
-                    ranges_of(frame.all_positions), delay_ms=frame.delay_ms, reject=frame.reject, failure=failure
+                    frame.ranges, delay_ms=frame.delay_ms, reject=frame.reject, failure=failure
                 )
             case frames.Extend():
-                await self._find(frame.subscription).attachment.extend(ranges_of(frame.all_positions))
+                await self._find(frame.subscription).attachment.extend(frame.ranges)
             case frames.Unsubscribe():
                 attached = self._find(frame.subscription)
                 del self._attached[frame.subscription]

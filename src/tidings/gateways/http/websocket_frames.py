@@ -14,7 +14,8 @@ from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.errors import InvalidOption
-from tidings.gateways.messages import GapEntry, ReplyEntry
+from tidings.gateways.messages import GapEntry, ReplyEntry, ranges_of
+from tidings.model import Reading
 
 RequestNumber: TypeAlias = int | Annotated[str, msgspec.Meta(max_length=limits.ID_LENGTH_MAX)] | UnsetType
 
@@ -88,6 +89,17 @@ class Subscribe(_Positioned, frozen=True, kw_only=True, tag="subscribe"):
 
 class _Settling(_Positioned, frozen=True, kw_only=True):
     subscription: str
+
+    @property
+    def ranges(self) -> list[tuple[Reading, int, int]]:
+        """What is settled.
+
+        Raises:
+            InvalidOption: nothing, or what is no position.
+        """
+        if not self.all_positions:
+            raise InvalidOption("say which messages: by the position of one, or positions of several")
+        return ranges_of(self.all_positions)
 
 
 class Ack(_Settling, frozen=True, kw_only=True, tag="ack"):

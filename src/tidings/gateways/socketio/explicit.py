@@ -267,7 +267,10 @@ class Explicit:
     async def _extend(self, wanted: ExtendOptions) -> dict[str, str]:
         attachment = self._find(wanted.subscription).attachment
         assert attachment is not None, "it is found by its name, which it has since it is attached"
-        await attachment.extend(ranges_of(_all_positions(wanted)))
+        positions = _all_positions(wanted)
+        if not positions:
+            raise InvalidOption("say which messages: by the position of one, or positions of several")
+        await attachment.extend(ranges_of(positions))
         return {"subscription": wanted.subscription}
 
     async def _unsubscribe(self, wanted: UnsubscribeOptions) -> dict[str, str]:

@@ -351,6 +351,9 @@ async def test_publishes_keep_their_order_and_many_wait_for_their_confirms_at_on
         ('{"type": "respond", "request": 1, "payload": 1}', 1, "to"),
         ('{"type": "respond", "request": 1, "to": "x"}', 1, "payload"),
         ('{"type": "ack", "request": 1, "subscription": "s", "position": "1-1"}', 1, "subscription"),
+        ('{"type": "ack", "request": 1, "subscription": "mine"}', 1, "position"),
+        ('{"type": "nack", "request": 1, "subscription": "mine", "positions": []}', 1, "position"),
+        ('{"type": "extend", "subscription": "mine"}', None, "position"),
         ("[" * 100_000, None, ""),
     ],
 )
@@ -358,7 +361,7 @@ async def test_what_is_not_understood_is_an_error_and_costs_nothing_else(
     url: str, text: str, request_number: object, words: str
 ) -> None:
     async with socket(url) as client:
-        await client.ask("subscribe", queue="other")
+        await client.ask("subscribe", queue="other", name="mine")
         await client.connection.send(text)
         error = await client.receive()
         assert error["type"] == "error"

@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from functools import lru_cache
 
+from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import HeaderParameter, QueryParameter
 
@@ -16,9 +17,16 @@ _MESSAGE_HEADER = "tidings-header-"
 def check_parameters(request: AnyRequest) -> None:
     """Refuses a query parameter, or a header `Tidings-*`, that the handler of a request does not know.
 
+    A body that is encoded is refused, too (RFC 9110, section 8.4): it would be taken for what it stands for.
+
     Raises:
         InvalidOption: says which, and what there is.
+        HTTPException: the body is encoded.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        detail = f"content-encoding {encoding} is not understood here; send the body as it is"
+        raise HTTPException(status_code=415, detail=detail, headers={"Accept-Encoding": "identity"})
     queries, headers = _known(request.route_handler)
     if request.scope["query_string"]:
         for name in request.query_params:

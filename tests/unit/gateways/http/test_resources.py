@@ -320,3 +320,17 @@ async def test_what_is_not_there_matches_no_tag(http: httpx.AsyncClient) -> None
     answer = await http.put("/queues/orders", json={}, headers={"If-Match": '"any"'})
     assert (answer.status_code, answer.json()["code"]) == (412, "changed")
     assert (await http.get("/queues/orders")).status_code == 404
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, identity"])
+async def test_a_body_that_is_encoded_is_refused_and_not_taken_for_another(
+    http: httpx.AsyncClient, encoding: str
+) -> None:
+    headers = {"content-encoding": encoding, "content-type": "application/json"}
+    answer = await http.post("/queues/orders/events/created", content=b"\x1f\x8b...", headers=headers)
+    assert answer.status_code == 415
+    assert answer.headers["accept-encoding"] == "identity"
+    assert "as it is" in answer.json()["detail"]
+    assert (await http.get("/queues/orders")).status_code == 404
+    headers["content-encoding"] = "identity"
+    assert (await http.post("/queues/orders/events/created", content=b"1", headers=headers)).status_code == 201

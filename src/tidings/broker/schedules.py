@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush, nsmallest
 from typing import Final
 
@@ -44,6 +45,7 @@ class Schedules:
         self._covered_to = ""  # all keys up to this one are known
         self._listing = False
         self._stored_meanwhile: list[str] = []  # keys that were written while a listing was read
+        self._waiting: list[Callable[[], None]] = []  # what goes on once a listing was read
         self._firing: set[str] = set()  # keys whose messages are being read to be published
         self._looking = False  # whether any are being read, also if all of these were cancelled meanwhile
         self._cancelling = 0
@@ -97,7 +99,11 @@ class Schedules:
         state = self._state
         keys = keys_of(call.handle, state.now_ms)
         number = keys[0].rpartition("/")[2]
-        # One that recurs and was missed while the server was down has an older time.
+        # One that recurs and was missed while the server was down has an older time, which a listing tells.
+        if len(keys) > 1 and self._covered_to < key_of(state.now_ms, 0):
+            self._waiting.append(lambda: self.cancel(session, request, call))
+            self._read_on()
+            return
         keys += [key for key in (*self._known, *self._firing) if key.endswith(number) and key not in keys]
 
         def found(records: Records) -> None:
@@ -250,6 +256,9 @@ class Schedules:
         self._stored_meanwhile = []
         self._watch()
         self._read_on()
+        waiting, self._waiting = self._waiting, []
+        for go_on in waiting:
+            go_on()
 
     def _watch(self) -> None:
         while self._next and self._next[0] not in self._known:

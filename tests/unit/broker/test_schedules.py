@@ -315,6 +315,22 @@ def test_a_recurring_one_that_was_missed_can_be_cancelled() -> None:
     assert len(payloads(harness)) <= 1
 
 
+def test_a_recurring_one_that_was_missed_can_be_cancelled_before_the_server_has_read_what_is_due() -> None:
+    harness = Harness()
+    handle = schedule(harness.connect(), delay_ms=1_000, every_ms=5_000)
+    harness.now_ms += 60_000
+    harness.restart()
+    harness.reads_are_held = True
+    client = harness.connect()
+    harness.do(inputs.Call(client.connection, 77, CancelSchedule(handle=handle)))
+    harness.advance(0)
+    harness.reads_are_held = False
+    harness.settle()
+    assert 77 in client.answers
+    harness.advance(60_000)
+    assert len(payloads(harness)) <= 1
+
+
 def test_they_are_listed_next_first_and_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SCHEDULES_READ_BYTES", 100)
     harness = Harness()

@@ -27,7 +27,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscriptions import Subscription
 from tidings.errors import DeliveryTakenAway, InvalidOption, NeverDelivered, TidingsError
-from tidings.model import epoch_of
+from tidings.model import Reading, epoch_of
 from tidings.transaction import Damage
 
 _FETCHES_MAX = 2  # pages on their way to one subscription: one to read while one is sent
@@ -336,8 +336,9 @@ class Deliveries:
             cursor = subscription.cursors.get(epoch_of(reading))
             first = max(first, 1)
             was_gap = self.gaps.acked(subscription, reading, first, last)
-            if cursor is None:
-                continue  # the queue was deleted, and with it what there was to settle
+            if cursor is None:  # the queue was deleted, and with it what there was to settle
+                refused = _given_up(subscription, reading, first, last) or refused
+                continue
             if cursor.reading != reading:
                 if was_gap:
                     continue  # of what comes before the place to which it was moved
@@ -361,14 +362,7 @@ class Deliveries:
                 if cursor is not changed:
                     state.changed_cursor(cursor)
                     changed = cursor
-                # A cumulative ack means what was delivered before it, not what was given up.
-                letters = subscription.dead_within(epoch_of(reading), first, last) if first > 1 or last == 1 else ()
-                if dead := next((letter for letter in letters if letter.reading == reading), None):
-                    refused = DeliveryTakenAway(
-                        f"ack of sequence {dead.sequence} of queue {dead.queue!r}: it was given up after"
-                        f" {dead.attempts} attempts ({dead.reason}) and is dead letter {dead.number} of subscription"
-                        f" {subscription.name!r}; delete it there if it was done"
-                    )
+                refused = _given_up(subscription, reading, first, last) or refused
         subscription.last_ack_ms = state.now_ms
         subscriber.wind(state.now_ms)
         state.watch(subscriber)
@@ -505,6 +499,19 @@ class Deliveries:
         else:
             self._state.rest(cursor)
         self._state.changed_cursor(cursor)
+
+
+def _given_up(subscription: Subscription, reading: Reading, first: int, last: int) -> DeliveryTakenAway | None:
+    """Returns what to say of an ack that names a dead letter; one from 1 means what was delivered, not what died."""
+    letters = subscription.dead_within(epoch_of(reading), first, last) if first > 1 or last == 1 else ()
+    dead = next((letter for letter in letters if letter.reading == reading), None)
+    if dead is None:
+        return None
+    return DeliveryTakenAway(
+        f"ack of sequence {dead.sequence} of queue {dead.queue!r}: it was given up after {dead.attempts} attempts"
+        f" ({dead.reason}) and is dead letter {dead.number} of subscription {subscription.name!r}; delete it there if"
+        " it was done"
+    )
 
 
 def _has_too_many_holes(cursor: Cursor) -> bool:

@@ -116,6 +116,17 @@ def test_an_ack_before_the_message_is_buried_settles_it_and_after_it_is_refused(
     assert harness.broker.state.subscriptions[NAME].dying == 0
 
 
+def test_an_ack_of_a_dead_letter_is_refused_also_when_its_queue_was_deleted() -> None:
+    harness, client = delivered(2)
+    epoch = harness.epoch("orders")
+    client.nack(1, 2, 2, reject=True)
+    harness.connect().delete("queue", "orders")
+    harness.do(inputs.Ack(client.connection, 1, [(epoch, 1, 1)]))
+    assert client.refusals == []
+    harness.do(inputs.Ack(client.connection, 1, [(epoch, 2, 2)]))
+    assert_refused(client, DeliveryTakenAway, "dead letter 1", "rejected")
+
+
 def test_a_reject_is_answered_when_its_dead_letters_are_on_disk() -> None:
     harness, client = delivered(3)
     harness.store_is_held = harness.reads_are_held = True

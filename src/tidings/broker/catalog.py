@@ -370,6 +370,8 @@ class Catalog:
                     self._attached(each)
 
         def failed(reason: str, full: bool) -> None:
+            if subscription.is_stored:
+                return  # by an earlier transaction, for who asked first, and with its answer this one was told, too
             if subscriber in subscription.attached():
                 refuse(state, subscriber.session.connection, "subscribe", subscriber.request, reason, full=full)
                 self.detach(subscriber, lost=False)

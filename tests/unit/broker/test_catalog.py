@@ -469,6 +469,25 @@ def test_deleting_a_queue_tells_its_subscribers_what_they_lose() -> None:
     assert_delivered(client, "orders", [1])
 
 
+def test_who_was_told_of_a_subscription_keeps_it_although_the_store_refuses_what_came_later() -> None:
+    harness = Harness()
+    first = harness.connect("billing")
+    harness.store_is_held = True
+    first.subscribe("orders")
+    first.disconnect()
+    client = harness.connect("billing")
+    client.subscribe("orders")
+    assert not client.subscribed
+    harness.commit()
+    assert [told.created for told in client.subscribed.values()] == [False]
+    harness.refuse()
+    assert client.refusals == []
+    harness.store_is_held = False
+    harness.settle()
+    client.publish("orders")
+    assert_delivered(client, "orders", [1])
+
+
 def test_what_a_deleted_queue_loses_is_told_once_it_is_durable_however_often_the_store_refuses_it() -> None:
     harness, client = filled()
     client.subscribe("orders", start="earliest", in_flight_max=1)

@@ -102,7 +102,6 @@ class Schedules:
         # One that recurs and was missed while the server was down has an older time, which a listing tells.
         if len(keys) > 1 and self._covered_to < key_of(state.now_ms, 0):
             self._waiting.append(lambda: self.cancel(session, request, call))
-            self._read_on()
             return
         keys += [key for key in (*self._known, *self._firing) if key.endswith(number) and key not in keys]
 

@@ -19,7 +19,7 @@ life of the queue, is not taken for another one. Clients hand positions back as 
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -331,10 +331,17 @@ def forgotten_entries(queue: str, places: Mapping[Reading, int], begins: Iterabl
     ]
 
 
-def ranges_of(positions: Iterable[str]) -> list[tuple[Reading, int, int]]:
+def all_positions(position: str | None, positions: Iterable[str]) -> list[str]:
+    """Returns all that are named, one by itself or several."""
+    return [*positions, *([] if position is None else [position])]
+
+
+def ranges_of(positions: Sequence[str]) -> list[tuple[Reading, int, int]]:
     """Returns what an ack of single deliveries, named by their positions, covers: (epoch, first, last), inclusive.
 
     Raises:
-        InvalidOption: one of them is not a position.
+        InvalidOption: one of them is not a position, or there is none.
     """
+    if not positions:
+        raise InvalidOption("say which messages: by the position of one, or positions of several")
     return [(epoch, sequence, sequence) for text in positions for epoch, sequence in parse_position(text).items()]

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.errors import InvalidOption
-from tidings.gateways.messages import GapEntry, ReplyEntry, ranges_of
+from tidings.gateways.messages import GapEntry, ReplyEntry, all_positions, ranges_of
 from tidings.model import Reading
 
 RequestNumber: TypeAlias = int | Annotated[str, msgspec.Meta(max_length=limits.ID_LENGTH_MAX)] | UnsetType
@@ -64,7 +64,7 @@ class _Positioned(_Frame, frozen=True, kw_only=True):
     @property
     def all_positions(self) -> list[str]:
         """All that are named."""
-        return [*self.positions, *([] if self.position is None else [self.position])]
+        return all_positions(self.position, self.positions)
 
 
 class Subscribe(_Positioned, frozen=True, kw_only=True, tag="subscribe"):
@@ -97,8 +97,6 @@ class _Settling(_Positioned, frozen=True, kw_only=True):
         Raises:
             InvalidOption: nothing, or what is no position.
         """
-        if not self.all_positions:
-            raise InvalidOption("say which messages: by the position of one, or positions of several")
         return ranges_of(self.all_positions)
 
 

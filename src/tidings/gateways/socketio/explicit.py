@@ -25,6 +25,7 @@ from tidings.gateways.messages import (
     MessageEntry,
     ReplyEntry,
     Responded,
+    all_positions,
     error_entry,
     forgotten_entries,
     gap_entry,
@@ -234,7 +235,7 @@ class Explicit:
 
     async def _subscribe(self, wanted: SubscribeOptions) -> Subscribed:
         reader = Reader(None, self._spell)
-        places = places_of(_all_positions(wanted))
+        places = places_of(all_positions(wanted.position, wanted.positions))
         if places and (wanted.name is not None or self._conversation.client_id is not None):
             raise InvalidOption("a durable subscription goes on at its cursor; leave position out")
         # Who was there before must not miss what came meanwhile.
@@ -267,10 +268,7 @@ class Explicit:
     async def _extend(self, wanted: ExtendOptions) -> dict[str, str]:
         attachment = self._find(wanted.subscription).attachment
         assert attachment is not None, "it is found by its name, which it has since it is attached"
-        positions = _all_positions(wanted)
-        if not positions:
-            raise InvalidOption("say which messages: by the position of one, or positions of several")
-        await attachment.extend(ranges_of(positions))
+        await attachment.extend(ranges_of(all_positions(wanted.position, wanted.positions)))
         return {"subscription": wanted.subscription}
 
     async def _unsubscribe(self, wanted: UnsubscribeOptions) -> dict[str, str]:
@@ -364,10 +362,6 @@ async def open_explicit(session: Session, asked: Connecting, sid: str) -> Explic
 def _draft(wanted: PublishOptions, emitted: Emitted) -> Draft:
     payload = payload_of(wanted.payload, emitted.attachments)
     return draft(wanted.event, payload, wanted.content_type, id=wanted.id, key=wanted.key, headers=wanted.headers)
-
-
-def _all_positions(wanted: SubscribeOptions | ExtendOptions) -> list[str]:
-    return [*wanted.positions, *([] if wanted.position is None else [wanted.position])]
 
 
 def _options(emitted: Emitted, kind: Any) -> Any:

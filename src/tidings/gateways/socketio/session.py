@@ -250,7 +250,6 @@ class Session:
         async with self._turn:
             await self._wait_for_room()
             await self._handle_all(data, is_payload=is_payload)
-            self._handling = False
         self.flush()
         if self.engine.closed:
             self.end(self.engine.closed, farewell=self.engine.farewell)
@@ -266,11 +265,7 @@ class Session:
             self._settle_proven()
             for message in messages:
                 await self._wait_for_room()
-                self._handling = True
-                received = self.connection.receive_message(message)
-                if received is not None:
-                    await self._handle(received)
-                self._handling = False
+                await self._receive_message(message)
         except ProtocolViolation as error:
             self.engine.close(error.text)
         except TidingsError as error:
@@ -280,6 +275,15 @@ class Session:
             # A bug of ours; it ends this connection and no other, and the client comes back.
             _log.exception("a mistake in a Socket.IO connection")
             self.engine.close("the server made a mistake; its log says which")
+
+    async def _receive_message(self, message: str | bytes) -> None:
+        self._handling = True
+        try:
+            received = self.connection.receive_message(message)
+            if received is not None:
+                await self._handle(received)
+        finally:
+            self._handling = False
 
     async def _handle(self, received: Connecting | Emitted | Acknowledged | Left) -> None:
         match received:

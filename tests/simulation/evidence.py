@@ -134,7 +134,9 @@ class Evidence:
 
     def moved_to(self, subscription: str, epoch: int) -> list[int]:
         """Returns all the places to which a subscription was moved in a queue."""
-        return self.journal.moved_to(self.numbers.get(subscription, 0), epoch, len(self.commits))
+        unwritten = self._moved_before_deletion.get((subscription, epoch))
+        written = self.journal.moved_to(self.numbers.get(subscription, 0), epoch, len(self.commits))
+        return [*written, unwritten[1]] if unwritten else written
 
     def reading(self, subscription: str, epoch: int) -> Reading:
         """Returns in which reading of a queue a subscription is at last."""

@@ -182,13 +182,14 @@ class Reader:
         self.standing: list[Telling] = []
         """What a durable one was told, or is to be told, without what a crash undid."""
         self._undone: list[Telling] = []
+        self._acked: list[Telling] = []  # what a crash undid of it, and its process then acked again
         self._evidence = evidence
 
     @cached_property
     def gaps(self) -> dict[Reading, Ranges]:
         """What it was told that will not come."""
         standing, found = defaultdict[Reading, Ranges](Ranges), defaultdict[Reading, Ranges](Ranges)
-        for telling in self.standing:
+        for telling in (*self.standing, *self._acked):
             standing[telling.reading].add(telling.first, telling.last)
         for told in self.told:
             ephemeral = told.subscription not in self._evidence.name_of
@@ -208,14 +209,17 @@ class Reader:
             (self.standing if self._was_stored(telling, commits) else self._undone).append(telling)
 
     def acked(self, ranges: Iterable[tuple[Reading, int, int]]) -> None:
-        """Lets gaps stand that a process was told of before a crash and acks again after it: that settles them."""
+        """Counts gaps that a process was told of before a crash and acks again after it: that settles them.
+
+        The server does not know of having told them, and may tell something else over them before it hears of the ack.
+        """
         for telling in list(self._undone):
             if any(
                 reading == telling.reading and first <= telling.first and telling.last <= last
                 for reading, first, last in ranges
             ):
                 self._undone.remove(telling)
-                self.standing.append(telling)
+                self._acked.append(telling)
 
     def _was_stored(self, telling: Telling, commits: int) -> bool:
         journal, epoch = self._evidence.journal, epoch_of(telling.reading)

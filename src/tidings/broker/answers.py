@@ -8,7 +8,7 @@ from tidings.broker.effects import Answered, Done, Refuse
 from tidings.broker.inputs import Request
 from tidings.broker.ledger import Answer
 from tidings.broker.state import BrokerState
-from tidings.errors import DiskFull, StoreUnavailable
+from tidings.errors import DiskFull, NotFound, StoreUnavailable
 
 
 def done_when_durable(state: BrokerState, connection: int, kind: Request, request: int) -> None:
@@ -30,13 +30,25 @@ def once_durable(state: BrokerState, act: Callable[[], None]) -> None:
     state.ledger.when_durable(Answer(act, failed))
 
 
+def not_found(state: BrokerState, connection: int, kind: Request, request: int, error: NotFound) -> None:
+    """Refuses a request for what is gone: once that is durable, else a crash might bring it back.
+
+    Its client may have asked to do away with it before a connection was lost, and takes this for the answer to that.
+    """
+    effect = Refuse(connection, kind, request, error)
+    if state.ledger.has_work():
+        _when_durable(state, effect, kind)
+    else:
+        state.effects.append(effect)
+
+
 def refuse(state: BrokerState, connection: int, kind: Request, request: int, reason: str, *, full: bool) -> None:
     """Tells that the store did not take what a request changed."""
     error = DiskFull(reason) if full else StoreUnavailable(reason)
     state.effects.append(Refuse(connection, kind, request, error))
 
 
-def _when_durable(state: BrokerState, effect: Done | Answered, kind: Request) -> None:
+def _when_durable(state: BrokerState, effect: Done | Answered | Refuse, kind: Request) -> None:
     def reached() -> None:
         state.effects.append(effect)
 

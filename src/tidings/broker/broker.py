@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar, assert_never
 
 from tidings import limits
-from tidings.broker.answers import done_when_durable
+from tidings.broker.answers import done_when_durable, not_found
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.deletions import Deletions
@@ -93,7 +93,7 @@ from tidings.calls import (
     Schedule,
     Seek,
 )
-from tidings.errors import TidingsError
+from tidings.errors import NotFound, TidingsError
 from tidings.model import PRESENCE_QUEUE
 
 _PRODUCERS_INTERVAL_MS = 60_000
@@ -242,7 +242,10 @@ class Broker:
         try:
             rule(session, input)
         except TidingsError as error:
-            self.state.effects.append(Refuse(connection, kind, request, error))
+            if isinstance(error, NotFound) and kind in ("delete", "call"):
+                not_found(self.state, connection, kind, request, error)
+            else:
+                self.state.effects.append(Refuse(connection, kind, request, error))
 
     def _connect(self, input: Connect) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Final
 
 from tidings import limits
 from tidings.batch import Batch, check_headers_size, check_payload_size, encode_item
-from tidings.broker.answers import answered_when_durable
+from tidings.broker.answers import answered_when_durable, not_found, refuse
 from tidings.broker.effects import Answered, Refuse
 from tidings.broker.ledger import Answer
 from tidings.broker.lookups import Listed, Records
@@ -105,6 +105,12 @@ class Schedules:
             return
         keys += [key for key in (*self._known, *self._firing) if key.endswith(number) and key not in keys]
 
+        def again() -> None:
+            self.cancel(session, request, call)  # its next time may be there, if it recurs
+
+        def failed(reason: str, full: bool) -> None:
+            refuse(state, session.connection, "call", request, reason, full=full)
+
         def found(records: Records) -> None:
             there = [key for key, record in zip(keys, records, strict=True) if record is not None]
             overtaken = not going.isdisjoint(there) or not self._published.isdisjoint(there)
@@ -112,12 +118,12 @@ class Schedules:
             if not self._cancelling:
                 self._published.clear()
             if overtaken:
-                self.cancel(session, request, call)  # its next time may be there, if it recurs
+                state.ledger.when_durable(Answer(again, failed))
                 return
             there = [key for key in there if not state.ledger.is_deleted(key)]
             if not there:
                 error = NotFound(f"there is no scheduled message {call.handle!r}; it was published or cancelled")
-                state.effects.append(Refuse(session.connection, "call", request, error))
+                not_found(state, session.connection, "call", request, error)
                 return
             for key in there:
                 self._known.discard(key)

@@ -18,6 +18,7 @@ from tidings.errors import (
     SubscriptionConflict,
     SubscriptionInUse,
     SystemQueue,
+    TidingsError,
 )
 
 
@@ -454,6 +455,23 @@ def test_a_deleted_queue_is_gone_and_its_name_begins_a_new_life() -> None:
     client.publish("orders", number=50)
     assert client.confirms[50].first_sequence == 1
     assert client.confirms[50].epoch > old
+
+
+@pytest.mark.parametrize(("is_taken", "error"), [(True, NotFound), (False, StoreUnavailable)])
+def test_that_it_is_gone_is_told_once_that_is_durable(is_taken: bool, error: type[TidingsError]) -> None:
+    harness, client = filled()
+    other = harness.connect()
+    harness.store_is_held = True
+    client.delete("queue", "orders")
+    other.delete("queue", "orders")
+    harness.refuse()
+    assert_refused(client, StoreUnavailable)
+    assert other.refusals == [], "a crash might bring it back"
+    if is_taken:
+        harness.commit()
+    else:
+        harness.refuse()
+    assert_refused(other, error)
 
 
 def test_deleting_a_queue_tells_its_subscribers_what_they_lose() -> None:

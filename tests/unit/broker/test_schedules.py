@@ -15,6 +15,7 @@ from tidings.errors import (
     InvalidOption,
     NotFound,
     PayloadTooLarge,
+    StoreUnavailable,
     SystemQueue,
     TidingsError,
 )
@@ -296,6 +297,19 @@ def test_what_recurs_is_cancelled_although_it_is_published_meanwhile() -> None:
     assert 77 in client.answers
     harness.advance(60_000)
     assert payloads(harness) == [b"x"]
+
+
+def test_that_one_is_cancelled_already_is_told_once_that_is_durable() -> None:
+    harness = Harness()
+    client = harness.connect()
+    handle = schedule(client, delay_ms=60_000)
+    harness.store_is_held = True
+    for request in (77, 78):
+        harness.do(inputs.Call(client.connection, request, CancelSchedule(handle=handle)))
+    harness.refuse()
+    assert_refused(client, StoreUnavailable)
+    harness.commit()
+    assert_refused(client, NotFound)
 
 
 @pytest.mark.parametrize("is_listed", [True, False])

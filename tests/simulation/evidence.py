@@ -270,11 +270,19 @@ class Reader:
         return self.attached.begins.get(epoch, self.attached.ends.get(epoch, 0) + 1)
 
 
+_Gap = tuple[Reading, int, int, str]
+
+
+def _gap(fact: Telling | Told) -> _Gap:
+    return fact.reading, fact.first, fact.last, fact.reason
+
+
 def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
     """Returns the subscriptions of a history, by name; ephemeral ones by name and process."""
     found: dict[tuple[str, str], Reader] = {}
     deleted, forgetting = set[int](), set[Forgetting]()
     asking: dict[str, Attaching] = {}  # the latest of each name
+    told_to: dict[tuple[str, _Gap], str] = {}  # the latest of one name that was told of a gap
 
     def key(fact: Attached | Handed | Told) -> tuple[str, str]:
         return fact.subscription, "" if fact.subscription in evidence.name_of else fact.process
@@ -308,6 +316,10 @@ def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
                 found[fact.subscription, ""].acked(fact.ranges)
             case Telling():
                 found[fact.subscription, ""].standing.append(fact)
+                told_to[evidence.name_of[fact.subscription], _gap(fact)] = fact.subscription
             case Told():
-                found[key(fact)].told.append(fact)
+                # A process may say so when its subscription is gone and another one has its name.
+                name = evidence.name_of.get(fact.subscription, "")
+                told = fact._replace(subscription=told_to.get((name, _gap(fact)), fact.subscription))
+                found[key(told)].told.append(told)
     return found

@@ -355,11 +355,12 @@ class LettersDeleted(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """The server tells a durable subscription of a gap; the disk may not know of it yet.
+    """The server, in its life number `life`, tells a durable subscription of a gap; the disk may not know of it yet.
 
     `queue_stored`: whether the disk has its queue.
     """
 
+    life: int
     subscription: str
     reading: int
     first: int

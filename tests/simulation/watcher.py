@@ -257,7 +257,7 @@ class Watcher:
     def _telling(self, effect: Gap, subscription: Subscription) -> None:
         span = effect.epoch, effect.first_sequence, effect.last_sequence
         queue_stored = f"queue/{epoch_of(effect.epoch)}" in self._disk.content._records
-        self.fact(Telling(self._name(subscription), *span, effect.reason, queue_stored))
+        self.fact(Telling(self._life, self._name(subscription), *span, effect.reason, queue_stored))
 
     @staticmethod
     def _members(broker: Broker) -> set[tuple[int, int]]:

@@ -5,7 +5,7 @@ accounting
     it), after the place where it began or was moved to at last, is one of these, and no two that exclude each other:
     acked by a process that was sent it since then, or by a stored transaction; waiting, so that the disk's cursor has
     not settled it; a dead letter, or one that was; inside one gap. No message is inside two different gaps; but a gap
-    may be told again, without what was acked since then.
+    may be told again, without what was acked since then, and after a crash with what had been acked.
 dead letters
     What a durable subscription gives up becomes a dead letter of it once, in the transaction that settles it: not
     settled before, settled after it, with the message's payload. "rejected" it is only after somebody has rejected
@@ -172,17 +172,16 @@ def _owed(evidence: Evidence, number: int, reader: Reader) -> dict[int, list[int
 
 
 def _overlapping_gaps(name: str, reader: Reader) -> Iterator[str]:
-    for reading in reader.gaps:
-        known, told = Ranges(), list[Telling]()
-        for gap in reader.standing:
-            if gap.reading != reading or any(
-                each.first <= gap.first and gap.last <= each.last for each in told if each.reason == gap.reason
-            ):
-                continue
-            if twice := known.within(gap.first, gap.last):
-                yield f"{name!r} was told twice of {twice} of {reading}, at last: {gap.reason}"
-            known.add(gap.first, gap.last)
-            told.append(gap)
+    told: dict[Reading, list[Telling]] = defaultdict(list)
+    for gap in reader.standing:
+        before = [each for each in told[gap.reading] if each.first <= gap.last and gap.first <= each.last]
+        again = [each for each in before if each.reason == gap.reason]
+        if any(each.first <= gap.first and gap.last <= each.last for each in again):
+            continue
+        # After a crash it is told with what was acked in between, if that ack was lost.
+        for each in (each for each in before if each not in again or each.life == gap.life):
+            yield f"{name!r} was told twice of {gap}, before: {each}"
+        told[gap.reading].append(gap)
 
 
 def dead_letters(evidence: Evidence) -> list[str]:

@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 import time
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -280,6 +282,30 @@ def test_a_handler_that_cannot_begin_leaves_no_subscription_attached(url: str) -
         with pytest.raises(tidings.SubscriptionConflict):
             client.run()
         assert {info.name: info.connected for info in client.subscriptions()} == {"me:orders/#": False, "taken": True}
+
+
+async def asynchronous(message: tidings.sync.Message) -> None:
+    message.ack()
+
+
+@pytest.mark.parametrize("function", [asynchronous, partial(asynchronous), None])
+def test_a_handler_that_threads_cannot_run_is_refused(url: str, function: Any) -> None:
+    with tidings.sync.connect(url) as client, pytest.raises(tidings.InvalidOption, match="handler"):
+        client.on("orders")(function)
+
+
+def test_what_a_handler_has_not_done_is_not_acked(url: str) -> None:
+    with tidings.sync.connect(url, client_id="me") as client:
+        client.on("orders", name="orders", start="earliest", attempts_max=1)(lambda message: asynchronous(message))
+        client.publish("orders", "created", 1)
+        running = threading.Thread(target=client.run)
+        running.start()
+        letters: list[tidings.DeadLetter] = []
+        while not letters:
+            letters = list(client.dead_letters("orders")) if client.subscriptions() else []
+        assert letters[0].failure is not None
+        assert "of which nothing has run" in letters[0].failure.text
+    running.join(10)
 
 
 def test_every_ack_after_the_end_is_reported_and_none_is_kept(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -39,6 +39,32 @@ class Handler(NamedTuple):
     handling_max_s: float
 
 
+def checked(function: Callable[..., object], *, asynchronous: bool) -> None:
+    """Refuses what cannot handle a message. A generator does nothing when it is called, and would be acked for that.
+
+    Raises:
+        InvalidOption: it is not a function, or one of a kind that cannot be run here.
+    """
+    if not callable(function):
+        raise InvalidOption(f"{function!r} is no handler; write a function that is called with a message")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidOption(f"handler {function!r} is a generator, of which nothing would run; return instead of yield")
+    if not asynchronous and inspect.iscoroutinefunction(function):
+        raise InvalidOption(f"handler {function!r} is asynchronous; write `def`, or use a client of tidings.connect")
+
+
+def check_finished(result: object) -> None:
+    """Refuses a result that says that a handler has not run; `checked` cannot see that of all that can be called.
+
+    Raises:
+        InvalidOption: it has not.
+    """
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise InvalidOption(f"the handler returned {result!r}, of which nothing has run; it is to do its work itself")
+
+
 class Held:
     """What the handlers of a subscription hold at this moment; their time is extended meanwhile.
 
@@ -128,8 +154,10 @@ async def _work(handler: Handler, held: Held) -> None:
                 result = handler.function(message)
                 if inspect.isawaitable(result):
                     result = await result
-                if result is not None and message.is_request:
-                    await _respond(message, result)
+                if result is not None:
+                    check_finished(result)
+                    if message.is_request:
+                        await _respond(message, result)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, Unpack, overload
 from tidings import limits
 from tidings.calls import Respond
 from tidings.client.decoding import Payload
-from tidings.client.handlers import Handler, HandlerFunction, run_handlers
+from tidings.client.handlers import Handler, HandlerFunction, checked, run_handlers
 from tidings.client.options import (
     From,
     Headers,
@@ -192,13 +192,14 @@ class Subscribing(Requests):
         arguments are as for `subscribe`.
 
         Raises:
-            InvalidOption, InvalidName: an option or the name is not allowed.
+            InvalidOption, InvalidName: an option, the name or the function is not allowed.
         """
         handling_max_s = checked_handling_max(handling_max)
         subscription = self.subscribe(queue, event, type=type, **options)
         concurrency = options.get("concurrency") or 1
 
         def register(function: _Function) -> _Function:
+            checked(function, asynchronous=True)
             self._handlers.append(Handler(function, subscription, concurrency, handling_max_s))
             return function
 

@@ -11,6 +11,7 @@ from tidings import client as asynchronous
 from tidings import limits
 from tidings.client.confirm import published_by, publisher_of
 from tidings.client.decoding import Payload
+from tidings.client.handlers import checked
 from tidings.client.options import From, Headers, Seconds, SubscribeOptions, To, checked_handling_max
 from tidings.errors import InvalidOption
 from tidings.model import Receipt
@@ -254,6 +255,7 @@ class Client:
         concurrency = options.get("concurrency") or 1
 
         def register(function: _Function) -> _Function:
+            checked(function, asynchronous=False)
             self._handlers.append(Handler(function, subscription, concurrency, handling_max_s))
             return function
 

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from typing import NamedTuple
 
-from tidings.client.handlers import Held, is_final, report_failure, report_unheard
+from tidings.client.handlers import Held, check_finished, is_final, report_failure, report_unheard
 from tidings.errors import InvalidOption, Unavailable
 from tidings.sync.loop import Loop
 from tidings.sync.subscription import Message, Subscription
@@ -55,8 +55,10 @@ def _work(function: Callable[[Message], object], subscription: Subscription, hel
             held.begin(message)
             try:
                 result = function(message)
-                if result is not None and message.is_request:
-                    _respond(message, result)
+                if result is not None:
+                    check_finished(result)
+                    if message.is_request:
+                        _respond(message, result)
             except Exception as error:  # whatever a handler raises concerns its message alone
                 failure = error
             finally:

@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -131,6 +132,33 @@ async def test_a_handler_may_raise_what_cannot_be_told(
     await client.publish_many("orders", "created", range(2))
     await client.run()
     assert "its message cannot be told: RuntimeError" in caplog.text
+
+
+async def yields(message: tidings.Message) -> AsyncIterator[int]:
+    yield message.sequence
+
+
+def yields_at_once(message: tidings.Message) -> Iterator[int]:
+    yield message.sequence
+
+
+@pytest.mark.parametrize("function", [None, "handle", 5, yields, yields_at_once, partial(yields)])
+async def test_what_would_not_run_is_no_handler(client: tidings.Client, function: Any) -> None:
+    with pytest.raises(tidings.InvalidOption, match="handler"):
+        client.on("orders")(function)
+
+
+async def test_what_a_handler_has_not_done_is_not_acked(client: tidings.Client) -> None:
+    subscription, _ = await one(client, name="orders")
+    await subscription.close()
+    client.on("orders", name="orders", attempts_max=1)(lambda message: yields(message))
+    running = asyncio.create_task(client.run())
+    letters: list[tidings.DeadLetter] = []
+    while not letters:
+        letters = [letter async for letter in client.dead_letters("orders")]
+    assert letters[0].failure is not None
+    assert "of which nothing has run" in letters[0].failure.text
+    running.cancel()
 
 
 async def test_a_message_is_acked_in_transactions_of_its_own_client(url: str, client: tidings.Client) -> None:

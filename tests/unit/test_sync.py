@@ -1,10 +1,13 @@
 """The blocking client, against a broker in this process."""
 
+import asyncio
 import inspect
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -333,20 +336,115 @@ def test_what_a_transaction_raises_is_raised_also_where_the_client_is_closed(url
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_client_says_in_a_forked_process_that_it_stayed_behind(url: str) -> None:
-    with tidings.sync.connect(url) as client:
+    with tidings.sync.connect(url) as client, client.subscribe("bills") as bills:
+        client.publish("bills", "created", 1)
+        (bill,) = take(bills, 1)
         told, tell = os.pipe()
         child = os.fork()
         if not child:
             signal.alarm(20)  # else it might wait for ever, and the test for it
             try:
-                client.publish("orders", "created", 1)
-            except tidings.ConnectionLost as error:
-                os.write(tell, error.text.encode())
+                for verb in (lambda: client.publish("orders", "created", 1), bill.ack):
+                    try:
+                        verb()
+                    except tidings.ConnectionLost as error:
+                        os.write(tell, error.text.encode())
             finally:
                 client.close()
                 os._exit(0)
         os.waitpid(child, 0)
         os.close(tell)
         with open(told, "rb") as text:
-            assert b"forked; connect anew" in text.read()
+            assert text.read().count(b"forked; connect anew") == 2
         assert client.publish("orders", "created", 1).sequence == 1
+
+
+def test_an_interrupted_run_acks_what_is_being_handled_and_begins_nothing_more(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, interrupted = threading.Event(), threading.Event()
+    handled: list[int] = []
+    wait_for = tidings.sync.handlers.wait_for
+
+    def wait_until_interrupted(*args: Any, **options: Any) -> Any:
+        try:
+            waiting.set()
+            return wait_for(*args, **options)
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
+
+    monkeypatch.setattr(tidings.sync.handlers, "wait_for", wait_until_interrupted)
+    with tidings.sync.connect(url, client_id="me") as client:
+
+        @client.on("orders", start="earliest")
+        def handle(message: tidings.sync.Message) -> None:
+            assert waiting.wait(10)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupted.wait(10)
+            handled.append(message.payload)
+
+        client.publish_many("orders", "created", [1, 2])
+        with pytest.raises(KeyboardInterrupt):
+            client.run()
+        (info,) = client.subscriptions()
+        assert (handled, info.cursor, info.connected) == ([1], 1, False)
+
+
+@contextmanager
+def signalled(monkeypatch: pytest.MonkeyPatch, moment: str, handle: Callable[[], object]) -> Iterator[None]:
+    """Lets a signal come just before, or after, the next call of a client is given to its thread."""
+    begin = asyncio.run_coroutine_threadsafe
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", begin)
+        if moment == "before":
+            signal.raise_signal(signal.SIGTERM)
+        future = begin(*args)
+        if moment == "after":
+            signal.raise_signal(signal.SIGTERM)
+        return future
+
+    former = signal.signal(signal.SIGTERM, lambda number, frame: handle())
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_handler_of_signals_may_use_the_client_that_it_interrupts(
+    url: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    with tidings.sync.connect(url) as client:
+        with signalled(monkeypatch, moment, lambda: client.publish("orders", "created", "of the handler")):
+            client.publish("orders", "created", "of the program")
+        assert {message.payload for message in client.peek("orders")} == {"of the handler", "of the program"}
+
+
+def test_a_handler_of_signals_may_close_the_client_that_it_interrupts(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        tidings.sync.connect(url) as client,
+        signalled(monkeypatch, "before", client.close),
+        pytest.raises(tidings.ConnectionLost, match="closed"),
+    ):
+        client.publish("orders", "created", "too late")
+    with tidings.sync.connect(url) as client, signalled(monkeypatch, "after", client.close):
+        assert client.publish("orders", "created", "in time").sequence == 1
+
+
+def test_a_client_is_not_closed_from_its_own_thread(url: str) -> None:
+    with tidings.sync.connect(url) as client:
+
+        def payloads() -> Iterator[int]:
+            yield 1
+            with pytest.raises(tidings.InvalidOption, match="another thread"):
+                client.close()
+            yield 2
+
+        (confirm,) = client.publish_many("orders", "created", payloads())
+        assert confirm.count == 2
+        assert client.publish("orders", "created", 3).sequence == 3

@@ -1,6 +1,7 @@
 """Functions that are called with messages, in threads, and ack by returning."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -21,40 +22,34 @@ class Handler(NamedTuple):
     handling_max_s: float
 
 
-def run_handlers(handlers: Sequence[Handler], loop: Loop) -> None:
-    """Runs handlers in threads of their own until the client is closed."""
-    if not handlers:
-        raise InvalidOption("there are no handlers to run; register some with @client.on(queue, event)")
-    held = [handler.subscription._held(handler.handling_max_s) for handler in handlers]
-    count = sum(handler.concurrency for handler in handlers)
-    extending: list[Future[None]] = []
-    with ThreadPoolExecutor(count, thread_name_prefix="tidings handler") as pool:
-        try:
-            for handler in handlers:
-                handler.subscription.attach()
-            extending = [asyncio.run_coroutine_threadsafe(each.extend(), loop.loop) for each in held]
-            working = [
-                pool.submit(_work, handler.function, handler.subscription, each)
-                for handler, each in zip(handlers, held, strict=True)
-                for _ in range(handler.concurrency)
-            ]
-            done, _ = wait_for(working, return_when=FIRST_EXCEPTION)
-        finally:
-            for future in extending:
-                future.cancel()
-            for handler in handlers:
-                handler.subscription.close()
-        for worker in done:
-            worker.result()
+class _Worker:
+    """Calls a handler in a thread, with one message after another."""
 
+    def __init__(self, handler: Handler, held: Held, stopping: threading.Event) -> None:
+        self._handler = handler
+        self._held = held
+        self._stopping = stopping
+        self._handling = threading.Lock()
 
-def _work(function: Callable[[Message], object], subscription: Subscription, held: Held) -> None:
-    for message in subscription:
+    def work(self) -> None:
+        """Handles messages until the subscription ends."""
+        for message in self._handler.subscription:
+            with self._handling:
+                if self._stopping.is_set():
+                    return  # as it was not handled, it is delivered again
+                self._handle(message)
+
+    def finish(self) -> None:
+        """Waits until it handles nothing; once it is stopping, nothing more follows."""
+        with self._handling:
+            pass
+
+    def _handle(self, message: Message) -> None:
         failure: BaseException | None = message.error
         if failure is None:
-            held.begin(message)
+            self._held.begin(message)
             try:
-                result = function(message)
+                result = self._handler.function(message)
                 if result is not None:
                     check_finished(result)
                     if message.is_request:
@@ -62,17 +57,53 @@ def _work(function: Callable[[Message], object], subscription: Subscription, hel
             except Exception as error:  # whatever a handler raises concerns its message alone
                 failure = error
             finally:
-                held.end(message)
+                self._held.end(message)
         if failure is not None:
-            report_failure(message, failure, subscription._subscription, settled=message._given_back)
+            subscription = self._handler.subscription._subscription
+            report_failure(message, failure, subscription, settled=message._given_back)
         if message._given_back:
-            continue  # the handler has said itself what becomes of it
+            return  # the handler has said itself what becomes of it
         if failure is None:
             message.ack()
         elif is_final(message, failure):
             message.reject(failure)
         else:
             message.nack(error=failure)
+
+
+def run_handlers(handlers: Sequence[Handler], loop: Loop) -> None:
+    """Runs handlers in threads of their own until the client is closed.
+
+    When one fails, or this thread is interrupted, those at work end what they have begun, and that is acked.
+    """
+    if not handlers:
+        raise InvalidOption("there are no handlers to run; register some with @client.on(queue, event)")
+    held = [handler.subscription._held(handler.handling_max_s) for handler in handlers]
+    stopping = threading.Event()
+    workers = [
+        _Worker(handler, each, stopping)
+        for handler, each in zip(handlers, held, strict=True)
+        for _ in range(handler.concurrency)
+    ]
+    extending: list[Future[None]] = []
+    with ThreadPoolExecutor(len(workers), thread_name_prefix="tidings handler") as pool:
+        try:
+            for handler in handlers:
+                handler.subscription.attach()
+            extending = [asyncio.run_coroutine_threadsafe(each.extend(), loop.loop) for each in held]
+            done, _ = wait_for([pool.submit(worker.work) for worker in workers], return_when=FIRST_EXCEPTION)
+        finally:
+            stopping.set()
+            try:
+                for worker in workers:
+                    worker.finish()
+            finally:
+                for future in extending:
+                    future.cancel()
+                for handler in handlers:
+                    handler.subscription.close()
+        for ended in done:
+            ended.result()
 
 
 def _respond(message: Message, result: object) -> None:

@@ -77,6 +77,8 @@ def dialer_for(url: str | PathLike[str]) -> Dialer:
         from tidings.embedded import EmbeddedDialer
 
         return EmbeddedDialer(url)
+    if scheme == "sqlite":
+        raise InvalidOption(f"URL {url!r} is not that of a data file; write 'sqlite:PATH', or the path alone")
     if scheme != "tidings":
         raise InvalidOption(f"URL {url!r} has scheme {scheme!r}; write one like {DEFAULT_URL!r}")
     try:

@@ -1,5 +1,6 @@
 """From a URL to the way it leads."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def test_brokers_in_this_process_are_embedded(url: str | Path) -> None:
     [
         "",
         "http://localhost",
+        "sqlite:///events.db",
         "tidings://",
         "tidings://h:0",
         "tidings://h:99999",
@@ -69,10 +71,16 @@ def test_other_urls_are_refused_with_an_example(url: Any) -> None:
         connect(url)
 
 
-@pytest.mark.parametrize("reconnect", [None, "for ever", 1.5])
+@pytest.mark.parametrize("reconnect", [None, "for ever", 1.5, -1, timedelta(-1)])
 def test_what_says_nothing_of_reconnecting_is_refused(reconnect: Any) -> None:
     with pytest.raises(InvalidOption, match="True for ever"):
         connect(reconnect=reconnect)
+
+
+@pytest.mark.parametrize("take_over", [None, 1, "yes", object()])
+def test_to_take_over_is_said_or_not(take_over: Any) -> None:
+    with pytest.raises(InvalidOption, match="True or False"):
+        connect(take_over=take_over)
 
 
 def test_there_must_be_an_address() -> None:

@@ -58,6 +58,8 @@ class Administration(Requests):
             InvalidOption: the file exists, cannot be written, or the store cannot be copied.
             ConnectionLost: the connection ended before the answer; the file may have been written.
         """
+        if not isinstance(path, str | PathLike):
+            raise InvalidOption(f"path={path!r}: write a str or a Path, of the server's machine")
         file = fspath(path)
         await self._ask(lambda waiter: self._session.backup(file, waiter), timeout, f"the backup to {file!r}")
 

@@ -68,7 +68,10 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
             raise InvalidOption("there is no address to connect to")
         if client_id is not None:
             check_label(client_id, "client id")
-        if not isinstance(reconnect, int | timedelta):
+        if not isinstance(take_over, bool):
+            raise InvalidOption(f"take_over={take_over!r}: write True or False")
+        least = timedelta(0) if isinstance(reconnect, timedelta) else 0
+        if not isinstance(reconnect, int | timedelta) or reconnect < least:  # type: ignore[operator]  # of one kind
             raise InvalidOption(
                 f"reconnect={reconnect!r}: write True for ever, False for never, a number of attempts, or a timedelta"
             )
@@ -131,9 +134,11 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
         Publishes that somebody waits for are finished and acks are sent, for at most `timeout` seconds; then
         they fail with ConnectionLost, saying whether the message may have been stored. Iterations end.
         """
+        check_timeout(timeout)
         if not self._supervisor.started:
             self._session.fail(ConnectionLost("the client is closed"))
             return
+        self._supervisor.check_loop()
         try:
             async with time_limit(timeout):
                 await self._supervisor.finish()
@@ -271,6 +276,7 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
         """
         encoding.check_address(queue, event)
         encoding.check_content_type(content_type)
+        encoding.check_payloads(payloads)
         flags = flags_with_ttl(0, ttl_of(ttl))
         confirms = Confirms(self._supervisor.loop.create_future())
         try:

@@ -8,7 +8,7 @@ import msgspec
 from tidings import calls, limits
 from tidings.client import payloads as encoding
 from tidings.client.decoding import PLAIN
-from tidings.client.options import within
+from tidings.client.options import rate_of, within
 from tidings.client.requests import Requests
 from tidings.errors import InvalidOption
 from tidings.model import DeadLetterGroup, Failure
@@ -188,7 +188,7 @@ class DeadLetters(Requests):
             subscription: its name, or a client id that has only one.
             number: which one.
             fingerprint: which way; see `dead_letter_groups`.
-            rate: messages a second, up to 100,000; None is as fast as it goes.
+            rate: messages a second, 0.001 to 100,000; None is as fast as it goes.
             timeout: time limit in seconds for the answer, not for the redriving.
 
         Returns:
@@ -201,7 +201,7 @@ class DeadLetters(Requests):
             TimedOut: the time limit passed; they may be redriven.
         """
         _check_one_choice(number, fingerprint)
-        call = calls.Redrive(subscription=subscription, number=number, fingerprint=fingerprint, rate=rate or 0.0)
+        call = calls.Redrive(subscription=subscription, number=number, fingerprint=fingerprint, rate=rate_of(rate))
         return int(await self._call(call, timeout))
 
     async def _dead_letters_after(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tidings.client.failures import text_of
-from tidings.errors import InvalidPayload
+from tidings.errors import InvalidOption, InvalidPayload
 from tidings.model import JSON
 
 if TYPE_CHECKING:
@@ -28,13 +28,19 @@ class Decoding:
 
     Args:
         type: what they are validated as (anything msgspec understands); None means plain JSON, or bytes.
+
+    Raises:
+        InvalidOption: msgspec does not understand the type.
     """
 
     __slots__ = ("_type", "json")
 
     def __init__(self, type: Any = None) -> None:
         self._type = type
-        self.json = decode_json if type is None else msgspec.json.Decoder(type).decode
+        try:
+            self.json = decode_json if type is None else msgspec.json.Decoder(type).decode
+        except TypeError as error:
+            raise InvalidOption(f"type={type!r} is nothing that payloads can be decoded as: {error}") from None
 
     def decode(self, data: bytes, content_type: str) -> Any:
         """Returns the payload.

@@ -83,8 +83,10 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
         backoff_min=given.get("backoff_min"),
         backoff_max=given.get("backoff_max"),
     )
-    start = given.get("start", "latest")
-    word, value = ("last", 0) if start == "last" else start_of(start, "start", "'last', ")
+    word, value = start_of(given.get("start", "latest"), "start", ("last", "latest", "earliest"))
+    single_active = given.get("single_active")
+    if not isinstance(single_active, bool | None):
+        raise InvalidOption(f"single_active={single_active!r}: write True or False, or leave it out")
     return Options(
         queue=queue,
         event=event,
@@ -99,7 +101,7 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
         backoff_min_ms=retries.get("backoff_min_ms", 0),
         backoff_max_ms=retries.get("backoff_max_ms", 0),
         shared=shared is not None,
-        single_active=given.get("single_active"),
+        single_active=single_active,
         headers=header_filters(given.get("headers")),
     )
 
@@ -112,20 +114,28 @@ def replay_options(
     Raises:
         InvalidOption: one is out of its range, or they say that there is nothing to replay.
     """
-    if from_ in ("latest", "last") or to == "earliest":
-        raise InvalidOption("a replay goes from 'earliest', a sequence or a datetime to 'latest', or one of those")
+    start_of(from_, "from_", ("earliest",))
+    end, end_value = start_of(to, "to", ("latest",))
     if type(from_) is type(to) and not isinstance(from_, str) and from_ > to:  # type: ignore[operator]
         raise InvalidOption(f"a replay from {from_} to {to} has nothing in it; begin at the earlier one")
-    if rate is not None and (
-        not isinstance(rate, int | float) or isinstance(rate, bool) or not limits.RATE_MIN <= rate <= limits.RATE_MAX
-    ):
+    options = subscription_options(queue, event, {"start": from_, "headers": headers})
+    return options._replace(end=end, end_value=end_value, rate=rate_of(rate))
+
+
+def rate_of(rate: float | None) -> float:
+    """Returns messages a second as the server is told; None, as fast as it goes, is 0 there.
+
+    Raises:
+        InvalidOption: it is no such number.
+    """
+    if rate is None:
+        return 0.0
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not limits.RATE_MIN <= rate <= limits.RATE_MAX:
         raise InvalidOption(
             f"rate of {rate!r} messages/s; it can be {limits.RATE_MIN} to {limits.RATE_MAX}; leave it out for as fast"
             " as it goes"
         )
-    end, end_value = start_of(to, "to")
-    options = subscription_options(queue, event, {"start": from_, "headers": headers})
-    return options._replace(end=end, end_value=end_value, rate=rate or 0.0)
+    return rate
 
 
 def header_filters(headers: Headers | None) -> tuple[HeaderFilter, ...]:
@@ -192,8 +202,8 @@ def _between(value: Seconds | None, least_ms: int, most_ms: int, what: str) -> i
     return value_ms
 
 
-def start_of(start: Start, what: str, more: str = "") -> tuple[str, int]:
-    """Returns a place in a queue as the server knows it, and its sequence or time.
+def start_of(start: Begin, what: str, words: tuple[str, ...] = ("latest", "earliest")) -> tuple[str, int]:
+    """Returns a place in a queue as the server knows it, and its sequence or time. The words are those it may be.
 
     Raises:
         InvalidOption: it is none.
@@ -202,11 +212,11 @@ def start_of(start: Start, what: str, more: str = "") -> tuple[str, int]:
         if start.tzinfo is None:
             raise InvalidOption(f"{what} {start} has no time zone; write datetime.now(timezone.utc) and the like")
         return "time", int(start.timestamp() * 1000)
-    if isinstance(start, int) and not isinstance(start, bool) and start >= 1:
+    if isinstance(start, int) and not isinstance(start, bool) and 1 <= start < 1 << 63:
         return "sequence", start
-    if isinstance(start, str) and start in ("latest", "earliest"):
+    if isinstance(start, str) and start in words:
         return start, 0
-    raise InvalidOption(f"{what} {start!r} is not {more}'latest', 'earliest', a sequence from 1 or a datetime")
+    raise InvalidOption(f"{what} {start!r} is not {', '.join(map(repr, words))}, a sequence from 1 or a datetime")
 
 
 def within(value: int | None, maximum: int, what: str) -> int | None:

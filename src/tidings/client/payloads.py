@@ -1,6 +1,6 @@
 """What the application passes, checked and encoded before anything is sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby, repeat
 from operator import itemgetter
@@ -42,6 +42,20 @@ def _check_address(queue: str, event: str) -> None:
         if not isinstance(name, str):
             raise InvalidOption(f"a {what} name is a str, not {type(name).__name__}")
         check_name(name, what)
+
+
+def check_payloads(payloads: object) -> None:
+    """Checks what many payloads are to be taken from. A single one that could be iterated over is not meant so.
+
+    Raises:
+        InvalidOption: it is no iterable, or a text, bytes or a dict.
+    """
+    single = isinstance(payloads, str | bytes | bytearray | memoryview | Mapping)
+    if single or not isinstance(payloads, Iterable | AsyncIterable):
+        raise InvalidOption(
+            f"payloads is a {type(payloads).__name__}; write a list or another iterable of payloads, or use publish for"
+            " a single one"
+        )
 
 
 def encode_payload(payload: object, content_type: str | None = None) -> tuple[bytes, str]:

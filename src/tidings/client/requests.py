@@ -21,7 +21,7 @@ def time_limit(timeout: float | None) -> asyncio.Timeout:
     """Returns a context that ends with TimeoutError after so many seconds; None is without limit.
 
     Raises:
-        InvalidOption: it is no number.
+        InvalidOption: it is no number, or less than nothing.
     """
     return asyncio.timeout(check_timeout(timeout))
 
@@ -30,10 +30,12 @@ def check_timeout(timeout: float | None) -> float | None:
     """Returns a time limit in seconds as it is.
 
     Raises:
-        InvalidOption: it is no number.
+        InvalidOption: it is no number, or less than nothing.
     """
-    if timeout is not None and (not isinstance(timeout, int | float) or timeout != timeout):
-        raise InvalidOption(f"timeout={timeout!r}: write a number of seconds, or None for no limit")
+    if timeout is not None and (
+        not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0  # which NaN is not
+    ):
+        raise InvalidOption(f"timeout={timeout!r}: write a number of seconds from 0, or None for no limit")
     return timeout
 
 

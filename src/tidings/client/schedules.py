@@ -61,8 +61,6 @@ class Schedules(Requests):
         encoding.check_content_type(content_type)
         data, content_type = encoding.encode_payload(payload, content_type)
         encoding.encode_message(data, id, key, headers)  # for its checks
-        if not isinstance(at, datetime | None):
-            raise InvalidOption(f"at={at!r} is not a datetime; for a time from now on there is delay=")
         call = calls.Schedule(
             queue=queue,
             event=event,
@@ -71,7 +69,7 @@ class Schedules(Requests):
             id=id,
             key=key,
             headers=headers,
-            at_ms=None if at is None else round(at.timestamp() * 1000),
+            at_ms=_at_ms(at),
             delay_ms=milliseconds(delay, "delay"),
             every_ms=milliseconds(every, "every"),
             ttl_ms=ttl_of(ttl),
@@ -103,3 +101,12 @@ class Schedules(Requests):
             if not page:
                 return
             after = page[-1].handle
+
+
+def _at_ms(at: datetime | None) -> int | None:
+    if not isinstance(at, datetime | None):
+        raise InvalidOption(f"at={at!r} is not a datetime; for a time from now on there is delay=")
+    try:
+        return None if at is None else round(at.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:  # at the ends of what a datetime can be
+        raise InvalidOption(f"at={at} cannot be told in seconds since 1970: {error}") from None

@@ -235,9 +235,8 @@ class Subscribing(Requests):
 
     def _abandon(self, subscriber: Subscriber) -> None:
         # The garbage collector may call this from any thread and at any time.
-        loop = self._supervisor.loop
-        if not loop.is_closed() and self._session.error is None:
-            loop.call_soon_threadsafe(self._detach_unheard, subscriber)
+        if self._session.error is None:
+            self._supervisor.call_soon_threadsafe(self._detach_unheard, subscriber)
 
     def _detach_unheard(self, subscriber: Subscriber) -> None:
         if self._session.error is None:

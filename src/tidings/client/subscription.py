@@ -12,6 +12,7 @@ import msgspec
 from tidings import limits
 from tidings.client.decoding import Decoding, Payload
 from tidings.client.message import Delivered, Message, MessageBatch, RunContext
+from tidings.client.requests import check_timeout
 from tidings.client.subscriber import Delivery, Options, ReadyRun, Subscriber
 from tidings.errors import InvalidOption, NeverDelivered
 from tidings.model import epoch_of
@@ -38,7 +39,7 @@ class Subscription(Generic[Payload]):
     def __init__(self, client: "Subscribing", options: Options, type: Any, timeout: float | None) -> None:
         self._client = client
         self._options = options
-        self._timeout = timeout
+        self._timeout = check_timeout(timeout)
         self._decoding = Decoding(type)
         self._epochs: dict[str, int] = {}
         self._attaching = asyncio.Lock()
@@ -154,7 +155,19 @@ class Subscription(Generic[Payload]):
         """Settles a message and all before it in its queue that were handed over (cumulative ack).
 
         What was given back with `nack` or waits for a retry is not among it. Arguments as `Message.ack`.
+
+        Raises:
+            InvalidOption: the message is none of this subscription.
+            DeliveryTakenAway, TimedOut: as `Message.ack`, with `wait`.
         """
+        await self._ack_to(message, self, wait, timeout)
+
+    # --- For messages, handlers and clients ---
+
+    async def _ack_to(self, message: Delivered, subscription: object, wait: bool, timeout: float | None) -> None:
+        """Acks up to a message that the subscription handed over, which is this one or one of `tidings.sync`."""
+        if getattr(message, "_owner", getattr(message, "_subscription", None)) is not subscription:
+            raise InvalidOption(f"{message!r} was not handed over by subscription {self.name!r}; ack it by itself")
         subscriber = self._subscriber
         ranges = subscriber.handed_up_to(message._context.epoch, message.sequence) if subscriber else []
         ranges = ranges or [(message._context.epoch, message.sequence, message.sequence)]
@@ -163,8 +176,6 @@ class Subscription(Generic[Payload]):
             return
         for epoch, first, last in ranges:
             await self._ack(message.queue, epoch, first, last, wait, timeout)
-
-    # --- For messages, handlers and clients ---
 
     def _fate(self, delivery: Delivery) -> str:
         """What becomes of what was delivered if it fails now."""

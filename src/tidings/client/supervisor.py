@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -64,14 +64,32 @@ class Supervisor:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop it was started on.
+        """The event loop it was started on, which is the one that runs.
 
         Raises:
-            InvalidOption: it was not started.
+            InvalidOption: it was not started, or another one runs.
         """
         if self._loop is None:
             raise InvalidOption("the client is not open; use `async with tidings.connect(...) as client`")
+        self.check_loop()
         return self._loop
+
+    def check_loop(self) -> None:
+        """Refuses to be used on another event loop than the one it was started on.
+
+        Raises:
+            InvalidOption: it would be.
+        """
+        if self._loop is not asyncio.get_running_loop():
+            raise InvalidOption(
+                "the client was opened on another event loop; use it there, or open another client here (each"
+                " asyncio.run has a loop of its own)"
+            )
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
+        """Calls a function on that loop soon; from any thread, and in vain once the loop is closed."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *args)
 
     # --- Starting and stopping ---
 

@@ -66,9 +66,11 @@ class Transaction:
 
         Raises:
             DeliveryTakenAway: its subscription was closed meanwhile; nothing was added.
-            InvalidOption: it was delivered to another client; nothing was added.
+            InvalidOption: it is no such message, or was delivered to another client; nothing was added.
             LimitReached: there is no room for it in one transaction; nothing was added.
         """
+        if not isinstance(message, Message | MessageBatch):
+            raise InvalidOption(f"{message!r} is no message of a subscription of this client, nor a batch of them")
         self._ack(message, message._subscription)
 
     async def commit(self) -> list[Confirm]:

@@ -51,7 +51,7 @@ class TcpDialer:
         loop = asyncio.get_running_loop()
         try:
             return await loop.create_connection(protocol_factory, self._host, self._port)
-        except UnicodeError as error:
+        except ValueError as error:  # UnicodeError is one
             raise InvalidOption(f"host {self._host!r} of {self.address} is not a name: {error}") from None
 
     async def close(self) -> None:

@@ -60,7 +60,7 @@ class Webhooks(Requests):
                 name=name,
                 url=url,
                 queue=queue,
-                event=event or "#",
+                event="#" if event is None else event,
                 secret=secret,
                 fresh_secret=fresh,
                 start=start,

@@ -13,6 +13,7 @@ from tidings.client.confirm import published_by, publisher_of
 from tidings.client.decoding import Payload
 from tidings.client.handlers import checked
 from tidings.client.options import From, Headers, Seconds, SubscribeOptions, To, checked_handling_max
+from tidings.client.requests import check_timeout
 from tidings.errors import InvalidOption
 from tidings.model import Receipt
 from tidings.sync.handlers import Handler, run_handlers
@@ -112,6 +113,7 @@ class Client:
 
     def close(self, timeout: float = limits.CLOSE_TIMEOUT_MS / 1000) -> None:
         """Sends what waits, says farewell and disconnects; `with` calls it. May be called twice."""
+        check_timeout(timeout)
         if self._loop is not None and not self._loop.closed:
             try:
                 if self._loop.is_here:
@@ -332,6 +334,8 @@ class Transaction:
 
     def ack(self, message: "Message | MessageBatch") -> None:
         """Adds the ack of a message, or of all messages of a batch. See `tidings.Transaction.ack`."""
+        if not isinstance(message, Message | MessageBatch):
+            raise InvalidOption(f"{message!r} is no message of a subscription of this client, nor a batch of them")
         owner = message._subscription if isinstance(message, MessageBatch) else message._owner
         self._transaction._ack(message, owner._subscription)
 

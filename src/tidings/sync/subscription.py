@@ -183,7 +183,7 @@ class Subscription(Generic[Payload]):
 
     def ack_to(self, message: Delivered, *, wait: bool = False, timeout: float | None = 30.0) -> None:
         """Settles a message and all before it in its queue. See `tidings.Subscription.ack_to`."""
-        self._loop.run(self._subscription.ack_to(message, wait=wait, timeout=timeout))
+        self._loop.run(self._subscription._ack_to(message, self, wait, timeout))
 
     # --- Inside ---
 

@@ -1041,9 +1041,10 @@ async def test_a_bug_of_a_dialer_is_an_internal_error_from_open(caplog: pytest.L
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_host_that_cannot_be_a_name_is_refused() -> None:
+@pytest.mark.parametrize("host", [f"{'a' * 64}.example", "a\0b"])
+async def test_a_host_that_cannot_be_a_name_is_refused(host: str) -> None:
     with pytest.raises(tidings.InvalidOption, match="not a name"):
-        await tidings.connect(f"tidings://{'a' * 64}.example").open()
+        await tidings.connect(f"tidings://{host}").open()
 
 
 async def test_closing_gives_up_what_is_not_answered_in_time(

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ import pytest
 
 import tidings
 
+_NOW = datetime.now()  # without a zone
 Verb = Callable[[tidings.Client], Coroutine[Any, Any, object]]
 
 
@@ -51,6 +52,24 @@ BAD_CALLS: list[tuple[str, Verb]] = [
     ("no number for a time limit", lambda client: client.request("q", "e", 1, timeout=float("nan"))),
     ("a date without time", lambda client: client.publish("q", "e", 1, at=date(2030, 1, 1))),  # type: ignore[arg-type]
     ("a list for headers", lambda client: client.request("q", "e", 1, headers=["a"])),  # type: ignore[arg-type]
+    ("less than nothing for a time limit", lambda client: client.publish("q", "e", 1, timeout=-1)),
+    ("a bool for a time limit", lambda client: client.queues(timeout=True)),
+    ("a time limit of a subscription", lambda client: client.subscribe("q", timeout=-1).attach()),
+    ("a time limit for closing", lambda client: client.close("5")),  # type: ignore[arg-type]
+    ("the first of all times", lambda client: client.publish("q", "e", 1, at=datetime.min)),
+    ("a text for many payloads", lambda client: client.publish_many("q", "e", "text")),
+    ("bytes for many payloads", lambda client: client.publish_many("q", "e", b"bytes")),
+    ("a dict for many payloads", lambda client: client.publish_many("q", "e", {"id": 1})),
+    ("no iterable for many payloads", lambda client: client.publish_many("q", "e", 5)),  # type: ignore[arg-type]
+    ("no type", lambda client: client.request("q", "e", 1, type=5)),
+    ("no type of a subscription", lambda client: client.subscribe("q", type=5).attach()),
+    ("a text for a bool", lambda client: client.subscribe("q", shared="s", single_active="yes").attach()),  # type: ignore[arg-type]
+    ("a place that replays do not begin at", lambda client: client.replay("q", from_="latest").attach()),  # type: ignore[arg-type]
+    ("times with and without zone", lambda client: client.replay("q", from_=_NOW, to=_NOW.astimezone()).attach()),
+    ("a rate of nothing", lambda client: client.redrive("s", rate=0)),
+    ("an event without a name", lambda client: client.put_webhook("w", "http://example.com/", "q", "")),
+    ("a number for a path", lambda client: client.backup(5)),  # type: ignore[arg-type]
+    ("bytes for a path", lambda client: client.backup(b"copy.db")),  # type: ignore[arg-type]
 ]
 
 
@@ -60,6 +79,40 @@ async def test_what_cannot_be_sent_is_refused_and_the_client_goes_on(client: tid
         await verb(client)
     assert client.connected
     await client.publish("orders", "created", 1, timeout=20)
+
+
+@pytest.mark.parametrize("place", [("from_", "first"), ("from_", True), ("to", "last")])
+async def test_what_is_said_of_a_replay_is_said_of_its_own_words(client: tidings.Client, place: Any) -> None:
+    word = {"from_": "'earliest'", "to": "'latest'"}[place[0]]
+    with pytest.raises(tidings.InvalidOption, match=f"^{place[0]} .* is not {word}, a sequence"):
+        client.replay("orders", **dict([place]))
+
+
+async def test_a_message_of_another_subscription_is_not_acked(client: tidings.Client) -> None:
+    subscription, message = await one(client)
+    other, _ = await one(client, name="other")
+    stored = (await client.peek("orders"))[0]
+    for wrong in (message, stored, 1, None):
+        with pytest.raises(tidings.InvalidOption, match="not handed over by subscription 'other'"):
+            await other.ack_to(wrong)  # type: ignore[arg-type]
+    transaction = client.transaction()
+    for wrong in (stored, 1, None):
+        with pytest.raises(tidings.InvalidOption, match="no message of a subscription"):
+            await transaction.ack(wrong)  # type: ignore[arg-type]
+    await subscription.ack_to(message, wait=True)
+    assert {info.name: info.cursor for info in await client.subscriptions()} == {"me:orders/#": 1, "other": 1}
+
+
+def test_a_client_is_used_on_the_loop_that_it_was_opened_on(url: str) -> None:
+    async def opened() -> tidings.Client:
+        client = tidings.connect(url)
+        await client.open()
+        return client
+
+    client = asyncio.run(opened())
+    for verb in (client.close, client.queues, client.subscribe("orders").attach, partial(client.publish, "q", "e", 1)):
+        with pytest.raises(tidings.InvalidOption, match="another event loop"):
+            asyncio.run(verb())
 
 
 @pytest.mark.parametrize("ends", [(1.0, 1.0), ("1", "1"), (True, True), (1, 2**70), (2, 1), (0, 1)])

@@ -56,12 +56,15 @@ from tidings.model import (
     ClientQuotas,
     DeadLetterGroup,
     Failure,
+    MovedInfo,
     QueueInfo,
     QueueSettings,
     Receipt,
     ScheduledInfo,
     SubscriptionInfo,
+    WebhookInfo,
 )
+from tidings.wire import Gap
 
 __version__ = "0.1.0"
 
@@ -79,6 +82,7 @@ __all__ = [
     "DiskFull",
     "Draining",
     "Failure",
+    "Gap",
     "GivenUp",
     "InternalError",
     "InvalidFilter",
@@ -89,6 +93,7 @@ __all__ = [
     "LimitReached",
     "Message",
     "MessageBatch",
+    "MovedInfo",
     "NeverDelivered",
     "NotFound",
     "PayloadTooLarge",
@@ -121,6 +126,7 @@ __all__ = [
     "Transaction",
     "Unanswered",
     "Unavailable",
+    "WebhookInfo",
     "__version__",
     "connect",
 ]

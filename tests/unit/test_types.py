@@ -29,6 +29,12 @@ async def read() -> None:
             assert_type(batch.payloads, list[Order])
     async for either in client.replay("orders", type=Order | int):  # no checker can tell what that is
         assert_type(either.payload, Any)
+    reply = await client.request("orders", "price", 1, type=Order)
+    assert_type(reply.payload, Order)
+    assert_type((await client.request("orders", "price", 1)).payload, Any)
+    gaps: list[tidings.Gap] = client.subscribe("orders").gaps
+    moved: list[tidings.MovedInfo] = await client.seek("orders", to="latest")
+    webhooks: list[tidings.WebhookInfo] = await client.webhooks()
     async for any in client.subscribe("orders"):
         assert_type(any, tidings.Message)
 
@@ -36,6 +42,7 @@ def read_in_a_thread(client: tidings.sync.Client) -> None:
     with client.subscribe("orders", type=list[Order]) as orders:
         for message in orders:
             assert_type(message.payload, list[Order])
+    assert_type(client.request("orders", "price", 1, type=Order).payload, Order)
     for again in client.replay("orders", type=Order):
         assert_type(again.payload, Order)
         again.payload.no_such_field

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, cast, overload
 
 import msgspec
 
@@ -18,7 +18,7 @@ from tidings.client.administration import Administration
 from tidings.client.confirm import Confirm, published_by
 from tidings.client.confirms import Confirms
 from tidings.client.dead_letters import DeadLetters
-from tidings.client.decoding import Decoding
+from tidings.client.decoding import Decoding, Payload
 from tidings.client.history import History
 from tidings.client.options import Seconds, milliseconds, ttl_of
 from tidings.client.outgoing import Entry, flags_with_ttl
@@ -302,6 +302,34 @@ class Client(Administration, DeadLetters, History, Receipts, Schedules, Subscrib
             confirms.end()
             for entry in confirms.entries:
                 self._session.withdraw(entry)
+
+    @overload
+    async def request(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        type: type[Payload],
+        timeout: float = ...,
+    ) -> Reply[Payload]: ...
+
+    @overload
+    async def request(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        type: Any = None,
+        timeout: float = ...,
+    ) -> Reply: ...
 
     async def request(
         self,

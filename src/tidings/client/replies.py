@@ -1,12 +1,12 @@
 """The reply to a request, as the application sees it."""
 
-from typing import Any
+from typing import Generic
 
-from tidings.client.decoding import Decoding
+from tidings.client.decoding import Decoding, Payload
 from tidings.model import ReplyInfo
 
 
-class Reply:
+class Reply(Generic[Payload]):
     """What answers a request.
 
     `data` is the payload as it was sent, `client_id` who sent it.
@@ -26,10 +26,12 @@ class Reply:
         return f"<Reply of {self.client_id or '(anonymous)'}, {len(self.data)} bytes>"
 
     @property
-    def payload(self) -> Any:
+    def payload(self) -> Payload:
         """The payload: JSON decoded (and validated, with `type=`), other content types as bytes.
 
         Raises:
             InvalidPayload: it is not valid JSON, or not of the type that was asked for.
         """
-        return self._decoding.decode_of(f"the reply ({self.content_type})", self.data, self.content_type)
+        whose = f"the reply ({self.content_type})"
+        payload: Payload = self._decoding.decode_of(whose, self.data, self.content_type)
+        return payload

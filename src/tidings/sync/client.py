@@ -267,6 +267,52 @@ class Client:
         """Runs the handlers that `on` registered, until the client is closed. See `tidings.Client.run`."""
         run_handlers(self._handlers, self._opened_loop())
 
+    @overload
+    def request(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        type: type[Payload],
+        timeout: float = ...,
+    ) -> asynchronous.Reply[Payload]: ...
+
+    @overload
+    def request(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        type: Any = None,
+        timeout: float = ...,
+    ) -> asynchronous.Reply: ...
+
+    def request(
+        self,
+        queue: str,
+        event: str,
+        payload: object,
+        *,
+        headers: dict[str, str] | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        type: Any = None,
+        timeout: float = limits.REQUEST_TIMEOUT_MS / 1000,
+    ) -> asynchronous.Reply:
+        """Publishes a message and waits for the reply to it. See `tidings.Client.request`."""
+        requesting = self._client.request(
+            queue, event, payload, headers=headers, key=key, content_type=content_type, type=type, timeout=timeout
+        )
+        return self._run(requesting)
+
     def transaction(self, *, timeout: float | None = None) -> "Transaction":
         """Returns a transaction: messages and acks that are stored together. See `tidings.Client.transaction`."""
         return Transaction(self, self._client.transaction(timeout=timeout))
@@ -297,7 +343,6 @@ class Client:
     delete_dead_letters = _waiting(asynchronous.Client.delete_dead_letters)
     redrive = _waiting(asynchronous.Client.redrive)
 
-    request = _waiting(asynchronous.Client.request)
     receipts = _waiting(asynchronous.Client.receipts)
 
     schedule = _waiting(asynchronous.Client.schedule)

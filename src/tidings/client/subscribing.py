@@ -206,7 +206,7 @@ class Subscribing(Requests):
         return register
 
     async def run(self) -> None:
-        """Runs the handlers that `on` registered until the client is closed or this is cancelled.
+        """Runs the handlers that `on` registered before, until the client is closed or this is cancelled.
 
         Raises:
             TidingsError: a subscription was refused or ended; all handlers are stopped.

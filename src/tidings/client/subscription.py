@@ -31,7 +31,8 @@ class Subscription(Generic[Payload]):
     iteration and detached by `close`, by the client's end, or when nothing refers to it or its messages any more.
     Detaching ends an ephemeral subscription; a durable one stays on the server and gathers messages.
 
-    Several tasks may iterate at once; each message goes to one of them.
+    Several tasks may iterate at once; each message goes to one of them. An iterator that was cancelled while it waited,
+    by a time limit for example, has ended, as asynchronous generators do; another one goes on where it stopped.
     """
 
     _subscriber: Subscriber | None = None

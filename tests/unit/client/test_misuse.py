@@ -88,6 +88,16 @@ async def test_what_is_said_of_a_replay_is_said_of_its_own_words(client: tidings
         client.replay("orders", **dict([place]))
 
 
+async def test_after_a_time_limit_another_iterator_goes_on(client: tidings.Client) -> None:
+    async with client.subscribe("orders") as subscription:
+        for sequence in (1, 2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await anext(aiter(subscription))
+            await client.publish("orders", "created", sequence)
+            assert (await anext(aiter(subscription))).sequence == sequence
+
+
 async def test_a_message_of_another_subscription_is_not_acked(client: tidings.Client) -> None:
     subscription, message = await one(client)
     other, _ = await one(client, name="other")

@@ -187,7 +187,9 @@ def at_least_once(evidence: Evidence) -> list[str]:
             first, last = (
                 (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
             )
-            if reader.asked.start == "last":
+            if process and epoch not in reader.attached.ends and reader.knew_queues:
+                first = 1  # it appeared later, perhaps while the process was away
+            elif reader.asked.start == "last":
                 first = max(first, place.most + 1)  # what comes before, and what does not, is another promise
             for sequence in sequences:
                 message = evidence.stored.get(epoch, {}).get(sequence)
@@ -232,7 +234,8 @@ def last_messages(evidence: Evidence) -> list[str]:
             for event, sequences in by_event.items():
                 last = sequences[-1]
                 there = [at for at in sequences if at <= place.least and at not in gone and at not in damaged]
-                early = [at for at in sequences if at in handed and at < max(there, default=0)]
+                # What is damaged is told as a gap in its place, or comes from memory.
+                early = [at for at in sequences if at in handed and at not in damaged and at < max(there, default=0)]
                 if early:
                     broken.append(f"{name!r} {process} was handed {early[:5]} of {event} in epoch {epoch}: {sequences}")
                 owed = name in evidence.alive if not process else last < max(handed, default=0)

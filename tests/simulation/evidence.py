@@ -173,6 +173,8 @@ class Reader:
         self.attached: Attached | None = None
         self.told_made = False
         """Whether `attached` is what a process was told, and not only what the server did."""
+        self.kept_when_made: dict[int, int] = {}
+        """Of a durable one: the first sequence of each queue's life that was not trimmed, nor about to be."""
         self.deleted_before: set[int] = set()
         """Lives of queues that had ended when it was attached first."""
         self.forgetting = set[Forgetting]()
@@ -244,6 +246,12 @@ class Reader:
         """Whether it wants a message of its queues."""
         return self.filter.wants_event(message.event) and self.filter.wants_headers(message.headers or {})
 
+    @property
+    def knew_queues(self) -> bool:
+        """Whether there was a queue that it wants when it was attached first, by which to tell that it comes back."""
+        queues = [self._evidence.queue_of[epoch] for epoch in self.attached.ends] if self.attached else []
+        return any(map(self.filter.wants_queue, queues))
+
     def place(self, reading: Reading) -> Place:
         """Returns where it began, or to where it was moved."""
         asked, attached, epoch = self.asked, self.attached, epoch_of(reading)
@@ -267,7 +275,8 @@ class Reader:
         """Returns what was left of a queue's life when it began, for one that asked for more than that."""
         if self.attached is None or self.asked.start == "latest":
             return 0
-        return self.attached.begins.get(epoch, self.attached.ends.get(epoch, 0) + 1)
+        begins = self.attached.begins.get(epoch, self.attached.ends.get(epoch, 0) + 1)
+        return max(begins, self.kept_when_made.get(epoch, 0))
 
 
 _Gap = tuple[Reading, int, int, str]
@@ -296,6 +305,7 @@ def readers(evidence: Evidence) -> dict[tuple[str, str], Reader]:
                     found.setdefault((fact.subscription, fact.process), Reader(evidence, fact))
             case Made():
                 made = found[fact.subscription, ""] = Reader(evidence, asking[fact.name])
+                made.kept_when_made = fact.begins
                 made.attached = Attached("", fact.subscription, True, True, fact.ends, {})
                 made.deleted_before, made.forgetting = set(deleted), set(forgetting)
             case Attached():

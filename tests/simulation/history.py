@@ -151,12 +151,14 @@ class LifeBegan(NamedTuple):
 class Made(NamedTuple):
     """The server makes a durable subscription; `ends` is the last sequence of each queue's life on the disk.
 
+    `begins` is the first one that the server has not trimmed, nor is about to: that may fail, and is tried again.
     `subscription` tells those apart that had one name after each other; everywhere else, too.
     """
 
     subscription: str
     name: str
     ends: dict[int, int]
+    begins: dict[int, int]
 
 
 class Forgotten(NamedTuple):

@@ -312,8 +312,13 @@ class Watcher:
                 name = reader.removesuffix(f" number {number}")
                 self.name_of[reader] = name
                 self._reader_with[number] = reader
-                self.fact(Made(reader, name, dict(self.stored_ends())))
+                self.fact(Made(reader, name, dict(self.stored_ends()), self._begins()))
         return living
+
+    def _begins(self) -> dict[int, int]:
+        assert self._broker is not None
+        first_kept = self._broker._retention.first_kept
+        return {epoch: first_kept(queue) for epoch, queue in self._broker.state.epochs.items()}
 
     # --- for others ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 
 from msgspec import UNSET
@@ -114,9 +115,10 @@ class Catalog:
         self._presence.announce(session)
         if created and input.start in ("time", "last"):
             # Where an ephemeral one stood counts, and not where it began once.
-            resume = () if subscription.durable else input.resume
-            stood = {epoch_of(place.epoch): place for place in resume}
+            stood = {} if subscription.durable else _stood(input)
             for cursor in subscription.cursors.values():
+                if _appeared_later(cursor.queue, stood):
+                    continue
                 if input.start == "last":
                     self._begin_with_last(cursor, stood.get(cursor.queue.epoch))
                 elif cursor.queue.epoch not in stood:
@@ -287,13 +289,15 @@ class Catalog:
         self._quotas.admit_subscription(session, chosen)
         names = [chosen.queue] if chosen.literal else [name for name in state.queues if chosen.wants_queue(name)]
         queues = [state.open_queue(name) for name in names]
-        positions = [_start(input, queue) for queue in queues]
+        durable = not input.end and (input.name is not None or session.client_id is not None)
+        stood = {} if durable else _stood(input)
+        positions = [0 if _appeared_later(queue, stood) else _start(input, queue) for queue in queues]
         subscription = Subscription(
             state.counters.next_subscription,
             name,
             None if input.shared else session.client_id,
             chosen,
-            durable=not input.end and (input.name is not None or session.client_id is not None),
+            durable=durable,
             created_ms=state.now_ms,
         )
         if input.shared:
@@ -445,6 +449,16 @@ class Catalog:
 def _end(subscription: Subscription) -> int | None:
     """Returns the last sequence of a replay."""
     return None if subscription.end_told is None else next((c.end for c in subscription.cursors.values()), 0)
+
+
+def _stood(input: Subscribe) -> dict[int, Resume]:
+    """Returns where an ephemeral subscription stood in each queue, by its epoch; empty if it is attached first."""
+    return {epoch_of(place.epoch): place for place in input.resume}
+
+
+def _appeared_later(queue: Queue, stood: Mapping[int, Resume]) -> bool:
+    """Whether a queue is younger than an ephemeral subscription that comes back: its client knows all others."""
+    return 0 < len(stood) < limits.RESUME_QUEUES_MAX and queue.epoch not in stood
 
 
 def _start(input: Subscribe, queue: Queue) -> int:

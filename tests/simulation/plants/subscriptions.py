@@ -8,9 +8,7 @@ import pytest
 
 from tests.simulation.plants.registry import planted
 from tidings.batch import Batch
-from tidings.broker import (
-    records,
-)
+from tidings.broker import catalog, records
 from tidings.broker.catalog import Catalog
 from tidings.broker.clients import Clients
 from tidings.broker.cursors import Cursor
@@ -153,3 +151,8 @@ def passes_by_what_an_absentee_chose_by_headers(patch: pytest.MonkeyPatch) -> No
         return [cursor for cursor in wanted_by_idle(self, rows) if not cursor.filter.headers]
 
     patch.setattr(Queue, "wanted_by_idle", hasty)
+
+
+@planted()
+def begins_as_asked_in_what_appeared_meanwhile(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(catalog, "_appeared_later", lambda *_: False)

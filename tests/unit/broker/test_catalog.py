@@ -296,10 +296,29 @@ def test_an_ephemeral_subscription_cannot_continue_outside_of_its_queue(received
     assert_delivered(client, "orders", [1, 2, 3] if received < 1 else [])
 
 
-def test_an_ephemeral_subscription_starts_anew_in_another_life_of_its_queue() -> None:
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"start": "latest"},
+        {"start": "last"},
+        {"start": "sequence", "start_value": 9},
+        {"start": "time", "start_value": 10**15},
+    ],
+)
+def test_an_ephemeral_subscription_reads_from_its_beginning_what_appeared_while_it_was_away(
+    start: dict[str, Any],
+) -> None:
     harness, _ = filled()
     client = harness.connect()
-    client.subscribe("orders", resume=[inputs.Resume(999, 1, [])])
+    client.subscribe("orders", resume=[inputs.Resume(harness.epoch("orders") - 1, 1, [])], **start)
+    assert_delivered(client, "orders", [1, 2, 3])
+
+
+def test_an_ephemeral_subscription_that_may_not_know_all_queues_starts_as_asked_in_others() -> None:
+    harness, _ = filled()
+    client = harness.connect()
+    many = [inputs.Resume(epoch, 1, []) for epoch in range(1000, 1000 + limits.RESUME_QUEUES_MAX)]
+    client.subscribe("orders", resume=many)
     assert client.take() == []
 
 

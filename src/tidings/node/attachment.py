@@ -104,15 +104,12 @@ class Attachment:
             await self.arrival()
         return item
 
-    async def arrival(self) -> None:
-        """Waits until something more has come, or it has ended."""
+    def arrival(self) -> asyncio.Future[None]:
+        """Returns what is done as soon as more has come than was there when it was called, or it has ended."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+        waiter.add_done_callback(self._forget_waiter)
+        return waiter
 
     async def __aiter__(self) -> AsyncIterator[Delivery | effects.Gap]:
         while True:
@@ -209,6 +206,10 @@ class Attachment:
         """Forgets what was not taken; returns its size in bytes."""
         arrived, self._arrived, self._ready = self._arrived or (), None, None
         return sum(len(each.row.batch.body) for each in arrived if isinstance(each, _Arrived))
+
+    def _forget_waiter(self, waiter: asyncio.Future[None]) -> None:
+        if waiter in self._waiters:  # it was cancelled
+            self._waiters.remove(waiter)
 
     def wake(self) -> None:
         """Tells whoever waits."""

@@ -95,7 +95,7 @@ class Puller:
             items = self._take(count, left)
             while not items and not left.done() and (wait_s := deadline_s - loop.time()) > 0:
                 self._note(busy=True, waits=True)
-                arrival = asyncio.ensure_future(attachment.arrival())
+                arrival = attachment.arrival()  # what comes from now on is not missed
                 try:
                     await asyncio.wait((arrival, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 finally:

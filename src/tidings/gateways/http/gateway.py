@@ -59,6 +59,7 @@ class HttpGateway:
             log_level="warning",  # it would tell of each WebSocket
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # whoever connects from this machine could claim any address
             timeout_keep_alive=limits.HTTP_IDLE_TIMEOUT_MS // 1000,
         )
         self._config.load()

@@ -85,3 +85,10 @@ async def test_path_tricks_are_clear_errors(http: httpx.AsyncClient, path: str, 
     assert answer.status_code == status
     assert answer.json()["status"] == status
     assert answer.json()["detail"]
+
+
+async def test_a_client_is_not_where_it_says_it_is(http: httpx.AsyncClient) -> None:
+    asked = {"client_id": "billing", "queue": "orders"}
+    await http.get("/subscriptions/billing/messages", params=asked, headers={"X-Forwarded-For": "203.0.113.9"})
+    [client] = (await http.get("/clients")).json()["clients"]
+    assert client["address"].startswith("127.0.0.1:")

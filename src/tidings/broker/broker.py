@@ -264,7 +264,7 @@ class Broker:
             self._presence.announce(session)
 
     def _ack(self, session: Session, input: Ack) -> None:
-        self._deliveries.ack(attached(session, input.handle, "ack"), input.ranges)
+        self._deliveries.ack(attached(session, input.handle, "ack"), input.ranges, earlier=input.earlier)
         if input.request:
             done_when_durable(self.state, input.connection, "ack", input.request)
 

@@ -331,11 +331,10 @@ class Catalog:
                 continue  # it was moved meanwhile: what was acked before counts no more
             committed = cursor.queue.committed
             if subscription.durable:
-                # What the record does not know may have been delivered by a broker before this one.
-                known = max(cursor.position, cursor.queue.restored)
+                known_to = cursor.known_to
                 for first, last in place.acked:
-                    if first <= min(last, known):
-                        for low, high in subscriber.not_held_by_others(cursor, max(first, 1), min(last, known)):
+                    if first <= min(last, known_to):
+                        for low, high in subscriber.not_held_by_others(cursor, max(first, 1), min(last, known_to)):
                             cursor.settle_ahead(low, high)
                 if subscriber.rewinds and not subscription.shared:
                     self._rewind(cursor, max(place.received, 0))

@@ -195,6 +195,11 @@ class Cursor:
         """Whether nothing new is to be delivered, although its subscriber may have room."""
         return self.moving > 0 or self.subscription.paused or self.queue.paused
 
+    @property
+    def known_to(self) -> int:
+        """Up to where messages may have been delivered: a broker before this one may have done more than it wrote."""
+        return max(self.position, self.queue.restored)
+
     def is_in_flight(self, sequence: int) -> bool:
         """Whether a message is sent and not settled."""
         return sequence in self.unsettled and sequence not in self.due and sequence not in self.parked
@@ -362,11 +367,15 @@ class Cursor:
 
     def settle_ahead(self, first: int, last: int) -> None:
         """Settles a range that may reach beyond the position: the record was older than what was delivered."""
-        if last > self.position:
-            self.unsettled.add(self.position + 1, last)
-            self.due.add(self.position + 1, last)
-            self.position = last
+        self.reach(last)
         self.settle(first, last)
+
+    def reach(self, sequence: int) -> None:
+        """Makes the position at least this one; what it passes by is due."""
+        if sequence > self.position:
+            self.unsettled.add(self.position + 1, sequence)
+            self.due.add(self.position + 1, sequence)
+            self.position = sequence
 
     def fail(self, sequence: int) -> int:
         """Counts a failed attempt of a message that was in flight; returns how many there were."""
@@ -437,7 +446,7 @@ class Cursor:
         )
 
     def _forget_unwanted(self, first: int, last: int, wanted: list[tuple[int, int]]) -> None:
-        # Only `settle_ahead` puts sequences here without knowing their events.
+        # Only `reach` puts sequences here without knowing their events.
         keep = Ranges(wanted)
         for low, high in self.due.within(first, last):
             rest = Ranges([(low, high)])

@@ -321,8 +321,8 @@ class Deliveries:
 
     # --- acks ---
 
-    def ack(self, subscriber: Subscriber, ranges: list[tuple[int, int, int]]) -> None:
-        """Settles what a subscriber acked, all that is valid of it.
+    def ack(self, subscriber: Subscriber, ranges: list[tuple[int, int, int]], *, earlier: bool = False) -> None:
+        """Settles what a subscriber acked, all that is valid of it; what it had `earlier`, see `inputs.Ack`.
 
         Raises:
             InvalidOption: a range is malformed.
@@ -348,12 +348,13 @@ class Deliveries:
                 )
             elif last < first:
                 refused = InvalidOption(f"ack of {first} to {last}: the range is empty; give first, then last")
-            elif last > cursor.position:
+            elif last > (cursor.known_to if earlier else cursor.position):
                 refused = NeverDelivered(
                     f"ack of sequence {last} of queue {cursor.queue.name!r}: the last one delivered to subscription"
                     f" {subscription.name!r} is {cursor.position}; ack only what was delivered"
                 )
             else:
+                cursor.reach(last)
                 if not self._settle(subscriber, cursor, first, last):
                     refused = DeliveryTakenAway(
                         f"ack of {first} to {last} of queue {cursor.queue.shown_as!r}: not all of it is in flight to"

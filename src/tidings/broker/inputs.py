@@ -117,12 +117,16 @@ class Unsubscribe(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """A client settles (epoch, first, last) ranges; with `request` above 0 it wants an answer."""
+    """A client settles (epoch, first, last) ranges; with `request` above 0 it wants an answer.
+
+    What it says to have had `earlier` may have been delivered by a broker before this one.
+    """
 
     connection: int
     handle: int
     ranges: list[tuple[int, int, int]]
     request: int = 0
+    earlier: bool = False
 
 
 class Nack(msgspec.Struct, frozen=True):

@@ -131,14 +131,17 @@ class Attachment:
         """Settles ranges without waiting until that is durable; a refusal goes nowhere."""
         self._conversation.submit(inputs.Ack(self._conversation.connection, self.handle, self._whole(ranges)))
 
-    async def ack(self, ranges: Ranges) -> None:
+    async def ack(self, ranges: Ranges, *, earlier: bool = False) -> None:
         """Settles ranges; they are settled durably on return. The last sequence of a gap stands for all of it.
+
+        With `earlier` they may have been delivered before the server was started again.
 
         Raises:
             NeverDelivered, DeliveryTakenAway, InvalidOption: why it was refused; the other ranges count.
         """
         await self._conversation.ask(
-            lambda connection, request: inputs.Ack(connection, self.handle, self._whole(ranges), request), answered=None
+            lambda connection, request: inputs.Ack(connection, self.handle, self._whole(ranges), request, earlier),
+            answered=None,
         )
 
     async def nack(

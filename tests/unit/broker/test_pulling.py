@@ -3,8 +3,8 @@
 from typing import Any
 
 from tests.unit.broker.harness import Client, Harness, assert_delivered, assert_refused
-from tidings.broker.inputs import Ask
-from tidings.errors import InvalidOption, NotFound, SubscriptionConflict
+from tidings.broker.inputs import Ack, Ask
+from tidings.errors import InvalidOption, NeverDelivered, NotFound, SubscriptionConflict
 
 
 def pulling(harness: Harness, client_id: str | None = None, **options: Any) -> Client:
@@ -168,3 +168,22 @@ def test_a_page_that_was_ordered_for_who_was_there_before_is_waited_for() -> Non
     harness.answer_reads()
     assert client.done == [501]
     assert_delivered(client, "orders", [1])
+
+
+def test_an_ack_of_what_a_broker_before_this_one_delivered_counts_if_it_says_so() -> None:
+    harness = Harness()
+    pulling(harness).publish("orders", *"abcde")
+    epoch = harness.epoch("orders")
+    harness.restart()
+    client = pulling(harness)
+    ask(client, 2)
+    assert_delivered(client, "orders", [1, 2])
+    client.ack(1, 4)
+    assert_refused(client, NeverDelivered, "sequence 4", "is 2")
+    harness.do(Ack(client.connection, 1, [(epoch, 2, 2), (epoch, 4, 4)], earlier=True))
+    client.publish("orders", "f")
+    harness.do(Ack(client.connection, 1, [(epoch, 6, 6)], earlier=True))
+    assert_refused(client, NeverDelivered, "sequence 6", "is 4")
+    ask(client, 9)
+    assert_delivered(client, "orders", [3, 5, 6])
+    assert client.subscriptions()["billing"].in_flight == 4

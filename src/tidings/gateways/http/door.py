@@ -36,8 +36,6 @@ class Door:
         self._streams: dict[_Reader, dict[EventStream, None]] = {}
         self._clerk: Conversation | None = None
         self._opening = asyncio.Lock()
-        self.acking_late = asyncio.Lock()
-        """Held by who acks what was delivered before it was attached: one attaches for it at a time."""
         self.connections: Collection[object] = ()
         """The connections of the HTTP door, as its gateway keeps them."""
         self.answered: dict[tuple[str, int], int] = {}

@@ -27,6 +27,8 @@ class Puller:
         """The filter of the subscription, once somebody wanted to know it."""
         self.uses = 0
         """Requests under way."""
+        self.lasts = False
+        """Whether it is kept after them."""
         self.lease: asyncio.TimerHandle | None = None
         """Its end, while no request is under way."""
         self._unsettled = 0

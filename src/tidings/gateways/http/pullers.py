@@ -10,7 +10,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
 
@@ -22,7 +22,6 @@ from tidings.broker.filters import Filter
 from tidings.errors import NotFound, SubscriptionConflict, TidingsError
 from tidings.gateways.http.listings import subscription_infos
 from tidings.gateways.http.puller import Puller
-from tidings.model import Reading
 from tidings.node import Attachment, Conversation, Node, open_conversation
 
 _Key: TypeAlias = tuple[str | None, str]
@@ -59,11 +58,11 @@ class Pullers:
         *,
         address: str,
         take_over: bool = False,
-        acked: Sequence[tuple[Reading, int, int]] = (),
+        lasts: bool = True,
     ) -> AsyncIterator[Puller]:
-        """Holds a subscription during a request; if there is none of the name, it is made as `wanted`.
+        """Holds a subscription during a request, and, if that `lasts`, after it.
 
-        What the client says to have `acked` is settled if it is held from now on, and others do not have it.
+        If there is none of the name, it is made as `wanted`.
 
         Raises:
             NotFound: there is none, and nothing is wanted.
@@ -74,10 +73,8 @@ class Pullers:
         puller = self._find(key, name)
         if puller is None:
             async with self._turn:
-                puller = self._find(key, name) or await self._begin(
-                    key, name, wanted, address, take_over=take_over, acked=acked
-                )
-        with self._in_use(key, name, puller):
+                puller = self._find(key, name) or await self._begin(key, name, wanted, address, take_over=take_over)
+        with self._in_use(key, name, puller, lasts=lasts):
             if wanted is not None:
                 await self._check_same(key, name, puller, wanted)
             yield puller
@@ -117,14 +114,7 @@ class Pullers:
         return holder.pullers.get(name) if holder else None
 
     async def _begin(
-        self,
-        key: _Key,
-        name: str,
-        wanted: inputs.Subscribe | None,
-        address: str,
-        *,
-        take_over: bool,
-        acked: Sequence[tuple[Reading, int, int]],
+        self, key: _Key, name: str, wanted: inputs.Subscribe | None, address: str, *, take_over: bool
     ) -> Puller:
         holder = self._holders.get(key)
         if holder is None:
@@ -138,7 +128,7 @@ class Pullers:
             )
             holder = self._holders[key] = _Holder(conversation)
         try:
-            puller = Puller(await _attach(holder.conversation, name, wanted, acked))
+            puller = Puller(await _attach(holder.conversation, name, wanted))
         except TidingsError:
             self._close_if_empty(key, holder)
             raise
@@ -158,15 +148,20 @@ class Pullers:
             )
 
     @contextmanager
-    def _in_use(self, key: _Key, name: str, puller: Puller) -> Iterator[None]:
+    def _in_use(self, key: _Key, name: str, puller: Puller, *, lasts: bool = False) -> Iterator[None]:
         if puller.lease:
             puller.lease.cancel()
         puller.uses += 1
+        puller.lasts = puller.lasts or lasts
         try:
             yield
         finally:
             puller.uses -= 1
-            if not puller.uses and self._find(key, name) is puller:
+            if puller.uses or self._find(key, name) is not puller:
+                pass  # another request is under way, or it was given back
+            elif not puller.lasts:
+                self._end(key, name)
+            else:
                 loop = asyncio.get_running_loop()
                 puller.lease = loop.call_later(puller.lease_ms / 1000, self._end, key, name)
 
@@ -196,20 +191,8 @@ def _key(client_id: str | None, name: str) -> _Key:
     return (client_id, "") if client_id is not None else (None, name)
 
 
-async def _attach(
-    conversation: Conversation,
-    name: str,
-    wanted: inputs.Subscribe | None,
-    acked: Sequence[tuple[Reading, int, int]],
-) -> Attachment:
-    as_it_is = inputs.Subscribe(
-        queue="",
-        event="",
-        name=name,
-        pulls=True,
-        concurrency=limits.CONCURRENCY_MAX,
-        resume=[inputs.Resume(reading, 0, [(first, last)]) for reading, first, last in acked],
-    )
+async def _attach(conversation: Conversation, name: str, wanted: inputs.Subscribe | None) -> Attachment:
+    as_it_is = inputs.Subscribe(queue="", event="", name=name, pulls=True, concurrency=limits.CONCURRENCY_MAX)
     try:
         return await conversation.subscribe(as_it_is)
     except NotFound:

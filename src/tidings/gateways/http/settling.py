@@ -17,7 +17,6 @@ from tidings import limits
 from tidings.errors import (
     ClientIdInUse,
     DeliveryTakenAway,
-    NeverDelivered,
     SubscriptionConflict,
     SubscriptionInUse,
 )
@@ -73,11 +72,11 @@ async def ack(
     held = door.pullers.holds(*reader)
     try:
         await _settle(door, client_id, name, body.positions, _ack)
-    except (DeliveryTakenAway, NeverDelivered) as error:
-        # Of whoever is attached a broker knows what it was delivered, unless that was before the broker's own time.
-        if door.streams(reader) or (held and isinstance(error, DeliveryTakenAway)):
+    except DeliveryTakenAway:
+        # Of whoever is attached it is known what may have been delivered.
+        if held or door.streams(reader):
             raise
-        await _ack_late(request, door, *reader, body.positions, stays=held)
+        await _ack_late(request, door, *reader, body.positions)
 
 
 @post(f"{_PATH}/nack", status_code=204, tags=["settle"], summary="Give back what failed", opt=takes_struct(Failed))
@@ -107,26 +106,18 @@ async def extend(
 
 
 async def _ack(attachment: Attachment, ranges: _Ranges) -> None:
-    await attachment.ack(ranges)
+    await attachment.ack(ranges, earlier=True)
 
 
-async def _ack_late(
-    request: AnyRequest, door: Door, client_id: str | None, name: str, positions: list[str], *, stays: bool
-) -> None:
-    """Acks what was delivered before the client was attached as it is now; attached it `stays` only if it was."""
+async def _ack_late(request: AnyRequest, door: Door, client_id: str | None, name: str, positions: list[str]) -> None:
+    """Acks what was delivered to a client that is not attached any more."""
     ranges = _merge(sorted(set(ranges_of(positions))))
-    async with door.acking_late:
-        door.pullers.give_back(client_id, name)
-        try:
-            async with door.pullers.hold(
-                client_id, name, None, address=address_of(request.scope), acked=ranges
-            ) as puller:
-                await puller.attachment.ack(ranges)
-        except (SubscriptionInUse, ClientIdInUse, SubscriptionConflict) as error:
-            raise DeliveryTakenAway(f"it is not this client's any more: {error.text}") from None
-        finally:
-            if not stays:
-                door.pullers.give_back(client_id, name)
+    address = address_of(request.scope)
+    try:
+        async with door.pullers.hold(client_id, name, None, address=address, lasts=False) as puller:
+            await _ack(puller.attachment, ranges)
+    except (SubscriptionInUse, ClientIdInUse, SubscriptionConflict) as error:
+        raise DeliveryTakenAway(f"it is not this client's any more: {error.text}") from None
 
 
 async def _settle(

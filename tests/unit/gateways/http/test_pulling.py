@@ -287,7 +287,9 @@ async def test_an_ack_counts_after_the_hold_has_ended_unless_somebody_else_has_t
     await publish(http, *range(4))
     taken = await pull(http)
     await http.delete("/subscriptions/billing/hold")
-    assert (await settle(http, "ack", [taken[2], taken[0]])).status_code == 204
+    async with asyncio.timeout(DEADLINE_S):
+        acking = [asyncio.create_task(settle(http, "ack", [taken[place]])) for place in (2, 0)]
+        assert [(await each).status_code for each in acking] == [204, 204]
     state = (await http.get("/subscriptions/billing")).json()["queues"][0]
     assert state["connected"] is False, "a late ack holds nothing"
     assert [(each["sequence"], each["attempt"]) for each in await pull(http)] == [(2, 1), (4, 1)]
@@ -315,3 +317,30 @@ async def test_an_ack_counts_after_the_server_was_started_again() -> None:
         assert [each["sequence"] for each in await pull(http, max=1)] == [1]
         assert (await settle(http, "ack", [taken[0], taken[3]])).status_code == 204
         assert [each["sequence"] for each in await pull(http)] == [3, 5, 6, 7]
+
+
+async def test_an_ack_of_what_was_never_delivered_costs_nothing_else(http: httpx.AsyncClient) -> None:
+    await made(http)
+    await publish(http, 1)
+    [taken] = await pull(http)
+    async with asyncio.timeout(DEADLINE_S):
+        waiting = asyncio.create_task(pull(http, wait=30))
+        await _asked(http)
+        reading = taken["position"].partition("-")[0]
+        never = await http.post("/subscriptions/billing/ack", json={"positions": [f"{reading}-9"]})
+        assert (never.status_code, never.json()["code"]) == (409, "never_delivered")
+        await publish(http, 2)
+        assert [message["payload"] for message in await waiting] == [2], "what is in flight does not come again"
+
+
+async def test_a_late_ack_ends_no_hold_that_began_meanwhile(url: str, http: httpx.AsyncClient) -> None:
+    await made(http)
+    await publish(http, 1)
+    [taken] = await pull(http)
+    await http.delete("/subscriptions/billing/hold")
+    async with asyncio.timeout(DEADLINE_S):
+        acking = [asyncio.create_task(settle(http, "ack", [taken])) for _ in range(5)]
+        waiting = asyncio.create_task(pull(http, wait=30))
+        assert {(await each).status_code for each in acking} == {204}
+        await publish(http, 2)
+        assert [message["payload"] for message in await waiting] == [2]

@@ -72,6 +72,14 @@ class HttpConnection(HttpToolsProtocol):
         if self._in_head:
             self._check(self._open_bytes)
 
+    def shutdown(self) -> None:
+        """Ends it once what was asked is answered; a body that is not complete by now is not waited for."""
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline:
+            self._give_up(503)
+        else:
+            super().shutdown()
+
     def pause_writing(self) -> None:
         """The client does not read: it has a while to begin."""
         super().pause_writing()

@@ -102,12 +102,15 @@ class HttpGateway:
         # uvicorn tells of an end only by taking it out of these sets.
         while (state.connections or state.tasks) and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(_STEP_S)  # uvicorn tells of an end by taking it out of these sets
-        for task in list(state.tasks):
-            task.cancel()
         for connection in list(state.connections):
             transport: Any = connection.transport
             if transport is not None:
                 _log.info("cutting a connection that does not end")
                 transport.abort()
-        # One turn for the cancelled, so that none outlives the loop.
+        # They are told that their client is gone; who does not end by it is cancelled, so that none outlives the loop.
+        tasks = list(state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STEP_S)
+        for task in tasks:
+            task.cancel()
         await asyncio.sleep(0)

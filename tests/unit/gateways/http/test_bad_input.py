@@ -1,14 +1,15 @@
 """Bad input over HTTP: what is malformed, too large, too slow or never read ends cleanly, and the others go on."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.unit.gateways.http.conftest import DEADLINE_S
+from tests.unit.gateways.http.conftest import DEADLINE_S, http_client, serving
 from tidings import limits
 from tidings.gateways.http.connection import HttpConnection
 
@@ -200,6 +201,25 @@ async def test_a_connection_that_is_dropped_in_a_body_publishes_nothing(url: str
         connection.writer.transport.abort()
     await http.post("/queues/other/events/e", json=1)
     assert (await http.get("/queues/q")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/queues/q/events/e", "/socket.io/?EIO=4&transport=polling&sid={}"])
+async def test_a_body_that_is_half_there_is_not_waited_for_when_the_server_stops(
+    path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "HTTP_DRAIN_TIMEOUT_MS", 3_600_000)
+    async with AsyncExitStack() as connections:
+        async with serving() as (url, _):
+            async with http_client(url) as client:
+                opened = await client.get("/socket.io/?EIO=4&transport=polling")
+            sid = json.loads(opened.text[1:])["sid"]
+            half = await connections.enter_async_context(raw(url))
+            await half.send(f"POST {path.format(sid)} HTTP/1.1\r\n".encode() + HOST)
+            await half.send(b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+            assert await half.status() == 100, "its body is waited for"
+            await half.send(b"half")
+        assert b"503 Service Unavailable" in await half.rest()
+    assert "Traceback" not in caplog.text
 
 
 async def test_what_is_sent_after_an_answer_is_the_next_request(url: str) -> None:

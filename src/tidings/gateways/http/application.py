@@ -1,6 +1,8 @@
 """The application behind the HTTP door: its routes, and how errors are told."""
 
+import re
 from time import perf_counter
+from typing import Final
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -48,11 +50,24 @@ _MODULES = (
     metrics,
     reference,
 )
+_DELIVERING: Final = re.compile(r"/queues/[^/]+/events|/subscriptions/[^/]+/(events|messages)")
+"""Where a GET does more than look: it is delivered messages."""
 
 
 def make_application(door: Door) -> ASGIApp:
     """Returns the application for a node."""
-    return _noted(door, make_routes(door))
+    return _noted(door, _with_heads(make_routes(door)))
+
+
+def _with_heads(application: ASGIApp) -> ASGIApp:
+    """Returns an application that answers HEAD as GET, whose body is left out below it (RFC 9110, section 9.3.2)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD" and not _DELIVERING.fullmatch(scope["path"]):
+            scope = {**scope, "method": "GET"}
+        await application(scope, receive, send)
+
+    return answer
 
 
 def _noted(door: Door, application: ASGIApp) -> ASGIApp:

@@ -334,3 +334,25 @@ async def test_a_body_that_is_encoded_is_refused_and_not_taken_for_another(
     assert (await http.get("/queues/orders")).status_code == 404
     headers["content-encoding"] = "identity"
     assert (await http.post("/queues/orders/events/created", content=b"1", headers=headers)).status_code == 201
+
+
+# --- looking ---
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/queues", "/queues/orders", "/queues/nobodys", "/openapi.json", "/nothing"]
+)
+async def test_a_head_is_answered_as_a_get_without_its_body(http: httpx.AsyncClient, path: str) -> None:
+    await http.put("/queues/orders")
+    got, looked = await http.get(path), await http.head(path)
+    assert (looked.status_code, looked.headers, looked.content) == (got.status_code, got.headers, b"")
+
+
+@pytest.mark.parametrize(
+    "path", ["/subscriptions/billing/messages", "/subscriptions/billing/events", "/queues/orders/events"]
+)
+async def test_a_head_is_delivered_nothing(http: httpx.AsyncClient, path: str) -> None:
+    await subscribed(http)
+    await publish(http)
+    assert (await http.head(path)).status_code == 405
+    assert len(await pulled(http)) == 1

@@ -39,8 +39,8 @@ def _inner(address: Address) -> ipaddress.IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
-async def choose(host: str, port: int, networks: Sequence[Network]) -> str:
-    """Returns the address of a host to connect to.
+async def look_up(host: str, port: int, networks: Sequence[Network]) -> list[str]:
+    """Returns the addresses of a host that may be connected to, the one to try first at first.
 
     Raises:
         Unreachable: it has none, or none that is allowed.
@@ -50,10 +50,10 @@ async def choose(host: str, port: int, networks: Sequence[Network]) -> str:
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"{host} cannot be looked up: {error}") from None
     addresses = [str(entry[4][0]) for entry in found]
-    for address in addresses:
-        # A link-local address may carry its interface; none of those is allowed without it.
-        if is_allowed(ipaddress.ip_address(address.partition("%")[0]), networks):
-            return address
+    # A link-local address may carry its interface; none of those is allowed without it.
+    allowed = [each for each in addresses if is_allowed(ipaddress.ip_address(each.partition("%")[0]), networks)]
+    if allowed:
+        return allowed
     raise Unreachable(
         f"{host} is {', '.join(addresses[:3])}: private addresses are refused; start the server with"
         f" --allow-webhook {addresses[0]} if webhooks should go there"

@@ -1,6 +1,7 @@
 """One connection to a webhook's URL: POST requests, one after another, and nothing that they are answered is obeyed.
 
-1. The address is chosen and judged for each connection (`addresses`); TLS is checked against the URL's host.
+1. Addresses are looked up and judged for each connection (`addresses`), and tried one after another; TLS is checked
+   against the URL's host.
 2. Redirects are not followed: they are answers that are no 2xx.
 3. Everything has its time, and of an answer no more is read than WEBHOOK_ANSWER_BYTES_MAX.
 4. A connection is used again if the server keeps it. One that turns out to be closed before anything was answered is
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import h11
 
 from tidings import limits
-from tidings.gateways.webhooks.addresses import Network, Unreachable, choose
+from tidings.gateways.webhooks.addresses import Network, Unreachable, look_up
 
 
 class Answer(NamedTuple):
@@ -38,9 +39,10 @@ class Poster:
     Args:
         url: http or https, valid.
         networks: addresses that are allowed beside those of the internet.
+        timeout_ms: within which a connection is made, or given up.
     """
 
-    def __init__(self, url: str, networks: Sequence[Network]) -> None:
+    def __init__(self, url: str, networks: Sequence[Network], timeout_ms: int) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -48,6 +50,7 @@ class Poster:
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._host_header = parts.netloc
         self._networks = networks
+        self._timeout_s = timeout_ms / 1000
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._http: h11.Connection | None = None
@@ -95,12 +98,23 @@ class Poster:
 
     async def _connect(self) -> tuple[h11.Connection, asyncio.StreamWriter]:
         if self._http is None or self._writer is None:
-            address = await choose(self._host, self._port, self._networks)
-            self._reader, self._writer = await asyncio.open_connection(
-                address, self._port, ssl=self._tls, server_hostname=self._host if self._tls else None
-            )
+            self._reader, self._writer = await self._open()
             self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.HTTP_HEAD_BYTES_MAX)
         return self._http, self._writer
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        addresses = await look_up(self._host, self._port, self._networks)
+        failures: list[OSError] = []
+        for address in addresses:
+            try:
+                # Of one that does not answer the others get their share of the time.
+                async with asyncio.timeout(self._timeout_s / len(addresses)):
+                    return await asyncio.open_connection(
+                        address, self._port, ssl=self._tls, server_hostname=self._host if self._tls else None
+                    )
+            except OSError as error:
+                failures.append(error)
+        raise failures[0]
 
     async def _answer(self, http: h11.Connection) -> Answer:
         response: h11.Response | None = None

@@ -87,7 +87,7 @@ class _Sender:
         self._webhook = webhook
         self._conversation = conversation
         self._attachment = attachment
-        self._poster = Poster(webhook.url, networks)
+        self._poster = Poster(webhook.url, networks, webhook.timeout_ms)
         self._now_s = now_s
 
     async def run(self) -> None:

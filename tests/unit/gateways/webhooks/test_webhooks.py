@@ -245,7 +245,7 @@ async def test_certificates_of_authorities_are_read_once_for_all_connections(mon
 
     monkeypatch.setattr(ssl, "create_default_context", noted)
     for host in ("a.example", "b.example", "a.example"):
-        Poster(f"https://{host}/", [])
+        Poster(f"https://{host}/", [], 1_000)
     assert len(made) <= 1, "one takes tens of milliseconds, and a webhook has up to 64 connections"
 
 
@@ -253,7 +253,7 @@ async def test_a_receiver_that_is_not_there_is_told_as_such() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        await Poster(f"http://127.0.0.1:{port}/", LOOPBACK).post([], b"")
+        await Poster(f"http://127.0.0.1:{port}/", LOOPBACK, DEADLINE_S * 1000).post([], b"")
 
 
 async def test_with_one_at_once_the_order_is_kept() -> None:
@@ -364,6 +364,32 @@ def test_addresses_of_the_internet_are_allowed_and_no_others(address: str, allow
     assert is_allowed(parsed, [ipaddress.ip_network(f"{address}/{parsed.max_prefixlen}")]) is True
 
 
+async def test_each_address_of_a_name_is_tried_and_only_those_that_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    async def several(self: object, host: str, port: int, **_: object) -> list[object]:
+        hosts = ["10.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in hosts]
+
+    open_connection = asyncio.open_connection
+
+    async def connect(host: str, port: int, **options: object) -> object:
+        tried.append(host)
+        if host == "127.0.0.2":
+            raise ConnectionRefusedError
+        if host == "127.0.0.3":
+            await asyncio.Event().wait()  # as one does whose packets are dropped
+        return await open_connection(host, port)
+
+    async with Receiver() as receiver:
+        monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", several)
+        monkeypatch.setattr(asyncio, "open_connection", connect)
+        poster = Poster(f"http://several.example:{receiver.port}/", LOOPBACK, 3_000)
+        assert (await poster.post([], b"")).status == 204
+        poster.close()
+    assert tried == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
+
+
 async def test_the_address_that_was_judged_is_the_one_that_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["8.8.8.8", "127.0.0.1"])
 
@@ -380,10 +406,10 @@ async def test_the_address_that_was_judged_is_the_one_that_is_connected_to(monke
     monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", rebinding)
     monkeypatch.setattr(asyncio, "open_connection", connect)
     with pytest.raises(OSError, match="nobody"):
-        await Poster("https://rebound.example/x", []).post([], b"")
+        await Poster("https://rebound.example/x", [], 1_000).post([], b"")
     assert connected == ["8.8.8.8"]
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1"):
-        await addresses.choose("rebound.example", 443, [])
+        await addresses.look_up("rebound.example", 443, [])
 
 
 def test_a_signature_is_the_one_of_the_standard() -> None:

@@ -51,17 +51,17 @@ def check_name(name: str, what: str) -> str:
         InvalidName: says which rule `name` breaks; `what` ("queue", "event") says whose name it is.
     """
     if not name.isascii() or not name.replace(".", "x").replace("_", "x").replace("-", "x").isalnum():
-        _check_characters(name, what)
-    _check_size(name, what)
+        _check_characters(name, f"{what} name")
+    _check_size(name, f"{what} name")
     if name[0] == "." or name[-1] == "." or ".." in name:
         raise InvalidName(f"{what} name {name!r} has an empty token: dots separate tokens, write 'a.b'")
     return name
 
 
 def check_label(name: str, what: str) -> str:
-    """Returns a valid client id or subscription name: as a queue name, but `/`, `*` and `#` are allowed."""
+    """Returns a valid "client id" or "subscription name": as a queue name, but `/`, `*` and `#` are allowed."""
     if not isinstance(name, str):
-        raise InvalidName(f"a {what} name is a str, not {type(name).__name__}")
+        raise InvalidName(f"a {what} is a str, not {type(name).__name__}")
     _check_size(name, what)
     if any(character.isspace() or not character.isprintable() for character in name):
         raise InvalidName(f"{what} {name!r} contains white space or control characters; leave them out")
@@ -70,20 +70,20 @@ def check_label(name: str, what: str) -> str:
 
 def _check_size(name: str, what: str) -> None:
     if not name:
-        raise InvalidName(f"{what} name is empty; it needs 1 to {NAME_SIZE_BYTES_MAX} bytes")
+        raise InvalidName(f"{what} is empty; it needs 1 to {NAME_SIZE_BYTES_MAX} bytes")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidName(f"{what} name {name!r} is not valid UTF-8") from None
+        raise InvalidName(f"{what} {name!r} is not valid UTF-8") from None
     if size > NAME_SIZE_BYTES_MAX:
-        raise InvalidName(f"{what} name of {size} bytes exceeds the limit of {NAME_SIZE_BYTES_MAX} bytes")
+        raise InvalidName(f"{what} of {size} bytes exceeds the limit of {NAME_SIZE_BYTES_MAX} bytes")
 
 
 def _check_characters(name: str, what: str) -> None:
     for character in name:
         if character.isspace() or character in "*#/" or not character.isprintable():
             raise InvalidName(
-                f"{what} name {name!r} contains {character!r}; control characters, white space, '*', '#' and '/'"
+                f"{what} {name!r} contains {character!r}; control characters, white space, '*', '#' and '/'"
                 " are not allowed in names"
             )
 

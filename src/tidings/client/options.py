@@ -76,7 +76,7 @@ def subscription_options(queue: str, event: str | None, given: SubscribeOptions)
         raise InvalidOption("single_active is for shared subscriptions; give the name to share as shared=, too")
     name = name if shared is None else shared
     if name is not None:
-        check_label(name, "subscription")
+        check_label(name, "subscription name")
     retries = policy(
         ack_timeout=given.get("ack_timeout"),
         attempts_max=given.get("attempts_max"),

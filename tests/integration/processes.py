@@ -126,6 +126,11 @@ class Process:
         self.signal(signal.SIGTERM)
         return self._child.wait(deadline_s)
 
+    def interrupt(self) -> int:
+        """Ends it with SIGINT, as Ctrl-C does; returns its exit code."""
+        self.signal(signal.SIGINT)
+        return self._child.wait(DEADLINE_S)
+
     def end(self) -> None:
         """Makes sure that it is gone."""
         # One that was stopped by a signal dies of SIGKILL, too.

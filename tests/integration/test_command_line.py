@@ -137,6 +137,14 @@ async def test_watch_publishes_what_happens_to_files(commands: Commands, tmp_pat
                 assert watch.terminate() == 0
 
 
+async def test_control_c_ends_with_130_what_goes_on_for_ever(commands: Commands) -> None:
+    with commands.start("watch", ".") as watch, commands.start("subscribe", "orders", "--as", "reader") as subscribe:
+        await eventually(lambda: "watching" in watch.log.read_text())
+        await eventually(lambda: _clients(commands, 1))
+        assert [each.interrupt() for each in (watch, subscribe)] == [130, 130]
+        assert "Traceback" not in watch.log.read_text() + subscribe.log.read_text()
+
+
 async def test_backup_of_a_running_server_is_sound_and_complete(commands: Commands, tmp_path: Path) -> None:
     await commands.run("publish", "orders", "created", "-", data=b"1\n2\n3\n")
     await commands.run("backup", "copy.db")

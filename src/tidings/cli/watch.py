@@ -55,26 +55,31 @@ def watch(
     # Watching needs an extra; asked for here, its absence is told before anything is connected.
     import watchfiles  # noqa: F401
 
-    return run_async(_watch(server, root, queue))
+    if run_async(_watch(server, root, queue)) == signal.SIGINT:
+        raise KeyboardInterrupt  # as at every other verb, but once what was seen is published
+    return 0
 
 
-async def _watch(server: str, root: Path, queue: str) -> int:
+async def _watch(server: str, root: Path, queue: str) -> signal.Signals | None:
+    """Watches until a signal comes, and returns that."""
     stop = asyncio.Event()
+    stopped_by: list[signal.Signals] = []
+
+    def stop_by(number: signal.Signals) -> None:
+        stopped_by.append(number)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        _stop_on(number, stop)
+        try:
+            asyncio.get_running_loop().add_signal_handler(number, stop_by, number)
+        except NotImplementedError:
+            break  # Windows: Ctrl-C arrives as KeyboardInterrupt instead
     async with connect(server) as client:
         try:
             await publish_changes(client, root, queue, stop)
         except PermissionError as error:
             raise InvalidOption(f"{root} cannot be watched: {error}; name one that this user may read all of") from None
-    return 0
-
-
-def _stop_on(number: signal.Signals, stop: asyncio.Event) -> None:
-    try:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    except NotImplementedError:
-        pass  # Windows: Ctrl-C arrives as KeyboardInterrupt instead
+    return stopped_by[0] if stopped_by else None
 
 
 async def publish_changes(client: tidings.Client, root: Path, queue: str, stop: asyncio.Event) -> None:

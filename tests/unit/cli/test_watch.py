@@ -164,14 +164,14 @@ async def test_a_refused_publish_ends_the_watch_with_its_reason(client, root):
         touching.cancel()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_cleanly(number, client, root, monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_stops_it_cleanly(number, code, client, root, monkeypatch):
     async def stop_at_once(_client, _root, _queue, stop) -> None:
         os.kill(os.getpid(), number)
         await asyncio.wait_for(stop.wait(), DEADLINE_S)
 
     monkeypatch.setattr(watch, "publish_changes", stop_at_once)
-    assert run(["watch", str(root)]) == 0
+    assert run(["watch", str(root)]) == code
     assert client.closed
 
 

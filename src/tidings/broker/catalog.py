@@ -385,10 +385,12 @@ class Catalog:
 
     def _attached(self, subscriber: Subscriber) -> None:
         subscription, session = subscriber.subscription, subscriber.session
+        cursors = islice(subscription.cursors.values(), limits.RESUME_QUEUES_MAX)
         places: list[tuple[int, int]] = []
         if not subscription.durable:
-            cursors = islice(subscription.cursors.values(), limits.RESUME_QUEUES_MAX)
             places = [(cursor.reading, cursor.position) for cursor in cursors]
+        elif subscriber.rewinds and not subscription.shared:
+            places = [(cursor.reading, cursor.settled_to) for cursor in cursors]
         self._state.effects.append(
             Subscribed(
                 session.connection,

@@ -45,8 +45,8 @@ class Transacted(msgspec.Struct, frozen=True):
 class Subscribed(msgspec.Struct, frozen=True):
     """The client is attached; deliveries with its handle may follow.
 
-    `places` are the (epoch, position) of an ephemeral subscription, which only its client remembers, and so is the
-    `end` of a replay.
+    `places` are the (epoch, sequence before the first message) where it goes on, of a subscription of which its client
+    remembers that: an ephemeral one, or one that it rewinds. So is the `end` of a replay.
     """
 
     connection: int

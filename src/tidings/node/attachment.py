@@ -62,7 +62,7 @@ class Attachment:
         self.created = False
         """Whether attaching made the subscription."""
         self.places: list[tuple[int, int]] = []
-        """Of an ephemeral subscription: (epoch, sequence before the first message) where it begins."""
+        """(epoch, sequence before the first message) where it goes on, if its client is to remember that."""
         self.ack_timeout_ms = 0
         self.attempts_max = 0
         self.error: TidingsError | None = None

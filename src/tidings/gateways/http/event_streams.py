@@ -361,7 +361,7 @@ async def subscription_events(
     stream = EventStream(
         attachment,
         conversation,
-        places if on_write else {},
+        _standing(attachment, places) if on_write else {},
         settles=on_write,
         whole=on_write,
         named=not catch_all,
@@ -379,6 +379,13 @@ def _parse_places(place: str | None) -> dict[Reading, int]:
     for nowhere in _NOWHERE:
         places.pop(nowhere, None)
     return places
+
+
+def _standing(attachment: Attachment, places: dict[Reading, int]) -> dict[Reading, int]:
+    """Returns where a reader goes on, in as many queues as a position holds; in those that it named above all."""
+    known = dict(attachment.places)
+    named = {epoch: known.pop(epoch) for epoch in places if epoch in known}
+    return dict([*known.items(), *named.items()][-limits.POSITION_QUEUES_MAX :]) or places
 
 
 async def _attach(

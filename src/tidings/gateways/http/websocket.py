@@ -271,8 +271,9 @@ class _Connection:
             await attachment.detach()
             raise Refused(f"this connection has subscription {attachment.name!r} already")
         begins = dict(attachment.places)
-        is_known = attachment.durable and not attachment.created
-        gaps = [] if is_known else forgotten_entries(frame.queue or "", places, begins)
+        gaps: list[GapEntry] = []
+        if attachment.created or not attachment.durable:
+            gaps = forgotten_entries(frame.queue or "", places, {} if attachment.durable else begins)
         self._attached[attachment.name] = _Attached(attachment, gaps, settles=on_write)
         self._news.set()
         return frames.Subscribed(

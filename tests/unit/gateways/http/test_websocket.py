@@ -199,7 +199,7 @@ async def test_who_hands_back_positions_goes_on_exactly_there(url: str) -> None:
 
 async def test_what_was_acked_on_write_and_not_received_comes_again_to_who_hands_back_its_position(url: str) -> None:
     async with socket(url) as client:
-        await client.ask("subscribe", queue="orders", name="s", ack="write")
+        begun = (await client.ask("subscribe", queue="orders", name="s", ack="write"))["position"]
         for payload in (1, 2):
             await client.ask("publish", queue="orders", event="e", payload=payload)
         first, _ = (await client.next())["message"], await client.next()
@@ -208,6 +208,9 @@ async def test_what_was_acked_on_write_and_not_received_comes_again_to_who_hands
         assert (refused["code"], "cursor" in refused["text"]) == ("invalid_option", True)
         await client.ask("subscribe", name="s", position=first["position"], ack="write")
         assert (await client.next())["message"]["payload"] == 2
+    async with socket(url) as client:
+        await client.ask("subscribe", name="s", position=begun, ack="write")
+        assert [(await client.next())["message"]["payload"] for _ in range(2)] == [1, 2]
 
 
 async def test_a_request_is_replied_to_by_who_handles_it(url: str, native: str) -> None:

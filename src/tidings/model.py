@@ -31,6 +31,10 @@ def reading_of(epoch: int, moves: int) -> Reading:
     return epoch | moves % _MOVES_MAX << _EPOCH_BITS
 
 
+ELSEWHERE: Final = 0
+"""In a position, instead of a reading: all queues that it does not name. No queue has this epoch."""
+
+
 def epoch_of(reading: Reading) -> int:
     """Returns the epoch of the queue that is read."""
     return reading & (1 << _EPOCH_BITS) - 1

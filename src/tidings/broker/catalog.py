@@ -44,7 +44,7 @@ from tidings.errors import (
     NotFound,
     Refused,
 )
-from tidings.model import epoch_of, moves_of
+from tidings.model import ELSEWHERE, epoch_of, moves_of
 from tidings.ranges import Ranges
 
 _ENDS = ("latest", "sequence", "time")
@@ -319,7 +319,7 @@ class Catalog:
         return subscription
 
     def _resume(self, subscriber: Subscriber) -> None:
-        subscription, places = subscriber.subscription, subscriber.resume
+        subscription, places = subscriber.subscription, [*subscriber.resume, *_elsewhere(subscriber)]
         subscriber.resume = []
         for place in places:
             cursor = subscription.cursors.get(epoch_of(place.epoch))
@@ -390,7 +390,8 @@ class Catalog:
         if not subscription.durable:
             places = [(cursor.reading, cursor.position) for cursor in cursors]
         elif subscriber.rewinds and not subscription.shared:
-            places = [(cursor.reading, cursor.settled_to) for cursor in cursors]
+            # What is of queues that are new until it comes back is not among it.
+            places = [(ELSEWHERE, 0), *[(cursor.reading, cursor.settled_to) for cursor in cursors]]
         self._state.effects.append(
             Subscribed(
                 session.connection,
@@ -445,6 +446,15 @@ class Catalog:
         if subscription.durable:
             self._state.changed(subscription)
         answered_when_durable(self._state, session.connection, request, None)
+
+
+def _elsewhere(subscriber: Subscriber) -> list[Resume]:
+    """Returns where a subscriber stands in the queues that it did not name, if it says that it has nothing of them."""
+    named = {epoch_of(place.epoch) for place in subscriber.resume}
+    if ELSEWHERE not in named or not subscriber.rewinds:
+        return []
+    cursors = subscriber.subscription.cursors
+    return [Resume(cursor.reading, cursor.begin, []) for epoch, cursor in cursors.items() if epoch not in named]
 
 
 def _end(subscription: Subscription) -> int | None:

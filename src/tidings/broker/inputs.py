@@ -59,7 +59,7 @@ class Transact(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """Where a returning subscriber stands in one queue.
+    """Where a returning subscriber stands in one queue; with ELSEWHERE for its epoch: it has nothing of all others.
 
     One that began with the last message of each event, up to `begin_to`, and stands before that, gets the rest of them.
     """

@@ -28,7 +28,7 @@ from msgspec import UNSET, UnsetType
 
 from tidings import limits
 from tidings.errors import InvalidOption, InvalidPayload, TidingsError
-from tidings.model import BYTES, JSON, Reading, ReplyInfo, epoch_of
+from tidings.model import BYTES, ELSEWHERE, JSON, Reading, ReplyInfo, epoch_of
 
 if TYPE_CHECKING:  # the command line uses this module too, and needs no node
     from tidings.broker.effects import Confirm, Gap
@@ -313,9 +313,18 @@ def places_of(positions: Iterable[str]) -> dict[Reading, int]:
     return places
 
 
+def standing(places: Iterable[tuple[Reading, int]], named: Iterable[Reading]) -> dict[Reading, int]:
+    """Returns where a reader goes on, in as many queues as a position holds: in those that it named above all."""
+    known = dict(places)
+    for reading in named:
+        if reading in known and reading != ELSEWHERE:
+            known[reading] = known.pop(reading)
+    return dict([*known.items()][-limits.POSITION_QUEUES_MAX :])
+
+
 def forgotten_entries(queue: str, places: Mapping[Reading, int], begins: Iterable[Reading]) -> list[GapEntry]:
     """Returns a gap for each place of a position that nobody remembers any more: the reader `begins` elsewhere."""
-    known = {epoch_of(epoch) for epoch in begins}
+    known = {ELSEWHERE, *(epoch_of(epoch) for epoch in begins)}
     return [
         GapEntry(
             queue=queue,

@@ -8,6 +8,7 @@ from tests.unit.broker.harness import Client, Harness
 from tidings import limits
 from tidings.broker.inputs import Resume
 from tidings.calls import DeleteDeadLetters, ListDeadLetters, Seek
+from tidings.model import ELSEWHERE
 from tidings.ranges import Ranges
 
 NAME = "reader:orders/#"
@@ -194,3 +195,33 @@ def test_an_ack_costs_as_little_before_a_long_history_as_before_a_short_one(monk
     for _ in range(20):
         client.ack(1, 1, sequences(client)[-1])
     assert looks < 20 * 100
+
+
+def test_who_has_nothing_of_other_queues_gets_again_what_was_acked_of_them() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    client.publish("orders.old", "before")
+    client.subscribe("orders.*", rewinds=True)
+    places = client.subscribed[1].places
+    client.publish("orders.old", "a")
+    client.publish("orders.new", "b")
+    assert sequences(client) == [2, 1]
+    client.ack(1, 2, queue="orders.old")
+    client.ack(1, 1, queue="orders.new")
+    client.disconnect(farewell=True)
+    for resume, expected in [(places, [2, 1]), (places[1:], [2]), (places[:1], [2, 1]), ([], [])]:
+        client = harness.connect("reader")
+        client.subscribe("orders.*", resume=[Resume(epoch, received, []) for epoch, received in resume], rewinds=True)
+        found = client.take()
+        assert [message.sequence for message in found] == expected
+        for message in found:
+            client.ack(1, message.sequence, queue=message.queue)
+        client.disconnect(farewell=True)
+
+
+def test_only_who_rewinds_may_have_nothing_of_other_queues() -> None:
+    harness, client = acked(*"abc")
+    client.disconnect(farewell=True)
+    client = harness.connect("reader")
+    client.subscribe("orders", resume=[Resume(ELSEWHERE, 0, [])])
+    assert sequences(client) == []

@@ -46,16 +46,16 @@ from tidings.gateways.messages import (
     parse_begin,
     parse_position,
     spell_position,
+    standing,
 )
 from tidings.gateways.scopes import address_of
 from tidings.gateways.spellings import Spellings
-from tidings.model import Reading, parse_header_filters
+from tidings.model import ELSEWHERE, Reading, parse_header_filters
 from tidings.node import Attachment, Conversation, Delivery, open_conversation
 
 PROTOCOL: Final = "sse"
 RETRY_MS: Final = 1_000
 
-_NOWHERE: Final = {0: 0}  # of one who got nothing yet; no queue has this epoch
 _HEARTBEAT: Final = b":\n\n"
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -159,7 +159,7 @@ class EventStream:
     def _opening(self) -> bytes:
         # An id without data is remembered and not dispatched: who is cut off before the first message has it too.
         lines = [f"retry: {RETRY_MS}\n".encode()]
-        lines.append(b"id: %b\n" % spell_position(self._places or _NOWHERE).encode())
+        lines.append(b"id: %b\n" % spell_position(self._places or {ELSEWHERE: 0}).encode())
         gaps = [_event(None, "$gap", msgspec.json.encode(gap)) for gap in self._gaps]
         return b"".join([*lines, b"\n", *gaps])
 
@@ -273,7 +273,7 @@ async def queue_events(
     queue = decode_segment(queue)
     place = last_event_id or position
     start, value = ("earliest", 0) if place else parse_begin(from_ or "latest")
-    places = _parse_places(place)
+    places = parse_position(place) if place else {}
     wanted = inputs.Subscribe(
         queue=queue,
         event=event or "#",
@@ -331,7 +331,7 @@ async def subscription_events(
     if queue is None and (event, header, from_) != (None, None, None):
         raise InvalidOption("event, header and from are for a new subscription; say of which queue, or leave them out")
     place = last_event_id or position
-    places = _parse_places(place)
+    places = parse_position(place) if place else {}
     on_write = ack == "write"
     # Who was there before and finds no subscription any more must not miss what came meanwhile.
     start, value = parse_begin(from_ or ("earliest" if place else "latest"))
@@ -361,7 +361,7 @@ async def subscription_events(
     stream = EventStream(
         attachment,
         conversation,
-        _standing(attachment, places) if on_write else {},
+        standing(attachment.places, places) if on_write else {},
         settles=on_write,
         whole=on_write,
         named=not catch_all,
@@ -372,20 +372,6 @@ async def subscription_events(
     )
     door.add_stream(reader, stream)
     return stream
-
-
-def _parse_places(place: str | None) -> dict[Reading, int]:
-    places = parse_position(place) if place else {}
-    for nowhere in _NOWHERE:
-        places.pop(nowhere, None)
-    return places
-
-
-def _standing(attachment: Attachment, places: dict[Reading, int]) -> dict[Reading, int]:
-    """Returns where a reader goes on, in as many queues as a position holds; in those that it named above all."""
-    known = dict(attachment.places)
-    named = {epoch: known.pop(epoch) for epoch in places if epoch in known}
-    return dict([*known.items(), *named.items()][-limits.POSITION_QUEUES_MAX :]) or places
 
 
 async def _attach(

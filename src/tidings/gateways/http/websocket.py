@@ -36,6 +36,7 @@ from tidings.gateways.messages import (
     places_of,
     reply_entry,
     spell_position,
+    standing,
 )
 from tidings.gateways.scopes import address_of
 from tidings.model import Failure, parse_header_filters
@@ -270,7 +271,7 @@ class _Connection:
         if attachment.name in self._attached:  # a shared one lets itself be attached twice, and has one name here
             await attachment.detach()
             raise Refused(f"this connection has subscription {attachment.name!r} already")
-        begins = dict(attachment.places)
+        begins = standing(attachment.places, places) if attachment.durable else dict(attachment.places)
         gaps: list[GapEntry] = []
         if attachment.created or not attachment.durable:
             gaps = forgotten_entries(frame.queue or "", places, {} if attachment.durable else begins)

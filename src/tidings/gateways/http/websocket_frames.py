@@ -203,7 +203,7 @@ class Responded(_Answer, frozen=True, kw_only=True, tag="responded"):
 class Subscribed(_Answer, frozen=True, kw_only=True, tag="subscribed"):
     """It is attached, and `subscription` is what later frames name it by.
 
-    `position` is where one that is not durable begins: what a client hands back that got no message.
+    `position` is where one that is not durable, or acks on write, begins: what a client hands back that got no message.
     """
 
     subscription: str

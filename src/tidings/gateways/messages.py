@@ -284,13 +284,13 @@ def spell_position(places: Mapping[Reading, int]) -> str:
     return ".".join([f"{epoch:x}-{sequence}" for epoch, sequence in places.items()])
 
 
-def parse_position(text: str) -> dict[Reading, int]:
+def parse_position(text: str, queues_max: int = limits.POSITION_QUEUES_MAX) -> dict[Reading, int]:
     """Returns how far a reader has come in each queue, by the epoch of its deliveries.
 
     Raises:
         InvalidOption: it is not a position.
     """
-    pieces = text.split(".", limits.POSITION_QUEUES_MAX - 1)
+    pieces = text.split(".", queues_max - 1)
     matches = [_PLACE.fullmatch(piece) for piece in pieces]
     if not all(matches):
         shown = text if len(text) <= 80 else f"{text[:80]}..."
@@ -308,7 +308,7 @@ def places_of(positions: Iterable[str]) -> dict[Reading, int]:
     """
     places: dict[Reading, int] = {}
     for text in positions:
-        for epoch, sequence in parse_position(text).items():
+        for epoch, sequence in parse_position(text, limits.RESUME_QUEUES_MAX).items():
             places[epoch] = max(sequence, places.get(epoch, 0))
     return places
 

@@ -197,6 +197,18 @@ async def test_who_hands_back_positions_goes_on_exactly_there(url: str) -> None:
         assert (await client.next())["message"]["payload"] == 3
 
 
+async def test_the_position_that_subscribed_tells_is_taken_back_however_many_queues_there_are(url: str) -> None:
+    async with socket(url) as client:
+        for number in range(limits.POSITION_QUEUES_MAX + 1):
+            await client.ask("publish", queue=f"orders.{number}", event="e", payload=number)
+        begun = (await client.ask("subscribe", queue="orders.*"))["position"]
+    async with socket(url) as client:
+        await client.ask("publish", queue="orders.0", event="e", payload="after it")
+        answer = await client.ask("subscribe", queue="orders.*", position=begun)
+        assert answer["position"] == begun
+        assert (await client.next())["message"]["payload"] == "after it"
+
+
 async def test_what_was_acked_on_write_and_not_received_comes_again_to_who_hands_back_its_position(url: str) -> None:
     async with socket(url) as client:
         begun = (await client.ask("subscribe", queue="orders", name="s", ack="write"))["position"]

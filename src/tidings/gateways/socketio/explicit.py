@@ -19,7 +19,7 @@ import msgspec
 from tidings import limits
 from tidings.broker import effects, inputs
 from tidings.calls import Respond
-from tidings.errors import InvalidOption, NotFound, TidingsError
+from tidings.errors import InvalidOption, NotFound, Refused, TidingsError
 from tidings.gateways.messages import (
     GapEntry,
     MessageEntry,
@@ -257,6 +257,9 @@ class Explicit:
             ),
             wake=partial(self._session.offer, reader),
         )
+        if attachment.name in self._readers:  # a shared one lets itself be attached twice, and has one name here
+            await attachment.detach()
+            raise Refused(f"this client is subscribed to {attachment.name!r} already")
         reader.attachment = attachment
         self._readers[attachment.name] = reader
         begins = dict(attachment.places)

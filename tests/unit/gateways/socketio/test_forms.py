@@ -263,6 +263,16 @@ async def test_verbs_are_events_of_the_default_namespace(url: str, server: Serve
         assert (await client.ask("/", "subscriptions"))["subscriptions"][0]["name"] == "mine"
 
 
+async def test_one_that_is_shared_is_attached_once_and_left_as_a_whole(url: str, server: Server) -> None:
+    async with RawClient(url) as client:
+        await client.enter()
+        wanted = {"queue": "orders", "as": "team", "shared": True}
+        assert (await client.ask("/", "subscribe", wanted))["created"]
+        assert (await client.ask("/", "subscribe", wanted))["error"]["code"] == "refused"
+        assert await client.ask("/", "unsubscribe", {"subscription": "team"}) == {"subscription": "team"}
+        assert (await client.ask("/", "subscriptions"))["subscriptions"][0]["subscribers"] == []
+
+
 async def test_a_subscription_chooses_by_headers(url: str, server: Server) -> None:
     writer = await publisher(server)
     async with RawClient(url) as client:

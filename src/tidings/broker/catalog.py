@@ -29,6 +29,7 @@ from tidings.broker.state import BrokerState
 from tidings.broker.subscribers import Subscriber
 from tidings.broker.subscription_options import (
     apply_options,
+    check_free,
     check_options,
     check_room,
     check_same,
@@ -97,7 +98,8 @@ class Catalog:
         if subscription is None:
             subscription = self._create(session, input, chosen, name)
         else:
-            check_same(subscription, session, input, chosen)
+            check_same(subscription, chosen, client_id=session.client_id, shared=input.shared)
+            check_free(subscription)
         apply_options(subscription, input)
         self._watch_expiry(subscription)
         kind = Member if subscription.shared else Subscriber

@@ -44,16 +44,16 @@ def check_room(session: Session, handle: int) -> None:
         )
 
 
-def check_same(subscription: Subscription, session: Session, input: Subscribe, chosen: Filter) -> None:
-    """Raises why a subscription that is there cannot be the one that is asked for, if it cannot."""
-    if subscription.shared != input.shared:
-        shared, other = ("shared", "leave shared= out") if input.shared else ("not shared", "subscribe with shared=")
+def check_same(subscription: Subscription, chosen: Filter, *, client_id: str | None, shared: bool) -> None:
+    """Raises SubscriptionConflict if a subscription that is there cannot be the one that is asked for."""
+    if subscription.shared != shared:
+        asked, other = ("shared", "leave shared= out") if shared else ("not shared", "subscribe with shared=")
         is_shared = "shared" if subscription.shared else "not shared"
         raise SubscriptionConflict(
-            f"subscription {subscription.name!r} is {is_shared}, and was asked for as one that is {shared}; {other},"
+            f"subscription {subscription.name!r} is {is_shared}, and was asked for as one that is {asked}; {other},"
             " use another name, or delete it first"
         )
-    if not subscription.shared and subscription.client_id != session.client_id:
+    if not subscription.shared and subscription.client_id != client_id:
         owner = f"client {subscription.client_id!r}" if subscription.client_id is not None else "anonymous clients"
         raise SubscriptionConflict(
             f"subscription {subscription.name!r} belongs to {owner}; use another name;"
@@ -64,6 +64,10 @@ def check_same(subscription: Subscription, session: Session, input: Subscribe, c
             f"subscription {subscription.name!r} has the filter {subscription.filter}, not {chosen};"
             " use another name, or delete it first"
         )
+
+
+def check_free(subscription: Subscription) -> None:
+    """Raises SubscriptionInUse or LimitReached if nobody more can be attached to a subscription."""
     attached = subscription.attached()
     if attached and not subscription.shared:
         raise SubscriptionInUse(

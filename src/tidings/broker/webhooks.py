@@ -24,6 +24,7 @@ from tidings.broker.ledger import Answer
 from tidings.broker.records import WebhookItem
 from tidings.broker.sessions import Session
 from tidings.broker.state import BrokerState
+from tidings.broker.subscription_options import check_same
 from tidings.calls import DeleteWebhook, DisableWebhook, ListWebhooks, PutWebhook
 from tidings.errors import InvalidOption, LimitReached, NotFound, SubscriptionConflict
 from tidings.model import WEBHOOK_SECRET_PREFIX, PutWebhookInfo, Webhook, WebhookInfo, check_label
@@ -42,12 +43,12 @@ class Webhooks:
 
         Raises:
             InvalidName, InvalidFilter, InvalidOption: it can never work like that.
-            SubscriptionConflict: there is one of the name that reads something else.
+            SubscriptionConflict: there is one of the name, or a subscription, that reads something else.
             LimitReached: there are too many.
         """
         state = self._state
         check_label(call.name, "webhook name")
-        Filter(call.queue, call.event)
+        chosen = Filter(call.queue, call.event)
         check_url(call.url)
         _check_range("concurrency", call.concurrency, 1, limits.WEBHOOK_CONCURRENCY_MAX)
         _check_range("timeout_ms", call.timeout_ms, 100, limits.WEBHOOK_TIMEOUT_MS_MAX)
@@ -65,6 +66,9 @@ class Webhooks:
                 f"webhook {call.name!r} reads {former.queue}/{former.event}, not {call.queue}/{call.event};"
                 " use another name"
             )
+        subscription = state.subscriptions.get(call.name)
+        if subscription is not None:
+            check_same(subscription, chosen, client_id=None, shared=False)
         webhook = Webhook(
             name=call.name,
             url=call.url,

@@ -1,5 +1,7 @@
 """Webhooks as the broker knows them: durable, told when they are, and refused where they can never work."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -123,6 +125,24 @@ def test_what_the_store_does_not_take_is_refused() -> None:
     harness.do(inputs.Call(client.connection, 7, put()))
     harness.refuse()
     assert_refused(client, StoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("client_id", "options", "told"),
+    [
+        (None, {"event": "created"}, "filter orders/created, not orders/#"),
+        (None, {"shared": True}, "is shared"),
+        ("billing", {}, "belongs to client 'billing'"),
+    ],
+)
+def test_one_that_could_not_read_the_subscription_that_there_is_is_refused(
+    client_id: str | None, options: dict[str, Any], told: str
+) -> None:
+    harness, client = connected()
+    harness.connect(client_id).subscribe("orders", name="shop", **options)
+    harness.do(inputs.Call(client.connection, 7, put()))
+    assert_refused(client, SubscriptionConflict, told)
+    assert client.call(ListWebhooks()) == []
 
 
 def test_a_new_one_needs_a_secret_and_another_filter_is_another_webhook() -> None:

@@ -1,5 +1,8 @@
 """One HTTP/1.1 connection: uvicorn's, with bounds on a client that is slow, large or never reads.
 
+An upgrade to anything but WebSocket is ignored (RFC 9110, section 7.8): Java's HttpClient offers one to HTTP/2 with
+each request. The parser stops there, before the body, so another one begins again with a head that does not offer it.
+
 Beside uvicorn's own keep-alive time-out:
 
     head    must be complete within HTTP_HEAD_TIMEOUT_MS of its first byte (or of connecting) and HTTP_HEAD_BYTES_MAX,
@@ -11,6 +14,7 @@ Beside uvicorn's own keep-alive time-out:
 import asyncio
 from typing import Any, Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from tidings import limits
@@ -28,6 +32,7 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes = 0  # of what is complete in it
         self._open_bytes = 0  # that came since it began; what it began with may be another one's end
         self._in_head = False
+        self._ignores_upgrade = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Waits for the first head."""
@@ -62,15 +67,50 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._head_ended()
-        if not self.transport.is_closing():
+        is_offered = self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers)
+        self._ignores_upgrade = is_offered and not self._should_upgrade()
+        if not self.transport.is_closing() and not self._ignores_upgrade:
             super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is complete, if it was looked for."""
+        if not self._ignores_upgrade:
+            super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes; a head without an end is counted while it comes."""
         self._open_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        rest: bytes | None = data
+        while rest is not None:
+            rest = self._feed(rest)
         if self._in_head:
             self._check(self._open_bytes)
+
+    def _feed(self, data: bytes) -> bytes | None:
+        """Lets the parser take bytes; returns those that another one is to begin with."""
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as stopped:
+            if self._ignores_upgrade:
+                return self._head_again() + data[stopped.args[0] :]
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        return None
+
+    def _head_again(self) -> bytes:
+        """Returns the head without the upgrade that it offers, for a parser that knows nothing of it."""
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        return b"".join([line, *fields, b"\r\n"])
+
+    def _should_upgrade(self) -> bool:
+        # Any other method is none that a WebSocket begins with (RFC 6455, section 4.1).
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def shutdown(self) -> None:
         """Ends it once what was asked is answered; a body that is not complete by now is not waited for."""

@@ -231,6 +231,33 @@ async def test_what_is_sent_after_an_answer_is_the_next_request(url: str) -> Non
     assert b"alive" in answers
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMAAABkAAQC\r\n"
+
+
+@pytest.mark.parametrize("wanted", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("length", "body"),
+    [(b"Content-Length: 2", b"42"), (b"Transfer-Encoding: chunked", b"1\r\n4\r\n1\r\n2\r\n0\r\n\r\n")],
+)
+async def test_an_upgrade_that_is_offered_with_a_body_loses_nothing(
+    url: str, http: httpx.AsyncClient, wanted: bytes, together: bool, length: bytes, body: bytes
+) -> None:
+    head = b"POST /queues/q/events/e HTTP/1.1\r\n" + HOST + UPGRADE % wanted + length + b"\r\n\r\n"
+    async with raw(url) as connection:
+        if together:
+            await connection.send((head + body) * 500)
+        else:
+            for _ in range(2):
+                await connection.send(head)
+                await http.get("/health")  # so that the head has come before the body
+                await connection.send(body)
+        await connection.send(b"GET /health HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+        assert b"alive" in await connection.rest()
+    messages = (await http.get("/queues/q/messages", params={"max": 1_000})).json()["messages"]
+    assert [message["payload"] for message in messages] == [42] * (500 if together else 2)
+
+
 @pytest.mark.parametrize("name", ["x%0d%0aSet-Cookie:a", "x%0aInjected:1", "%00", "..%2f..", "%2e%2e", "a%5cb"])
 async def test_no_name_gets_out_of_its_place_or_into_a_header(http: httpx.AsyncClient, name: str) -> None:
     for path in (f"/queues/{name}", f"/subscriptions/{name}", f"/schedules/{name}"):

@@ -22,11 +22,11 @@ from tidings.client.decoding import Decoding, Payload
 from tidings.client.history import History
 from tidings.client.options import Seconds, milliseconds, ttl_of
 from tidings.client.outgoing import Entry, flags_with_ttl
+from tidings.client.pending import Answer
 from tidings.client.receipts import Receipts
 from tidings.client.replies import Reply
 from tidings.client.requests import check_timeout, time_limit
 from tidings.client.schedules import Schedules
-from tidings.client.session import Answer
 from tidings.client.subscribing import Subscribing
 from tidings.client.supervisor import Supervisor
 from tidings.client.transaction import Transaction

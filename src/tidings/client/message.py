@@ -9,9 +9,9 @@ import msgspec
 from tidings import calls, limits
 from tidings.client import payloads as encoding
 from tidings.client.decoding import Decoding, Payload, decode_json, why
+from tidings.client.deliveries import Delivery
 from tidings.client.failures import describe, sentence
 from tidings.client.options import Seconds, milliseconds
-from tidings.client.subscriber import Delivery
 from tidings.errors import InvalidOption, InvalidPayload
 from tidings.model import BYTES, REPLY_TO, Failure, Run, epoch_of
 from tidings.wire import Extend, Nack

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tidings import calls
-from tidings.client.session import Answer, Pending
+from tidings.client.pending import Answer, Pending
 from tidings.client.supervisor import Supervisor
 from tidings.errors import InvalidOption, TimedOut
 from tidings.model import ClientInfo, QueueInfo, SubscriptionInfo

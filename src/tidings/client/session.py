@@ -9,20 +9,20 @@ Times are milliseconds of any steady clock. Answers go to waiters, see `tidings.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
 
 from tidings import calls, limits
 from tidings.client.confirm import Confirm
 from tidings.client.outgoing import Entry, OutgoingTransaction
+from tidings.client.pending import Answer, Pending, Request, done_before, lost, too_late
 from tidings.client.publisher import Publisher
 from tidings.client.room import Room
 from tidings.client.subscriber import Options, State, Subscriber
 from tidings.client.waiters import UNHEARD, Waiter, answer, refuse
 from tidings.errors import (
     ConnectionLost,
-    DeliveryTakenAway,
     InvalidInput,
     NotFound,
     ProtocolViolation,
@@ -62,10 +62,6 @@ from tidings.wire import (
 from tidings.wire.codec import check
 from tidings.wire.frames import KIND_OF, VERSION
 
-Answer: TypeAlias = Done | Listing | Subscribed | bytes
-"""To a call: the body of its Result."""
-Request: TypeAlias = Subscribe | Unsubscribe | Ack | Nack | Extend | List | Delete | Backup | Call
-
 _PUBLISHING: Final = (KIND_OF[Publish], KIND_OF[Transact])
 
 
@@ -74,25 +70,6 @@ class Report(NamedTuple):
 
     code: str
     text: str
-
-
-class Pending:
-    """A request without an answer."""
-
-    __slots__ = ("call", "frame", "handle", "number", "sent", "sent_before", "waiter")
-
-    def __init__(
-        self, number: int, frame: Request, waiter: Waiter[Answer], handle: int, call: calls.Call | None
-    ) -> None:
-        self.number = number
-        self.frame = frame
-        self.waiter = waiter
-        self.handle = handle
-        self.call = call
-        self.sent = False
-        """On this connection."""
-        self.sent_before = False
-        """On an earlier connection."""
 
 
 class Session:
@@ -193,7 +170,8 @@ class Session:
         for subscriber in self._subscribers.values():
             subscriber.connection_lost()
         for pending in list(self._pending.values()):
-            self._connection_lost(pending)
+            if pending.ends_with_connection(self._subscribers.get(pending.handle)):
+                del self._pending[pending.number]
         self._unsent = {number: pending for number, pending in self._pending.items() if not pending.sent}
 
     def flush(self) -> None:
@@ -387,7 +365,7 @@ class Session:
         if subscriber.was_acked(frame):
             return None
         if not subscriber.is_held(frame, attachment):
-            raise _lost(frame, subscriber)
+            raise lost(frame, subscriber)
         return self._ask(msgspec.structs.replace(frame, request=self._next_request), waiter, subscriber.handle)
 
     # --- Helpers ---
@@ -526,7 +504,7 @@ class Session:
             return
         del self._pending[pending.number]
         if isinstance(error, NotFound) and pending.sent_before:
-            done = _done_before(pending)
+            done = done_before(pending)
             if done is not None:
                 answer(pending.waiter, done)
                 return
@@ -548,50 +526,3 @@ class Session:
                     f" queue {frame.queue!r} will not come: {frame.reason}",
                 )
             )
-
-    def _connection_lost(self, pending: Pending) -> None:
-        if isinstance(pending.frame, Nack | Extend):  # sent or not: on the next connection it is another delivery
-            del self._pending[pending.number]
-            refuse(pending.waiter, _lost(pending.frame, self._subscribers.get(pending.handle)))
-            return
-        if not pending.sent:
-            return
-        pending.sent = False
-        pending.sent_before = True
-        if isinstance(pending.frame, Unsubscribe):
-            del self._pending[pending.number]
-            answer(pending.waiter, Done(pending.number))
-        elif isinstance(pending.frame, Backup):
-            del self._pending[pending.number]
-            text = f"the connection ended before the answer; {pending.frame.path!r} may have been written, look there"
-            refuse(pending.waiter, ConnectionLost(text))
-        elif isinstance(pending.call, calls.Schedule):
-            del self._pending[pending.number]
-            text = "the connection ended before the answer; the message may have been scheduled, the list tells"
-            refuse(pending.waiter, ConnectionLost(text))
-        elif isinstance(pending.frame, Ack) and pending.handle not in self._subscribers:
-            del self._pending[pending.number]
-            refuse(pending.waiter, DeliveryTakenAway("the connection ended before the ack was answered"))
-
-
-def _done_before(pending: Pending) -> Answer | None:
-    """Returns the answer that was lost with a connection, if a request finds gone what it was to do away with."""
-    if isinstance(pending.frame, Delete):
-        return Done(pending.number)
-    # What recurs ends only by being cancelled; what does not may have been published instead.
-    if isinstance(pending.call, calls.CancelSchedule) and pending.call.handle.count("-") == 2:
-        return msgspec.msgpack.encode(None)
-    if isinstance(pending.call, calls.DeleteDeadLetters | calls.Redrive):
-        return msgspec.msgpack.encode(0 if pending.call.number is None else 1)
-    return None
-
-
-def _lost(frame: Nack | Extend, subscriber: Subscriber | None) -> ConnectionLost:
-    what = "nack" if isinstance(frame, Nack) else "extension"
-    fate = subscriber.fate if subscriber is not None else "delivered again"  # without one it was closed meanwhile
-    return ConnectionLost(f"the connection ended before the {what} was answered; the message is {fate}")
-
-
-def too_late(subscriber: Subscriber) -> DeliveryTakenAway:
-    """Returns what an ack gets that comes after its subscription was closed."""
-    return DeliveryTakenAway(f"subscription {subscriber.name!r} is closed; its unacked messages are {subscriber.fate}")

@@ -18,8 +18,8 @@ from tidings.client.options import (
     replay_options,
     subscription_options,
 )
+from tidings.client.pending import Answer
 from tidings.client.requests import Requests, time_limit
-from tidings.client.session import Answer
 from tidings.client.subscriber import Options, Subscriber
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor

@@ -11,9 +11,10 @@ import msgspec
 
 from tidings import limits
 from tidings.client.decoding import Decoding, Payload
+from tidings.client.deliveries import Delivery, ReadyRun
 from tidings.client.message import Delivered, Message, MessageBatch, RunContext
 from tidings.client.requests import check_timeout
-from tidings.client.subscriber import Delivery, Options, ReadyRun, Subscriber
+from tidings.client.subscriber import Options, Subscriber
 from tidings.errors import InvalidOption, NeverDelivered
 from tidings.model import epoch_of
 from tidings.wire import Extend, Gap, Nack

@@ -9,8 +9,8 @@ from tidings.client.confirm import Asking, Confirm, published_by
 from tidings.client.message import Delivered, DeliveredBatch, Message, MessageBatch
 from tidings.client.options import Seconds, ttl_of
 from tidings.client.outgoing import Entry, OutgoingTransaction, flags_with_ttl
+from tidings.client.pending import too_late
 from tidings.client.requests import check_timeout, time_limit
-from tidings.client.session import too_late
 from tidings.client.subscription import Subscription
 from tidings.client.supervisor import Supervisor
 from tidings.errors import InvalidOption, TimedOut

@@ -10,11 +10,11 @@ import msgspec
 
 from tidings import client as asynchronous
 from tidings.client.decoding import Payload
+from tidings.client.deliveries import Delivery
 from tidings.client.handlers import Held
 from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject, response
 from tidings.client.message import MessageBatch as AsynchronousBatch
 from tidings.client.options import Seconds
-from tidings.client.subscriber import Delivery
 from tidings.errors import ConnectionLost
 from tidings.sync.loop import Loop
 from tidings.wire import Extend, Gap, Nack

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.unit.client.conversation import Conversation, Heard
 from tests.unit.client.fake_server import delivery
 from tidings import calls, limits
-from tidings.client.subscriber import Options, ReadyRun, State, Subscriber
+from tidings.client.deliveries import ReadyRun
+from tidings.client.subscriber import Options, State, Subscriber
 from tidings.errors import (
     ConnectionLost,
     DeliveryTakenAway,

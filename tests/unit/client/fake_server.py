@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import msgspec
 
+import tidings
 from tidings.batch import encode_item
 from tidings.model import BYTES, JSON, Run
 from tidings.wire import (
@@ -194,3 +196,30 @@ class FakeServer:
             server.close()
             for connection in self.connections:
                 connection.transport.abort()
+
+
+@dataclass
+class Order:
+    """What payloads are decoded as."""
+
+    id: int
+
+
+def handle(server: FakeServer) -> int:
+    """Returns the handle of the subscription that was asked for last."""
+    frame = server.latest.of(Subscribe)[-1]
+    assert isinstance(frame, Subscribe)
+    return frame.handle
+
+
+def acked(server: FakeServer) -> list[tuple[int, int, int]]:
+    return [each for frame in server.received_frames if isinstance(frame, Ack) for each in frame.ranges]
+
+
+async def take(subscription: tidings.Subscription, count: int) -> list[tidings.Message]:
+    messages: list[tidings.Message] = []
+    async for message in subscription:
+        messages.append(message)
+        if len(messages) == count:
+            break
+    return messages

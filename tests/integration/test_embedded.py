@@ -196,7 +196,7 @@ async def test_a_client_that_is_given_up_while_its_broker_starts_leaves_the_file
     assert await is_free(data_file)
 
 
-@pytest.mark.parametrize("kind", ["asynchronous", "blocking"])
+@pytest.mark.parametrize("kind", ["asynchronous", "blocking", "handling"])
 async def test_a_program_that_does_not_close_its_client_ends_quietly(tmp_path: Path, kind: str) -> None:
     data_file = tmp_path / "events.db"
     command = [sys.executable, "-c", _UNCLOSED[kind], str(data_file)]
@@ -223,6 +223,17 @@ import sys, tidings.sync
 client = tidings.sync.connect(sys.argv[1])
 client.open()
 client.publish("orders", "created", 1)
+print("published", flush=True)
+""",
+    "handling": """
+import sys, threading, tidings.sync
+client = tidings.sync.connect(sys.argv[1], client_id="me")
+client.open()
+handled = threading.Event()
+client.on("orders", start="earliest")(lambda message: handled.set())
+threading.Thread(target=client.run, daemon=True).start()
+client.publish("orders", "created", 1)
+assert handled.wait(20)
 print("published", flush=True)
 """,
 }

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future
 from concurrent.futures import wait as wait_for
 from typing import NamedTuple
 
@@ -23,26 +23,47 @@ class Handler(NamedTuple):
 
 
 class _Worker:
-    """Calls a handler in a thread, with one message after another."""
+    """A thread that calls a handler with one message after another.
+
+    As the client's own thread, it does not keep a program from ending that has not closed its client.
+    """
 
     def __init__(self, handler: Handler, held: Held, stopping: threading.Event) -> None:
+        self.ended: Future[None] = Future()
         self._handler = handler
         self._held = held
         self._stopping = stopping
         self._handling = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="tidings handler", daemon=True)
 
-    def work(self) -> None:
-        """Handles messages until the subscription ends."""
-        for message in self._handler.subscription:
-            with self._handling:
-                if self._stopping.is_set():
-                    return  # as it was not handled, it is delivered again
-                self._handle(message)
+    def start(self) -> None:
+        """Begins to handle messages, until the subscription ends."""
+        self._thread.start()
 
     def finish(self) -> None:
         """Waits until it handles nothing; once it is stopping, nothing more follows."""
         with self._handling:
             pass
+
+    def join(self) -> None:
+        """Waits until the thread has ended, if it was started."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # it is raised by who runs the handlers
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(None)
+
+    def _work(self) -> None:
+        for message in self._handler.subscription:
+            with self._handling:
+                if self._stopping.is_set():
+                    return  # as it was not handled, it is delivered again
+                self._handle(message)
 
     def _handle(self, message: Message) -> None:
         failure: BaseException | None = message.error
@@ -86,24 +107,27 @@ def run_handlers(handlers: Sequence[Handler], loop: Loop) -> None:
         for _ in range(handler.concurrency)
     ]
     extending: list[Future[None]] = []
-    with ThreadPoolExecutor(len(workers), thread_name_prefix="tidings handler") as pool:
+    try:
+        for handler in handlers:
+            handler.subscription.attach()
+        extending = [asyncio.run_coroutine_threadsafe(each.extend(), loop.loop) for each in held]
+        for worker in workers:
+            worker.start()
+        done, _ = wait_for([worker.ended for worker in workers], return_when=FIRST_EXCEPTION)
+    finally:
+        stopping.set()
         try:
-            for handler in handlers:
-                handler.subscription.attach()
-            extending = [asyncio.run_coroutine_threadsafe(each.extend(), loop.loop) for each in held]
-            done, _ = wait_for([pool.submit(worker.work) for worker in workers], return_when=FIRST_EXCEPTION)
+            for worker in workers:
+                worker.finish()
         finally:
-            stopping.set()
-            try:
-                for worker in workers:
-                    worker.finish()
-            finally:
-                for future in extending:
-                    future.cancel()
-                for handler in handlers:
-                    handler.subscription.close()
-        for ended in done:
-            ended.result()
+            for future in extending:
+                future.cancel()
+            for handler in handlers:
+                handler.subscription.close()
+            for worker in workers:
+                worker.join()
+    for ended in done:
+        ended.result()
 
 
 def _respond(message: Message, result: object) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -448,3 +448,20 @@ def test_a_client_is_not_closed_from_its_own_thread(url: str) -> None:
         (confirm,) = client.publish_many("orders", "created", payloads())
         assert confirm.count == 2
         assert client.publish("orders", "created", 3).sequence == 3
+
+
+def test_an_interrupt_while_messages_come_loses_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tidings.sync.loop.Loop.run
+
+    def interrupted(loop: tidings.sync.loop.Loop, coroutine: Any) -> NoReturn:
+        run(loop, coroutine)
+        raise KeyboardInterrupt
+
+    with tidings.sync.connect(url, client_id="me") as client, client.subscribe("orders") as subscription:
+        client.publish("orders", "created", 1)
+        client.publish("orders", "created", 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(tidings.sync.loop.Loop, "run", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                next(iter(subscription))
+        assert [message.payload for message in take(subscription, 2)] == [1, 2]

@@ -2,9 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -13,11 +13,12 @@ from tidings.client.decoding import Payload
 from tidings.client.deliveries import Delivery
 from tidings.client.handlers import Held
 from tidings.client.message import Delivered, DeliveredBatch, extend, nack, reject, response
-from tidings.client.message import MessageBatch as AsynchronousBatch
 from tidings.client.options import Seconds
 from tidings.errors import ConnectionLost
 from tidings.sync.loop import Loop
 from tidings.wire import Extend, Gap, Nack
+
+_Result = TypeVar("_Result")
 
 
 class Message(Delivered[Payload], gc=False, eq=False):
@@ -188,28 +189,31 @@ class Subscription(Generic[Payload]):
     # --- Inside ---
 
     def _fetch(self) -> bool:
-        with self._fetching:
-            if self._ready:
-                return True  # another thread fetched in the meantime
-            batch = self._next_batch()
-            if batch is None:
-                return False
-            self._ready.extend(batch)
-            return True
+        with self._fetching:  # another thread may have fetched in the meantime
+            return bool(self._ready) or bool(self._wait(self._make_ready()))
 
     def _next_batch(self) -> MessageBatch | None:
+        return self._wait(self._next())
+
+    def _wait(self, fetching: Coroutine[Any, Any, _Result]) -> _Result | None:
         try:
-            batch = self._loop.run(self._next())
+            return self._loop.run(fetching)
         except ConnectionLost:
             if not self._loop.closed:
                 raise
             return None
-        return None if batch is None else MessageBatch(batch._delivery, batch._decoding, self)
 
-    async def _next(self) -> AsynchronousBatch | None:
+    async def _make_ready(self) -> bool:
+        # In the client's thread, since what is given to one that is interrupted at that moment would be lost.
+        batch = await self._next()
+        if batch is not None:
+            self._ready.extend(batch)
+        return batch is not None
+
+    async def _next(self) -> MessageBatch | None:
         # A new iterator each time: one that was interrupted is finished, the subscription behind it is not.
         async for batch in self._subscription.batches():
-            return batch
+            return MessageBatch(batch._delivery, batch._decoding, self)
         return None
 
     def _settle(self, ranges: list[tuple[str, int, int, int]], wait: bool, timeout: float | None) -> None:

@@ -221,11 +221,11 @@ class Subscription(Generic[Payload]):
             spans = [(epoch, first, last) for _, epoch, first, last in ranges]
             self._loop.run(self._subscription._ack_durably(spans, timeout))
             return
-        if not self._loop.closed:
-            self._loop.check_process()
         # Waking the loop costs much more than an ack: it is woken once for all that gather until it comes.
         self._acks.extend(ranges)
         if not self._acks_scheduled:
+            if not self._loop.closed:
+                self._loop.check_process()
             self._acks_scheduled = True
             try:
                 self._loop.loop.call_soon_threadsafe(self._send_acks)

@@ -19,7 +19,7 @@ import msgspec
 from tidings import limits
 from tidings.broker import inputs
 from tidings.broker.filters import Filter
-from tidings.errors import NotFound, SubscriptionConflict, TidingsError
+from tidings.errors import NotFound, SubscriptionConflict
 from tidings.gateways.http.listings import subscription_infos
 from tidings.gateways.http.puller import Puller
 from tidings.node import Attachment, Conversation, Node, open_conversation
@@ -33,6 +33,8 @@ class _Holder:
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self.pullers: dict[str, Puller] = {}
+        self.attaching = False
+        """Whether it is about to hold one more."""
 
 
 class Pullers:
@@ -127,12 +129,12 @@ class Pullers:
                 closed=lambda _: self._forget(key),
             )
             holder = self._holders[key] = _Holder(conversation)
+        holder.attaching = True
         try:
-            puller = Puller(await _attach(holder.conversation, name, wanted))
-        except TidingsError:
+            puller = holder.pullers[name] = Puller(await _attach(holder.conversation, name, wanted))
+        finally:
+            holder.attaching = False
             self._close_if_empty(key, holder)
-            raise
-        holder.pullers[name] = puller
         return puller
 
     async def _check_same(self, key: _Key, name: str, puller: Puller, wanted: inputs.Subscribe) -> None:
@@ -175,7 +177,7 @@ class Pullers:
             self._close_if_empty(key, holder)
 
     def _close_if_empty(self, key: _Key, holder: _Holder) -> None:
-        if not holder.pullers:
+        if not holder.pullers and not holder.attaching:
             self._forget(key)
             holder.conversation.close()
 

@@ -9,7 +9,9 @@ import pytest
 import tidings
 from tests.unit.gateways.http.conftest import DEADLINE_S, http_client, serving
 from tidings import limits
+from tidings.gateways.http import pullers
 from tidings.gateways.http.puller import Puller
+from tidings.node import Attachment
 from tidings.store.memory import MemoryStore
 
 MESSAGES = "/subscriptions/billing/messages"
@@ -331,6 +333,28 @@ async def test_an_ack_of_what_was_never_delivered_costs_nothing_else(http: httpx
         assert (never.status_code, never.json()["code"]) == (409, "never_delivered")
         await publish(http, 2)
         assert [message["payload"] for message in await waiting] == [2], "what is in flight does not come again"
+
+
+async def test_what_a_client_gives_back_ends_nothing_that_it_begins_meanwhile(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, given_back = asyncio.Event(), asyncio.Event()
+    attach = pullers._attach
+
+    async def slowly(*wanted: Any) -> Attachment:
+        began.set()
+        await given_back.wait()
+        return await attach(*wanted)
+
+    async with asyncio.timeout(DEADLINE_S):
+        await pull(http, "shop", queue="orders")
+        monkeypatch.setattr(pullers, "_attach", slowly)
+        wanted = {"client_id": "shop", "queue": "orders"}
+        beginning = asyncio.create_task(http.get("/subscriptions/other/messages", params=wanted))
+        await began.wait()
+        await http.delete("/subscriptions/billing/hold", params={"client_id": "shop"})
+        given_back.set()
+        assert (await beginning).status_code == 200
 
 
 async def test_a_late_ack_ends_no_hold_that_began_meanwhile(url: str, http: httpx.AsyncClient) -> None:

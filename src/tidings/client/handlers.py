@@ -54,15 +54,17 @@ def checked(function: Callable[..., object], *, asynchronous: bool) -> None:
 
 
 def check_finished(result: object) -> None:
-    """Refuses a result that says that a handler has not run; `checked` cannot see that of all that can be called.
+    """Refuses a result whose work is still to be done; `checked` cannot see that of all that can be called.
 
     Raises:
-        InvalidOption: it has not.
+        InvalidOption: it is one.
     """
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise InvalidOption(f"the handler returned {result!r}, of which nothing has run; it is to do its work itself")
+        raise InvalidOption(
+            f"the handler returned {result!r}, whose work is not done; it is to await it, or iterate, itself"
+        )
 
 
 class Held:

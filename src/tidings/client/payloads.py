@@ -40,7 +40,7 @@ def check_address(queue: str, event: str) -> None:
 def _check_address(queue: str, event: str) -> None:
     for name, what in ((queue, "queue"), (event, "event")):
         if not isinstance(name, str):
-            raise InvalidOption(f"a {what} name is a str, not {type(name).__name__}")
+            raise InvalidOption(f"the name of the {what} is a str, not {type(name).__name__}")
         check_name(name, what)
 
 

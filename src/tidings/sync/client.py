@@ -264,7 +264,10 @@ class Client:
         return register
 
     def run(self) -> None:
-        """Runs the handlers that `on` registered, until the client is closed. See `tidings.Client.run`."""
+        """Runs the handlers that `on` registered before, until the client is closed. See `tidings.Client.run`.
+
+        When it is interrupted, by Ctrl-C for example, handlers end what they have begun, and that is acked.
+        """
         run_handlers(self._handlers, self._opened_loop())
 
     @overload

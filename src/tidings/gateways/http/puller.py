@@ -1,12 +1,13 @@
 """The puller: one subscription, held for a client that comes and goes with each request."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from tidings import limits
 from tidings.broker import effects
 from tidings.errors import TimedOut
+from tidings.model import Reading
 from tidings.node import Attachment, Delivery
 
 Item: TypeAlias = Delivery | effects.Gap
@@ -32,6 +33,8 @@ class Puller:
         self.lease: asyncio.TimerHandle | None = None
         """Its end, while no request is under way."""
         self._unsettled = 0
+        self._gaps: dict[tuple[Reading, int], tuple[effects.Gap, float]] = {}
+        # (reading, last sequence) -> a gap that was told and is not acked, and when it is told again
         self._busy = False  # whether a request has its turn
         self._waits = False  # whether that one was told that nothing is there, and waits
         self._changed = asyncio.Event()  # set when either changes, and another one then
@@ -46,6 +49,7 @@ class Puller:
         """Returns up to `count` messages and gaps: what is there, or else what comes first within `wait_ms`.
 
         One request asks at a time, and those that came first go first. Nothing is taken for a client that is `gone`.
+        The answer may be lost: what is not acked comes again after the ack timeout, messages and gaps.
 
         Raises:
             TimedOut: the store is too slow to tell what is there.
@@ -58,7 +62,9 @@ class Puller:
                 if not await self._begin(deadline_s):
                     return []
                 try:
-                    items = self._take(count, left) or await self._ask(count, deadline_s, left)
+                    items = self._due_gaps(count) or self._take(count, left)
+                    items = items or await self._ask(count, deadline_s, left)
+                    self._remember(items)
                 finally:
                     self._note(busy=False, waits=False)
         except TimeoutError:
@@ -122,6 +128,21 @@ class Puller:
             raise type(error)(*error.args)
         return items
 
-    def settled(self, count: int) -> None:
-        """Takes note that so many messages were settled."""
-        self._unsettled = max(0, self._unsettled - count)
+    def settled(self, ranges: Sequence[tuple[Reading, int, int]]) -> None:
+        """Takes note that its client has settled what these (reading, first, last) name, each one item."""
+        self._unsettled = max(0, self._unsettled - len(ranges))
+        for reading, _, last in ranges:
+            self._gaps.pop((reading, last), None)
+
+    def _due_gaps(self, count: int) -> list[Item]:
+        now_s = asyncio.get_running_loop().time()
+        due: list[Item] = [gap for gap, due_s in self._gaps.values() if due_s <= now_s]
+        return due[:count]
+
+    def _remember(self, items: list[Item]) -> None:
+        due_s = asyncio.get_running_loop().time() + self.attachment.ack_timeout_ms / 1000
+        for gap in items:
+            if isinstance(gap, effects.Gap):
+                self._gaps[gap.epoch, gap.last_sequence] = gap, due_s
+        while len(self._gaps) > limits.GAPS_MAX:
+            del self._gaps[next(iter(self._gaps))]

@@ -13,15 +13,17 @@ GAP = effects.Gap(1, 1, "orders", 7, 1, 3, "trimmed")
 
 
 class EmptyConversation:
-    """Answers that nothing is there; right after the first answer something comes."""
+    """Answers that nothing is there; right after that something comes, or not."""
 
     connection = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, comes: bool) -> None:
+        self._comes = comes
         self.attachment = Attachment(cast("Conversation", self), 1, None)
 
     async def ask(self, _: Any, *, answered: None) -> None:
-        asyncio.get_running_loop().call_soon(self._come)
+        if self._comes:
+            asyncio.get_running_loop().call_soon(self._come)
 
     def submit(self, input: inputs.Ask) -> None:
         assert input.count == 0
@@ -37,9 +39,23 @@ async def forever() -> None:
 
 
 async def test_what_comes_right_after_nothing_was_there_is_not_waited_for_until_the_time_is_over() -> None:
-    puller = Puller(EmptyConversation().attachment)
+    puller = Puller(EmptyConversation(comes=True).attachment)
     try:
         async with asyncio.timeout(5):
             assert await puller.pull(1, 60_000, forever) == [GAP]
     except TimeoutError:
         pytest.fail("it came, and the request went on waiting")
+
+
+@pytest.mark.parametrize(("ack_timeout_ms", "again"), [(0, [GAP]), (60_000, [])])
+async def test_a_gap_is_told_again_after_the_ack_timeout_since_the_answer_may_be_lost(
+    ack_timeout_ms: int, again: list[effects.Gap]
+) -> None:
+    attachment = EmptyConversation(comes=False).attachment
+    attachment.ack_timeout_ms = ack_timeout_ms
+    attachment.arrived(GAP)
+    puller = Puller(attachment)
+    assert await puller.pull(9, 0, forever) == [GAP]
+    assert await puller.pull(9, 0, forever) == again
+    puller.settled([(GAP.epoch, GAP.last_sequence, GAP.last_sequence)])
+    assert await puller.pull(9, 0, forever) == []

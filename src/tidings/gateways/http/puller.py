@@ -96,18 +96,12 @@ class Puller:
         changed.set()
 
     async def _ask(self, count: int, deadline_s: float, left: "asyncio.Future[None]") -> list[Item]:
-        attachment, loop = self.attachment, asyncio.get_running_loop()
+        attachment = self.attachment
         items: list[Item] = []
         try:
             await attachment.ask(count)
             items = self._take(count, left)
-            while not items and not left.done() and (wait_s := deadline_s - loop.time()) > 0:
-                self._note(busy=True, waits=True)
-                arrival = attachment.arrival()  # what comes from now on is not missed
-                try:
-                    await asyncio.wait((arrival, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    arrival.cancel()
+            while not items and await self._arrival(deadline_s, left):
                 items = self._take(count, left)
             # What was on its way until now is in the answer, too, and does not wait for the next one.
             await attachment.ask(0)
@@ -116,6 +110,19 @@ class Puller:
             attachment.withdraw()
             raise
         return items
+
+    async def _arrival(self, deadline_s: float, left: "asyncio.Future[None]") -> bool:
+        """Waits until something comes; returns False if it is too late for that, or the client is gone."""
+        wait_s = deadline_s - asyncio.get_running_loop().time()
+        if wait_s <= 0 or left.done():
+            return False
+        self._note(busy=True, waits=True)
+        arrival = self.attachment.arrival()  # what comes from now on is not missed
+        try:
+            await asyncio.wait((arrival, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            return arrival.done()
+        finally:
+            arrival.cancel()
 
     def _take(self, count: int, left: "asyncio.Future[None]") -> list[Item]:
         items: list[Item] = []

@@ -31,7 +31,8 @@ honest gaps
 order
     To one subscription that is not shared the first delivery of each message of a queue's life, and again after each
     move, comes in the order of sequences; one whose time ran out, or whose connection was lost, before it was handed
-    over comes again like any other, also when a crash has forgotten that failed attempt.
+    over comes again like any other, also when a crash has forgotten that failed attempt; and so does what was in an
+    answer that nobody got.
 ack means gone
     When a subscriber is told that an ack is durable, the disk holds a cursor that has settled the message. What was
     acked, and durably so, is never sent to that subscription again, also not by the server's next life, unless it was
@@ -97,7 +98,9 @@ from tests.simulation.history import (
     TimeFell,
     ToldForgotten,
     Unbinding,
+    Unseen,
 )
+from tests.simulation.pull_checkers import PULL_CHECKERS
 from tests.simulation.quota_checkers import QUOTA_CHECKERS
 from tests.simulation.receipt_checkers import RECEIPT_CHECKERS
 from tests.simulation.replay_checkers import REPLAY_CHECKERS
@@ -285,8 +288,8 @@ def order(evidence: Evidence) -> list[str]:
     broken = []
     seen: dict[tuple[str, str, Reading], Ranges] = defaultdict(Ranges)
     failed: dict[tuple[str, Reading], Ranges] = defaultdict(Ranges)
-    for fact in evidence.history.of(Handed | Failed):
-        if isinstance(fact, Failed):
+    for fact in evidence.history.of(Handed | Failed | Unseen):
+        if isinstance(fact, Failed | Unseen):
             failed[fact.subscription, fact.reading].add(fact.sequence, fact.sequence)
             continue
         if evidence.plan(fact.subscription).shared:
@@ -477,6 +480,7 @@ CHECKERS: Final[dict[str, Checker]] = {
     **QUOTA_CHECKERS,
     **RECEIPT_CHECKERS,
     **REPLY_CHECKERS,
+    **PULL_CHECKERS,
 }
 
 AT_REST: Final = {"at least once", "last messages", "presence", "subscriptions stay", *WORK_AT_REST}

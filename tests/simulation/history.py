@@ -227,6 +227,33 @@ class Handed(NamedTuple):
     redelivered: bool
 
 
+class Asked(NamedTuple):
+    """A subscriber that pulls asks the server, in its life number `life`, for messages: for none when it begins."""
+
+    connection: int
+    handle: int
+    life: int
+    count: int
+
+
+class Pulled(NamedTuple):
+    """A pull that began at `asked_s`, and would have waited so long, is answered, with this message before others."""
+
+    subscription: str
+    reading: int
+    sequence: int
+    asked_s: float
+    wait_s: float
+
+
+class Unseen(NamedTuple):
+    """A message was in an answer that the client who pulled did not wait for, or did not get."""
+
+    subscription: str
+    reading: int
+    sequence: int
+
+
 class AckedDurably(NamedTuple):
     """A process was told that its ack of these sequences is durable. `stored`: whether it really is."""
 
@@ -472,6 +499,9 @@ Fact: TypeAlias = (
     | Attaching
     | Attached
     | Made
+    | Asked
+    | Pulled
+    | Unseen
     | Forgotten
     | ToldForgotten
     | Sent

@@ -15,6 +15,7 @@ from tests.simulation.evidence import Evidence
 from tests.simulation.faults import make_faults
 from tests.simulation.history import Handed, Published
 from tests.simulation.publisher import Publishing
+from tests.simulation.pulling import Pulling
 from tests.simulation.scenario import Scenario, make_plain
 from tests.simulation.scheduler import Schedules
 from tests.simulation.subscriber import subscribe
@@ -119,7 +120,9 @@ class Simulation:
         try:
             await world.start_server()
             publishing = [Publishing(world, plan).run() for plan in scenario.publishers]
-            subscribing = [subscribe(world, plan) for plan in scenario.subscribers]
+            subscribing = [
+                Pulling(world, plan).run() if plan.pulls else subscribe(world, plan) for plan in scenario.subscribers
+            ]
             publishing += [Schedules(world, plan).run() for plan in scenario.schedulers]
             actors = [loop.create_task(world.guarded(work)) for work in publishing + subscribing]
             self._publishing = actors[: len(publishing)]

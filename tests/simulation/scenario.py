@@ -104,6 +104,8 @@ class SubscriberPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How much of what it is handed fails, or is given up at once."""
     failing_key: str | None = None
     """What has this key fails until all the rest is settled."""
+    pulls: bool = False
+    """Whether it holds its subscription from request to request, as those do who pull over HTTP."""
     results: str = ""
     """The queue into which it publishes, in the transaction that acks a message, what came of it."""
 

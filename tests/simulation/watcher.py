@@ -8,6 +8,7 @@ import msgspec
 
 from tests.simulation.history import (
     AckTaken,
+    Asked,
     Deleted,
     Died,
     Fact,
@@ -25,7 +26,7 @@ from tests.simulation.history import (
 from tidings.batch import StoredBatch
 from tidings.broker.broker import Broker
 from tidings.broker.effects import Deliver, Effect, Gap, StartCommit, Subscribed
-from tidings.broker.inputs import Ack, Delete, DiskSpace, Input, Nack, Publish, StoreReady, Subscribe, Transact
+from tidings.broker.inputs import Ack, Ask, Delete, DiskSpace, Input, Nack, Publish, StoreReady, Subscribe, Transact
 from tidings.broker.invariants import Invariants
 from tidings.broker.records import CursorRecord, DeadLetterRecord
 from tidings.broker.scheduled import time_of
@@ -121,6 +122,9 @@ class Watcher:
                 self._count_again(broker, input)
             if isinstance(input, Ack | Nack | Transact):
                 self._settling(broker, input)
+            if isinstance(input, Ask) or (isinstance(input, Subscribe) and input.pulls):
+                count = input.count if isinstance(input, Ask) else 0
+                self.fact(Asked(input.connection, input.handle, life, count))
             moved = self._moved(broker, input.name) if isinstance(input, Delete) and input.what == "queue" else ()
             names = {
                 (session.connection, handle): subscriber.subscription

@@ -25,6 +25,7 @@ from tidings.testing.network import NetworkFaults
 _RESULTS = "results"
 _PLAIN_SHARE = 0.2
 _FORGETTING = 5  # one seed of so many, since it takes away what others look for
+_PULLING_SHARE = 0.15
 _USUALLY = ("pause", "move", "dead letters")
 _SHARES = {"quotas": 0.25, "replay": 0.25, "receipts": 0.25, "requests": 0.25, "crowding": 0.25}
 
@@ -32,6 +33,7 @@ _SHARES = {"quotas": 0.25, "replay": 0.25, "receipts": 0.25, "requests": 0.25, "
 def make(seed: int, group: str | None = None) -> Scenario:
     """Returns the scenario of a seed; with faults of one group of `FAULTS` only (or "one + other"), if given."""
     scenario = _with_choosers(random.Random(f"choices {seed}"), _make(seed, group))
+    scenario = _with_pullers(random.Random(f"pulls {seed}"), scenario)
     for name, share in _SHARES.items() if group is None else ():
         scenario = _with_some(random.Random(f"{name} {seed}"), scenario, name, share)
     return scenario
@@ -95,6 +97,33 @@ def _with_choosers(chance: random.Random, scenario: Scenario) -> Scenario:
         scenario,
         publishers=[replace(plan, headers=True) for plan in scenario.publishers],
         subscribers=[*scenario.subscribers, *choosers],
+    )
+
+
+def _with_pullers(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Adds one or two who pull to some scenarios."""
+    if chance.random() >= _PULLING_SHARE:
+        return scenario
+    queues = sorted({queue for plan in scenario.publishers for queue in plan.queues})
+    pullers = []
+    for number in range(chance.randint(1, 2)):
+        plan = make_subscriber(chance, number, queues)
+        changed: dict[str, Any] = {
+            "name": f"puller{number}",
+            "client_id": f"puller{number}",
+            "subscription": f"pulled{number}",
+            "ack": "each",
+            "pulls": True,
+        }
+        if chance.random() < 0.4:
+            changed |= _failures(chance)
+        if chance.random() < 0.2:
+            changed["expires_after_s"] = chance.choice([0.5, 3.0, 1000.0])
+        pullers.append(replace(plan, **changed))
+    return replace(
+        scenario,
+        subscribers=[*scenario.subscribers, *pullers],
+        limits=scenario.limits | {"PULL_LEASE_MS": chance.choice([300, 3_000, 60_000])},
     )
 
 

@@ -4,9 +4,9 @@ import asyncio
 import random
 import traceback
 from collections import Counter, deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -15,7 +15,8 @@ from tests.simulation.scenario import Scenario
 from tests.simulation.watcher import Watcher
 from tidings.broker.records import QueueRecord
 from tidings.client import Client
-from tidings.errors import StoreNewer
+from tidings.errors import ConnectionLost, StoreNewer
+from tidings.gateways.http.pullers import Pullers
 from tidings.model import Confirm
 from tidings.node import SystemClock
 from tidings.ranges import Ranges
@@ -26,6 +27,7 @@ from tidings.testing.network import Network, SimulatedConnection, SimulatedDiale
 if TYPE_CHECKING:
     from tests.simulation.consumer import Consumer
 
+T = TypeVar("T")
 _BEGINNING_S: Final = 1_700_000_000.0  # what the wall clock shows at virtual time 0
 EVER_S: Final = 2_000.0
 """Longer than anything may take."""
@@ -71,6 +73,8 @@ class World:
         """Number of each life of the server, by the name it gives itself."""
         self.server: Server | None = None
         self.store: CrashingStore | None = None
+        self.pullers: Pullers | None = None
+        """What holds subscriptions for those who pull, while the server is up."""
         self.restarting = asyncio.Lock()
         self.consumers: dict[Consumer, None] = {}
         """Those at work."""
@@ -88,6 +92,8 @@ class World:
         self.main: asyncio.Task[object] | None = None
         self._serving: asyncio.Task[None] | None = None
         self._up = False
+        self._down = asyncio.Event()
+        """Set when this life of the server ends; another one for the next."""
         self._reliable = False
         self._troubles: list[dict[str, float]] = []
         self._quiet = asyncio.Event()
@@ -154,7 +160,8 @@ class World:
         self._serving = loop.create_task(self.guarded(server.run()))
         await server.node.ready.wait()
         self.watcher.watch(server.node._broker, self.life, began_ms, clock.now_ms())
-        self._up = True
+        self._up, self._down = True, asyncio.Event()
+        self.pullers = Pullers(server.node, "pull")
         self.network.listen(server.native.protocol_factory)
         self.note(f"server is up, life {self.life}")
 
@@ -180,9 +187,13 @@ class World:
         if self._up:
             self.watcher.server_ends()
         self._up = False
+        pullers, self.pullers = self.pullers, None
+        self._down.set()
         self.note(f"server crashed, life {self.life}")
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
+        if pullers is not None:
+            pullers.close()  # there is nobody left to hear of it
 
     async def drain(self) -> None:
         """Ends a life of the server as SIGTERM does."""
@@ -191,9 +202,13 @@ class World:
         self.network.stop_listening()
         self.watcher.server_ends()
         self._up = False
+        pullers, self.pullers = self.pullers, None
         self.note("server drains")
         await self.server.drain()
         await self._serving
+        self._down.set()
+        if pullers is not None:
+            pullers.close()
         self._count_store_faults()
 
     async def trouble(self, seconds: float, faults: dict[str, float]) -> None:
@@ -241,6 +256,27 @@ class World:
         return found
 
     # --- client processes ---
+
+    async def request(self, handle: Callable[[Pullers], Coroutine[Any, Any, T]]) -> T:
+        """Has a request handled by this life of the server.
+
+        Raises:
+            ConnectionLost: there is none, or it ended meanwhile.
+            TidingsError: why it was refused.
+        """
+        if self.pullers is None:
+            raise ConnectionLost("the server is down")
+        loop = asyncio.get_running_loop()
+        handling, ended = loop.create_task(handle(self.pullers)), loop.create_task(self._down.wait())
+        try:
+            await asyncio.wait((handling, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not handling.done():
+                raise ConnectionLost("the server ended")
+            return handling.result()
+        finally:
+            ended.cancel()
+            handling.cancel()
+            await asyncio.gather(handling, ended, return_exceptions=True)
 
     def process(self, name: str, client_id: str | None, *, take_over: bool) -> Process:
         """Makes a client process; it is not connected yet."""

@@ -72,7 +72,8 @@ class _NoSelector(selectors.BaseSelector):
             if self.now_s > self._time_limit_s:
                 raise TimeLimitReached(f"{self._time_limit_s:g} virtual seconds have passed")
         if self._rounds > ROUNDS_AT_ONE_MOMENT_MAX:
-            raise Standstill(f"{self._rounds:,} rounds of the loop, and it is still {self.now_s:g} s")
+            rounds, self._rounds = self._rounds, 0  # its tasks have as many to be cancelled in
+            raise Standstill(f"{rounds:,} rounds of the loop, and it is still {self.now_s:g} s")
         return []
 
     # The loop registers the pipe by which threads and signals wake it; neither exists here.

@@ -48,6 +48,7 @@ class Schedules:
         self._waiting: list[Callable[[], None]] = []  # what goes on once a listing was read
         self._firing: set[str] = set()  # keys whose messages are being read to be published
         self._looking = False  # whether any are being read, also if all of these were cancelled meanwhile
+        self._recurring: set[str] = set()  # numbers of those that are published, whose next time is not stored yet
         self._cancelling = 0
         self._published: set[str] = set()  # keys whose messages were published while some were being cancelled
         self._paused_to_ms = 0
@@ -97,19 +98,23 @@ class Schedules:
             InvalidOption: the handle is malformed.
         """
         state = self._state
-        keys = keys_of(call.handle, state.now_ms)
-        number = keys[0].rpartition("/")[2]
-        # One that recurs and was missed while the server was down has an older time, which a listing tells.
-        if len(keys) > 1 and self._covered_to < key_of(state.now_ms, 0):
-            self._waiting.append(lambda: self.cancel(session, request, call))
-            return
-        keys += [key for key in (*self._known, *self._firing) if key.endswith(number) and key not in keys]
 
         def again() -> None:
             self.cancel(session, request, call)  # its next time may be there, if it recurs
 
         def failed(reason: str, full: bool) -> None:
             refuse(state, session.connection, "call", request, reason, full=full)
+
+        keys = keys_of(call.handle, state.now_ms)
+        number = keys[0].rpartition("/")[2]
+        # One that recurs and was missed while the server was down has an older time, which a listing tells.
+        if len(keys) > 1 and self._covered_to < key_of(state.now_ms, 0):
+            self._waiting.append(lambda: self.cancel(session, request, call))
+            return
+        if number in self._recurring:
+            state.ledger.when_durable(Answer(again, failed))
+            return
+        keys += [key for key in (*self._known, *self._firing) if key.endswith(number) and key not in keys]
 
         def found(records: Records) -> None:
             there = [key for key, record in zip(keys, records, strict=True) if record is not None]
@@ -207,8 +212,10 @@ class Schedules:
         if item.every_ms:
             time_ms = time_of(item.key)
             time_ms += ((state.now_ms - time_ms) // item.every_ms + 1) * item.every_ms
-            following = item._replace(key=key_of(time_ms, int(item.key.rpartition("/")[2])))
+            number = item.key.rpartition("/")[2]
+            following = item._replace(key=key_of(time_ms, int(number)))
             state.ledger.changed_together([following], state.now_ms)
+            self._recurring.add(number)
             self._know_once_stored(following.key)
 
     # --- what is known ---
@@ -221,6 +228,7 @@ class Schedules:
 
     def _stored(self, key: str) -> None:
         """Takes note of a record that is on disk now."""
+        self._recurring.discard(key.rpartition("/")[2])
         if self._listing:
             self._stored_meanwhile.append(key)
         if key <= self._covered_to:

@@ -331,6 +331,27 @@ def test_a_recurring_one_that_was_missed_can_be_cancelled_before_and_after_what_
     assert len(payloads(harness)) <= 1
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_a_recurring_one_that_was_missed_can_be_cancelled_while_it_is_published(is_refused: bool) -> None:
+    harness = Harness()
+    handle = schedule(harness.connect(), delay_ms=1_000, every_ms=5_000)
+    harness.now_ms += 60_000
+    harness.restart()
+    client = harness.connect()
+    harness.store_is_held = True
+    for _ in range(2):
+        harness.advance(0)  # it is found, and read
+    assert harness.under_way is not None
+    if is_refused:
+        harness.refuse()
+    harness.do(inputs.Call(client.connection, 77, CancelSchedule(handle=handle)))
+    harness.store_is_held = False
+    harness.commit()
+    assert 77 in client.answers, client.refusals
+    harness.advance(60_000)
+    assert payloads(harness) == [b"x"]
+
+
 def test_they_are_listed_next_first_and_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SCHEDULES_READ_BYTES", 100)
     harness = Harness()

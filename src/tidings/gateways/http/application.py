@@ -9,6 +9,7 @@ from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.utils import normalize_path
 
 from tidings import limits
 from tidings.errors import TidingsError
@@ -63,8 +64,10 @@ def _with_heads(application: ASGIApp) -> ASGIApp:
     """Returns an application that answers HEAD as GET, whose body is left out below it (RFC 9110, section 9.3.2)."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD" and not _DELIVERING.fullmatch(scope["path"]):
-            scope = {**scope, "method": "GET"}
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
+            path = normalize_path(scope["path"])  # as the routes are found by
+            if not _DELIVERING.fullmatch(path):
+                scope = {**scope, "method": "GET"}
         await application(scope, receive, send)
 
     return answer

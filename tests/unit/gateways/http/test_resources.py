@@ -349,7 +349,14 @@ async def test_a_head_is_answered_as_a_get_without_its_body(http: httpx.AsyncCli
 
 
 @pytest.mark.parametrize(
-    "path", ["/subscriptions/billing/messages", "/subscriptions/billing/events", "/queues/orders/events"]
+    "path",
+    [
+        "/subscriptions/billing/messages",
+        "/subscriptions/billing/messages/",
+        "/subscriptions//billing/messages",
+        "/subscriptions/billing/events",
+        "/queues/orders/events",
+    ],
 )
 async def test_a_head_is_delivered_nothing(http: httpx.AsyncClient, path: str) -> None:
     await subscribed(http)

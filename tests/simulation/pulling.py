@@ -200,7 +200,7 @@ class Pulling:
         async def ack(pullers: Pullers) -> None:
             with pullers.renewed(self._client_id, self._name) as puller:
                 if puller:
-                    puller.settled(ranges)
+                    puller.settled(ranges, acked=True)
                     await puller.attachment.ack(ranges, earlier=True)
                     return
             address = f"{self._process}:1"
@@ -225,7 +225,7 @@ class Pulling:
             with pullers.renewed(self._client_id, self._name) as puller:
                 if puller is None:
                     raise DeliveryTakenAway("its hold has ended")
-                puller.settled(ranges)
+                puller.settled(ranges, acked=False)
                 await puller.attachment.nack(ranges, delay_ms=delay_ms, reject=reject)
 
         try:

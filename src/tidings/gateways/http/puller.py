@@ -135,10 +135,10 @@ class Puller:
             raise type(error)(*error.args)
         return items
 
-    def settled(self, ranges: Sequence[tuple[Reading, int, int]]) -> None:
-        """Takes note that its client has settled what these (reading, first, last) name, each one item."""
+    def settled(self, ranges: Sequence[tuple[Reading, int, int]], *, acked: bool) -> None:
+        """Takes note that its client acked, or gave back, what these (reading, first, last) name, each one item."""
         self._unsettled = max(0, self._unsettled - len(ranges))
-        for reading, _, last in ranges:
+        for reading, _, last in ranges if acked else ():
             self._gaps.pop((reading, last), None)
 
     def _due_gaps(self, count: int) -> list[Item]:

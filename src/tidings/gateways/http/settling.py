@@ -137,7 +137,7 @@ async def _settle(
         if puller:
             attachments.insert(0, puller.attachment)
             if ends:
-                puller.settled(places)
+                puller.settled(places, acked=verb is _ack)
         if len(attachments) == 1:
             await verb(attachments[0], _merge(places))
         else:

@@ -57,5 +57,8 @@ async def test_a_gap_is_told_again_after_the_ack_timeout_since_the_answer_may_be
     puller = Puller(attachment)
     assert await puller.pull(9, 0, forever) == [GAP]
     assert await puller.pull(9, 0, forever) == again
-    puller.settled([(GAP.epoch, GAP.last_sequence, GAP.last_sequence)])
+    told = (GAP.epoch, GAP.last_sequence, GAP.last_sequence)
+    puller.settled([told], acked=False)
+    assert await puller.pull(9, 0, forever) == again, "who gives it back has not acked it"
+    puller.settled([told], acked=True)
     assert await puller.pull(9, 0, forever) == []

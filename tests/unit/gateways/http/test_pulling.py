@@ -209,9 +209,9 @@ async def test_a_hold_lasts_for_an_ack_timeout_while_there_is_something_to_ack(l
         assert puller.lease_ms == lease_ms
         await puller.pull(2, 0, lambda: asyncio.sleep(30))
         assert puller.lease_ms == max(lease_ms, 30_000)
-        puller.settled([(1, 1, 1)])
+        puller.settled([(1, 1, 1)], acked=True)
         assert puller.lease_ms == max(lease_ms, 30_000)
-        puller.settled([(1, 1, 1)])
+        puller.settled([(1, 1, 1)], acked=True)
         assert puller.lease_ms == lease_ms
 
 

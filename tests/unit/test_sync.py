@@ -465,3 +465,19 @@ def test_an_interrupt_while_messages_come_loses_none(url: str, monkeypatch: pyte
             with pytest.raises(KeyboardInterrupt):
                 next(iter(subscription))
         assert [message.payload for message in take(subscription, 2)] == [1, 2]
+
+
+def test_an_interrupted_ack_keeps_no_later_one_from_being_sent(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with tidings.sync.connect(url, client_id="me") as client, client.subscribe("orders") as subscription:
+        client.publish("orders", "created", 1)
+        client.publish("orders", "created", 2)
+        first, second = take(subscription, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(subscription._loop.loop, "call_soon_threadsafe", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                first.ack()
+        second.ack()
+        assert client.subscriptions()[0].cursor == 2

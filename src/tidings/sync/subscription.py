@@ -234,6 +234,9 @@ class Subscription(Generic[Payload]):
                 while self._acks:
                     queue, _, first, last = self._acks.popleft()
                     self._subscription._report_late(queue, first, last)
+            except BaseException:  # an interrupt: the next ack asks again
+                self._acks_scheduled = False
+                raise
 
     def _give_back(self, frame: Nack | Extend, delivery: Delivery, wait: bool, timeout: float | None) -> None:
         giving_back = self._subscription._give_back(frame, delivery, wait, timeout)

@@ -190,7 +190,7 @@ def at_least_once(evidence: Evidence) -> list[str]:
             first, last = (
                 (place.most + 1, max(sequences)) if not process else (min(handed, default=1), max(handed, default=0))
             )
-            if process and epoch not in reader.attached.ends and reader.knew_queues:
+            if process and epoch not in reader.attached.ends:
                 first = 1  # it appeared later, perhaps while the process was away
             elif reader.asked.start == "last":
                 first = max(first, place.most + 1)  # what comes before, and what does not, is another promise

@@ -246,12 +246,6 @@ class Reader:
         """Whether it wants a message of its queues."""
         return self.filter.wants_event(message.event) and self.filter.wants_headers(message.headers or {})
 
-    @property
-    def knew_queues(self) -> bool:
-        """Whether there was a queue that it wants when it was attached first, by which to tell that it comes back."""
-        queues = [self._evidence.queue_of[epoch] for epoch in self.attached.ends] if self.attached else []
-        return any(map(self.filter.wants_queue, queues))
-
     def place(self, reading: Reading) -> Place:
         """Returns where it began, or to where it was moved."""
         asked, attached, epoch = self.asked, self.attached, epoch_of(reading)

@@ -390,7 +390,8 @@ class Catalog:
         cursors = islice(subscription.cursors.values(), limits.RESUME_QUEUES_MAX)
         places: list[tuple[int, int]] = []
         if not subscription.durable:
-            places = [(cursor.reading, cursor.position) for cursor in cursors]
+            # Without one its client could not be told from one that comes for the first time.
+            places = [(cursor.reading, cursor.position) for cursor in cursors] or [(ELSEWHERE, 0)]
         elif subscriber.rewinds and not subscription.shared:
             # What is of queues that are new until it comes back is not among it.
             places = [(ELSEWHERE, 0), *[(cursor.reading, cursor.settled_to) for cursor in cursors]]

@@ -314,6 +314,18 @@ def test_an_ephemeral_subscription_reads_from_its_beginning_what_appeared_while_
     assert_delivered(client, "orders", [1, 2, 3])
 
 
+def test_an_ephemeral_subscription_that_there_was_no_queue_for_reads_what_appeared_while_it_was_away() -> None:
+    harness = Harness()
+    client = harness.connect()
+    client.subscribe("orders.*")
+    places = client.subscribed[1].places
+    client.disconnect()
+    client = harness.connect()
+    client.publish("orders.eu", *"abc")
+    client.subscribe("orders.*", resume=[inputs.Resume(epoch, received, []) for epoch, received in places])
+    assert_delivered(client, "orders.eu", [1, 2, 3])
+
+
 def test_an_ephemeral_subscription_that_may_not_know_all_queues_starts_as_asked_in_others() -> None:
     harness, _ = filled()
     client = harness.connect()

@@ -188,9 +188,10 @@ class EventStream:
     def _moved_to(self, epoch: Reading, sequence: int) -> dict[Reading, int]:
         places = self._places
         if epoch not in places and len(places) >= limits.POSITION_QUEUES_MAX:
-            if not self.attachment.durable:
+            first = next(iter(places))  # the longest silent
+            if not self.attachment.durable and first != ELSEWHERE:
                 raise LimitReached(_TOO_MANY.format(len(places) + 1))
-            del places[next(iter(places))]  # the longest silent; the server knows where it stands there
+            del places[first]  # the server knows where it stands there
         # The latest is the last.
         places[epoch] = max(sequence, places.pop(epoch, 0))
         return places

@@ -105,6 +105,16 @@ async def test_the_id_of_a_reader_of_several_queues_is_its_place_in_all_of_them(
         assert sorted(event.data["payload"] for event in await again.take(3)) == [4, 5, 6]
 
 
+async def test_a_reader_of_queues_of_which_there_were_none_may_read_as_many(http: httpx.AsyncClient) -> None:
+    async with event_source(http, "/queues/q.*/events") as source:
+        for number in range(limits.POSITION_QUEUES_MAX):
+            await publish(http, f"q.{number}", "e", number)
+        assert len(await source.take(limits.POSITION_QUEUES_MAX)) == limits.POSITION_QUEUES_MAX
+    await publish(http, "q.0", "e", "again")
+    async with event_source(http, "/queues/q.*/events", source.last_event_id) as again:
+        assert (await again.next()).data["payload"] == "again"
+
+
 async def test_more_queues_than_a_position_holds_are_refused_or_end_the_stream(http: httpx.AsyncClient) -> None:
     for number in range(limits.POSITION_QUEUES_MAX):
         await publish(http, f"q.{number}", "e", number)

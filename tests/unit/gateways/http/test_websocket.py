@@ -197,6 +197,15 @@ async def test_who_hands_back_positions_goes_on_exactly_there(url: str) -> None:
         assert (await client.next())["message"]["payload"] == 3
 
 
+async def test_who_comes_back_to_queues_of_which_there_were_none_gets_what_appeared_meanwhile(url: str) -> None:
+    async with socket(url) as client:
+        begun = (await client.ask("subscribe", queue="orders.*"))["position"]
+    async with socket(url) as client:
+        await client.ask("publish", queue="orders.eu", event="e", payload=1)
+        await client.ask("subscribe", queue="orders.*", position=begun)
+        assert (await client.next())["message"]["payload"] == 1
+
+
 async def test_the_position_that_subscribed_tells_is_taken_back_however_many_queues_there_are(url: str) -> None:
     async with socket(url) as client:
         for number in range(limits.POSITION_QUEUES_MAX + 1):

@@ -1,6 +1,7 @@
 """The confirm as the application gets it: it can wait for what becomes of its message."""
 
 from typing import ClassVar, Protocol, TypeVar
+from weakref import ref
 
 from msgspec.structs import force_setattr
 
@@ -27,9 +28,10 @@ class Confirm(model.Confirm, frozen=True, gc=True, dict=True):
     published later; it has no place yet, and `sequence`, `epoch` and `subscriptions` are 0.
     """
 
-    # The dict (and so gc) is for its client, which is no field: it is neither shown, compared nor encoded.
+    # The dict (and so gc) is for its client, which is no field: it is neither shown, compared nor encoded. It is known
+    # weakly: the garbage collector does not see what a struct has besides its fields.
     __module__ = "tidings"
-    _client: ClassVar[Asking | None] = None
+    _client: ClassVar["ref[Asking] | None"] = None
 
     async def delivered_to(self, subscription: str, *, timeout: float | None = 30.0) -> Receipt:
         """Waits until a subscription has acked the message, or all messages if it is the confirm of several.
@@ -54,7 +56,7 @@ C = TypeVar("C", bound=Confirm)
 
 def published_by(client: Asking, confirm: C) -> C:
     """Returns a confirm that knows who can ask for its receipts."""
-    force_setattr(confirm, "_client", client)
+    force_setattr(confirm, "_client", ref(client))
     return confirm
 
 
@@ -66,6 +68,9 @@ def publisher_of(confirm: Confirm) -> Asking:
     """
     if confirm.handle is not None:
         raise InvalidOption(f"message {confirm.handle} is published later; nobody has it before, and it has no receipt")
-    if confirm._client is None:
-        raise InvalidOption("this confirm did not come from a client; client.receipts(queue, sequence) asks for any")
-    return confirm._client
+    client = confirm._client() if confirm._client else None
+    if client is None:
+        raise InvalidOption(
+            "this confirm did not come from a client that is still there; client.receipts(queue, sequence) asks for any"
+        )
+    return client

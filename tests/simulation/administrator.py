@@ -432,7 +432,7 @@ async def _redrive(world: World, plan: FaultPlan, chance: random.Random) -> bool
 
 async def _delete_letters(world: World, plan: FaultPlan, chance: random.Random) -> bool:
     def delete(client: Client, name: str, number: int | None) -> Coroutine[Any, Any, int]:
-        world.fact(LettersDeleted(world.watcher.reader(name)))
+        world.fact(LettersDeleted(name))
         return client.delete_dead_letters(name, number=number, timeout=EVER_S)
 
     return await _with_letters(world, plan, chance, delete)

@@ -378,9 +378,9 @@ class Failed(NamedTuple):
 
 
 class LettersDeleted(NamedTuple):
-    """An administrator deletes dead letters of a subscription."""
+    """An administrator deletes dead letters of the subscription that has a name, perhaps of a later one of it."""
 
-    subscription: str
+    name: str
 
 
 class Telling(NamedTuple):

@@ -144,10 +144,12 @@ def acked_of(evidence: Evidence) -> tuple[Ways, Ways]:
 def _discarded(evidence: Evidence) -> Ways:
     """Returns what was redriven or deleted, or may have been, before it was written down as a dead letter."""
     found: Ways = defaultdict(Ranges)
-    deleted = {fact.subscription for fact in evidence.history.of(LettersDeleted)}
+    deleted = {fact.name for fact in evidence.history.of(LettersDeleted)}
     for name, reading, sequence in evidence.history.of(Died):
         message = evidence.stored.get(epoch_of(reading), {}).get(sequence)
-        if name in deleted or (message and message.payload in evidence.redriven[evidence.numbers[name]]):
+        if evidence.name_of[name] in deleted or (
+            message and message.payload in evidence.redriven[evidence.numbers[name]]
+        ):
             found[name, reading].add(sequence, sequence)
     return found
 
@@ -233,7 +235,7 @@ def _left(evidence: Evidence, letter: Letter, reader: str) -> list[str]:
     """Returns why a dead letter should not have left in the transaction in which it did."""
     if letter.removed is None or evidence.journal.ended.get(letter.subscription, -1) == letter.removed:
         return []
-    if any(fact.subscription == reader for fact in evidence.history.of(LettersDeleted)):
+    if any(fact.name == evidence.name_of[reader] for fact in evidence.history.of(LettersDeleted)):
         return []  # it may have been deleted; what was redriven is accounted for in any case
     if letter.removed in evidence.redriven[letter.subscription][letter.payload]:
         return []

@@ -62,8 +62,10 @@ class Puller:
                 if not await self._begin(deadline_s):
                     return []
                 try:
-                    items = self._due_gaps(count) or self._take(count, left)
-                    items = items or await self._ask(count, deadline_s, left)
+                    ask_until_s = 0 if self._due_gaps() else deadline_s
+                    items = self._take(count, left) or await self._ask(count, ask_until_s, left)
+                    if not left.done():
+                        items += self._due_gaps()[: count - len(items)]  # they keep no message waiting
                     self._remember(items)
                 finally:
                     self._note(busy=False, waits=False)
@@ -141,10 +143,9 @@ class Puller:
         for reading, _, last in ranges if acked else ():
             self._gaps.pop((reading, last), None)
 
-    def _due_gaps(self, count: int) -> list[Item]:
+    def _due_gaps(self) -> list[effects.Gap]:
         now_s = asyncio.get_running_loop().time()
-        due: list[Item] = [gap for gap, due_s in self._gaps.values() if due_s <= now_s]
-        return due[:count]
+        return [gap for gap, due_s in self._gaps.values() if due_s <= now_s]
 
     def _remember(self, items: list[Item]) -> None:
         due_s = asyncio.get_running_loop().time() + self.attachment.ack_timeout_ms / 1000

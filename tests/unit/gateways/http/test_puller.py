@@ -62,3 +62,27 @@ async def test_a_gap_is_told_again_after_the_ack_timeout_since_the_answer_may_be
     assert await puller.pull(9, 0, forever) == again, "who gives it back has not acked it"
     puller.settled([told], acked=True)
     assert await puller.pull(9, 0, forever) == []
+
+
+async def test_a_gap_that_is_not_acked_keeps_no_message_waiting() -> None:
+    class Busy:
+        """Has a gap at first, and then messages for all who ask."""
+
+        ack_timeout_ms = 0
+        error = None
+
+        def __init__(self) -> None:
+            self.there: list[Any] = [GAP]
+            self.messages = [object(), object()]
+
+        def take(self) -> Any:
+            return self.there.pop(0) if self.there else None
+
+        async def ask(self, count: int) -> None:
+            self.there, self.messages = self.messages[:count], self.messages[count:]
+
+    busy = Busy()
+    first, second = busy.messages
+    puller = Puller(cast("Attachment", busy))
+    answers = [await puller.pull(count, 0, forever) for count in (1, 1, 2, 2)]
+    assert answers == [[GAP], [first], [second, GAP], [GAP]]

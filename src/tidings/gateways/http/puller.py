@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from tidings import limits
 from tidings.broker import effects
 from tidings.errors import TimedOut
-from tidings.model import Reading
+from tidings.model import Reading, epoch_of
 from tidings.node import Attachment, Delivery
 
 Item: TypeAlias = Delivery | effects.Gap
@@ -151,6 +151,14 @@ class Puller:
         due_s = asyncio.get_running_loop().time() + self.attachment.ack_timeout_ms / 1000
         for gap in items:
             if isinstance(gap, effects.Gap):
+                self._forget_moved(gap)
                 self._gaps[gap.epoch, gap.last_sequence] = gap, due_s
         while len(self._gaps) > limits.GAPS_MAX:
             del self._gaps[next(iter(self._gaps))]
+
+    def _forget_moved(self, anew: effects.Gap) -> None:
+        """Forgets what a gap tells anew, since its subscription was moved: an ack of that counts no more."""
+        for reading, last in list(self._gaps):
+            is_moved = reading != anew.epoch and epoch_of(reading) == epoch_of(anew.epoch)
+            if is_moved and last >= anew.first_sequence:
+                del self._gaps[reading, last]

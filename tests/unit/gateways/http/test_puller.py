@@ -7,6 +7,7 @@ import pytest
 
 from tidings.broker import effects, inputs
 from tidings.gateways.http.puller import Puller
+from tidings.model import reading_of
 from tidings.node import Attachment, Conversation
 
 GAP = effects.Gap(1, 1, "orders", 7, 1, 3, "trimmed")
@@ -62,6 +63,17 @@ async def test_a_gap_is_told_again_after_the_ack_timeout_since_the_answer_may_be
     assert await puller.pull(9, 0, forever) == again, "who gives it back has not acked it"
     puller.settled([told], acked=True)
     assert await puller.pull(9, 0, forever) == []
+
+
+async def test_a_gap_that_a_moved_subscription_is_told_anew_is_not_told_as_before() -> None:
+    attachment = EmptyConversation(comes=False).attachment
+    before, anew = (effects.Gap(1, 1, "orders", reading_of(7, moves), 1, 3, "trimmed") for moves in (0, 1))
+    of_another_queue = effects.Gap(1, 1, "bills", 8, 1, 3, "trimmed")
+    puller = Puller(attachment)
+    for gap in (before, of_another_queue, anew):
+        attachment.arrived(gap)
+    assert await puller.pull(3, 0, forever) == [before, of_another_queue, anew]
+    assert await puller.pull(3, 0, forever) == [of_another_queue, anew]
 
 
 async def test_a_gap_that_is_not_acked_keeps_no_message_waiting() -> None:

@@ -457,7 +457,9 @@ def _elsewhere(subscriber: Subscriber) -> list[Resume]:
     if ELSEWHERE not in named or not subscriber.rewinds:
         return []
     cursors = subscriber.subscription.cursors
-    return [Resume(cursor.reading, cursor.begin, []) for epoch, cursor in cursors.items() if epoch not in named]
+    # One that was moved since goes on from there, as in the queues that it named.
+    others = [cursor for epoch, cursor in cursors.items() if epoch not in named and not cursor.moves]
+    return [Resume(cursor.reading, cursor.begin, []) for cursor in others]
 
 
 def _end(subscription: Subscription) -> int | None:

@@ -219,6 +219,18 @@ def test_who_has_nothing_of_other_queues_gets_again_what_was_acked_of_them() -> 
         client.disconnect(farewell=True)
 
 
+def test_who_has_nothing_of_other_queues_goes_on_where_it_was_moved_to() -> None:
+    harness = Harness()
+    client = harness.connect("reader")
+    client.subscribe("orders.*", name="s", rewinds=True)
+    client.disconnect(farewell=True)
+    client = harness.connect("reader")
+    client.publish("orders.new", *"abcde")
+    client.call(Seek(subscription="s", queue="orders.new", to="sequence", value=4))
+    client.subscribe("orders.*", name="s", resume=[Resume(ELSEWHERE, 0, [])], rewinds=True)
+    assert sequences(client) == [4, 5]
+
+
 def test_only_who_rewinds_may_have_nothing_of_other_queues() -> None:
     harness, client = acked(*"abc")
     client.disconnect(farewell=True)

@@ -210,6 +210,10 @@ class Node:
                     worker.cancel()
         finally:
             self._cancel_rounds()
+            while not self._commits.empty():
+                end = self._commits.get_nowait().end
+                if asyncio.iscoroutine(end):
+                    end.close()  # it was not begun, and nobody waits for it any more
             await self.store.close()
 
     async def drain(self) -> None:

@@ -55,6 +55,7 @@ def says_that_what_is_being_published_is_cancelled(patch: pytest.MonkeyPatch) ->
     def unnoticed(self: Schedules, item: Any) -> None:
         publish(self, item)
         self._published.clear()
+        self._recurring.clear()
 
     patch.setattr(Schedules, "_publish", unnoticed)
     patch.setattr(Ledger, "is_deleted", lambda self, key: False)

@@ -453,8 +453,10 @@ class Catalog:
 
 def _elsewhere(subscriber: Subscriber) -> list[Resume]:
     """Returns where a subscriber stands in the queues that it did not name, if it says that it has nothing of them."""
+    if not subscriber.rewinds:
+        return []
     named = {epoch_of(place.epoch) for place in subscriber.resume}
-    if ELSEWHERE not in named or not subscriber.rewinds:
+    if ELSEWHERE not in named:
         return []
     cursors = subscriber.subscription.cursors
     # One that was moved since goes on from there, as in the queues that it named.

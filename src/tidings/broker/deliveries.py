@@ -354,7 +354,8 @@ class Deliveries:
                     f" {subscription.name!r} is {cursor.position}; ack only what was delivered"
                 )
             else:
-                cursor.reach(last)
+                if earlier:
+                    cursor.reach(last)
                 if not self._settle(subscriber, cursor, first, last):
                     refused = DeliveryTakenAway(
                         f"ack of {first} to {last} of queue {cursor.queue.shown_as!r}: not all of it is in flight to"

@@ -100,7 +100,7 @@ class Schedules:
         state = self._state
 
         def again() -> None:
-            self.cancel(session, request, call)  # its next time may be there, if it recurs
+            self.cancel(session, request, call)  # what was not there may be now: its next time, if it recurs
 
         def failed(reason: str, full: bool) -> None:
             refuse(state, session.connection, "call", request, reason, full=full)
@@ -109,7 +109,7 @@ class Schedules:
         number = keys[0].rpartition("/")[2]
         # One that recurs and was missed while the server was down has an older time, which a listing tells.
         if len(keys) > 1 and self._covered_to < key_of(state.now_ms, 0):
-            self._waiting.append(lambda: self.cancel(session, request, call))
+            self._waiting.append(again)
             return
         if number in self._recurring:
             state.ledger.when_durable(Answer(again, failed))

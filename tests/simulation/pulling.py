@@ -39,8 +39,14 @@ from tidings.gateways.http.puller import Gone, Item, Puller
 from tidings.gateways.http.pullers import Pullers
 
 _LATER: Final = (
-    *(ClientIdInUse, SubscriptionInUse, TakenOver),
-    *(ConnectionLost, Draining, StoreUnavailable, DiskFull, TimedOut),
+    ClientIdInUse,
+    ConnectionLost,
+    DiskFull,
+    Draining,
+    StoreUnavailable,
+    SubscriptionInUse,
+    TakenOver,
+    TimedOut,
 )
 """Why a request may be refused, and is made again later."""
 _COMES_AGAIN: Final = (*_LATER, DeliveryTakenAway, NeverDelivered, LimitReached)

@@ -1,9 +1,12 @@
 """Bugs of pulling."""
 
+import asyncio
+
 import pytest
 
 from tests.simulation.plants.registry import planted
 from tidings.broker.subscribers import Subscriber
+from tidings.node import Attachment
 
 
 @planted(invariants=False)
@@ -18,3 +21,8 @@ def sends_more_than_was_asked_for(patch: pytest.MonkeyPatch) -> None:
             self.credit = credit
 
     patch.setattr(Subscriber, "room", whole)
+
+
+@planted()
+def waits_although_something_came(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Attachment, "arrival", lambda self: asyncio.get_running_loop().create_future())
